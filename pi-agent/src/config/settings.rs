@@ -1,0 +1,238 @@
+//! Validated settings. Every value here is complete, in range and typed; no later code knows a default.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration, validated.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settings {
+    /// The file it was read from (absolute).
+    pub file: PathBuf,
+    /// `[host] name`: labels snapshots and reports.
+    pub host: String,
+    /// `[storage]`.
+    pub storage: Storage,
+    /// `[secrets] directory`.
+    pub secrets: PathBuf,
+    /// `[local]`.
+    pub local: Local,
+    /// `[alarms]`.
+    pub alarms: Alarms,
+    /// Steps in run order, the implicit `agent` step last.
+    pub steps: Vec<Step>,
+    /// What is accepted but has no effect in this version, as sentences for a person.
+    pub warnings: Vec<String>,
+}
+
+/// Where backups go and how patient to be with it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Storage {
+    /// The root; each step gets `URL/STEP-NAME`.
+    pub location: Location,
+    /// A request with no byte moving either way for this long has failed (and is tried again).
+    pub timeout: Duration,
+    /// How long one request is tried again before its step fails.
+    pub retry_for: Duration,
+}
+
+/// A place in storage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Location {
+    /// `file:///ABSOLUTE/PATH`
+    File(PathBuf),
+    /// `s3://BUCKET/PREFIX`
+    S3(S3Location),
+}
+
+/// A place in a bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct S3Location {
+    /// Bucket name.
+    pub bucket: String,
+    /// Key prefix without slashes at its ends; may be empty.
+    pub prefix: String,
+    /// Region as the endpoint expects it in signatures.
+    pub region: String,
+    /// `https://HOST[:PORT]`, no trailing slash; `None`: AWS.
+    pub endpoint: Option<String>,
+    /// `https://ENDPOINT/BUCKET/KEY` instead of `https://BUCKET.ENDPOINT/KEY`.
+    pub path_style: bool,
+    /// A private certificate authority (PEM) to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Location {
+    /// The place `self/name`.
+    #[must_use]
+    pub fn join(&self, name: &str) -> Self {
+        match self {
+            Self::File(path) => Self::File(path.join(name)),
+            Self::S3(s3) => {
+                let prefix = if s3.prefix.is_empty() { name.into() } else { format!("{}/{name}", s3.prefix) };
+                Self::S3(S3Location { prefix, ..s3.clone() })
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file://{}", path.display()),
+            Self::S3(s3) if s3.prefix.is_empty() => write!(f, "s3://{}", s3.bucket),
+            Self::S3(s3) => write!(f, "s3://{}/{}", s3.bucket, s3.prefix),
+        }
+    }
+}
+
+/// Directories on this machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Local {
+    /// Safe to lose. Default `/var/cache/pi-agent`.
+    pub cache: PathBuf,
+    /// The WAL spool's parent. Default `/var/spool/pgbackrest`; a stanza's WAL lies in `SPOOL/STANZA`.
+    pub spool: PathBuf,
+    /// Locks and generated configurations. Default `/run/pi-agent`.
+    pub runtime: PathBuf,
+}
+
+/// Thresholds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Alarms {
+    /// A step whose last good backup finished longer ago is alarming.
+    pub backup_age: Duration,
+    /// How old the newest archived WAL may be.
+    pub rpo: Duration,
+}
+
+/// One thing to back up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// Unique; also the place in storage and the snapshots' label.
+    pub name: String,
+    /// What it is.
+    pub source: Source,
+    /// What is kept.
+    pub keep: Keep,
+    /// After this long the step stops as `unfinished`; `None`: no limit.
+    pub max_duration: Option<Duration>,
+    /// Without progress for this long the step is ended as stalled.
+    pub stall: Duration,
+}
+
+/// The kinds of source.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Source {
+    /// A PostgreSQL cluster, by pgBackRest.
+    Postgres(Postgres),
+    /// Directories and files, in a restic-compatible repository.
+    Directory(Directory),
+    /// The agent's own configuration and history (the implicit last step).
+    Agent(Directory),
+}
+
+impl Source {
+    /// The word the configuration uses: `postgres`, `directory`; `agent` for the implicit step.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Postgres(_) => "postgres",
+            Self::Directory(_) => "directory",
+            Self::Agent(_) => "agent",
+        }
+    }
+}
+
+/// A PostgreSQL cluster on this host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Postgres {
+    /// pgBackRest's name for the cluster.
+    pub stanza: String,
+    /// The server's `data_directory`.
+    pub data_directory: PathBuf,
+    /// Default `/var/run/postgresql`.
+    pub socket_directory: PathBuf,
+    /// Default 5432.
+    pub port: u16,
+    /// Database role to connect as. Default: the operating-system owner of the data directory.
+    pub user: Option<String>,
+    /// Age of the last full backup from which the next is full again.
+    pub full_every: Duration,
+}
+
+/// Directories and files.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Directory {
+    /// Absolute paths.
+    pub paths: Vec<PathBuf>,
+    /// Globs (gitignore syntax) of what is left out.
+    pub exclude: Vec<String>,
+    /// Do not cross into other file systems. Default true.
+    pub one_file_system: bool,
+    /// Time between prunes. Default 30 days.
+    pub prune_every: Duration,
+    /// Time between structure checks. Default 7 days.
+    pub check_every: Duration,
+    /// Months in which every byte of the repository is read once by the rotating data check. Default 3; 0: never.
+    pub read_all_months: u32,
+}
+
+/// How many points are kept. A point is kept when any rule keeps it.
+/// Whatever the rules say, the newest is kept, and so is everything younger than [`Keep::GRACE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// `keep = "forever"`: every point.
+    Forever,
+    /// The newest of each of the last N local days, weeks, months, years that have a usable point; `last`: the last N points.
+    Rules {
+        /// The last N points.
+        last: Count,
+        /// One a day.
+        daily: Count,
+        /// One a week (ISO weeks).
+        weekly: Count,
+        /// One a month.
+        monthly: Count,
+        /// One a year.
+        yearly: Count,
+    },
+}
+
+impl Keep {
+    /// A backup made before or after a risky change must not vanish the same night.
+    pub const GRACE: Duration = Duration::from_hours(48);
+}
+
+/// How many of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Count {
+    /// That many; 0 is "this rule keeps none".
+    Of(u32),
+    /// All there ever were.
+    Forever,
+}
+
+/// Where the agent keeps its own things, from the command line and the environment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StateDirectory(pub PathBuf);
+
+impl StateDirectory {
+    /// The state database.
+    pub fn database(&self) -> PathBuf {
+        self.0.join("state.db")
+    }
+
+    /// The host-wide run lock.
+    pub fn run_lock(&self) -> PathBuf {
+        self.0.join("run.lock")
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}

@@ -1,0 +1,47 @@
+//! The backup appliance for the Raspberry Pi.
+//!
+//! Everything flows one way, and the modules below are listed in that order:
+//!
+//! ```text
+//! config file -> Settings -> Plan -> run steps -> records in the state database -> RunReport
+//! ```
+//!
+//! * [`config`] turns the file into [`config::Settings`]; nothing after it meets a raw string or a default.
+//! * [`plan`] is a pure function of settings, history and the time: what the next run would do.
+//! * [`run`] is the supervisor: lock, order, deadlines, records. Each step works in a process of its own,
+//!   so that a panic, a hung thread or an out-of-memory kill ends one step and not the night.
+//! * [`steps`] is what happens inside such a process: one file per kind of source. They stand on
+//!   [`repository`] (files, restic's format), [`pgbackrest`] (PostgreSQL) and [`storage`] (a folder or S3).
+//! * [`state`] remembers; [`report`] tells. [`restore`] gives everything back.
+
+pub mod error;
+
+pub mod config;
+pub mod secrets;
+
+pub mod plan;
+
+pub mod lock;
+pub mod process;
+pub mod run;
+
+pub mod monitor;
+pub mod steps;
+
+pub mod pgbackrest;
+pub mod repository;
+pub mod retention;
+pub mod storage;
+
+pub mod state;
+
+pub mod report;
+
+pub mod doctor;
+pub mod health;
+pub mod restore;
+
+pub mod cli;
+pub mod logging;
+
+pub use error::{Error, Result};

@@ -1,0 +1,2 @@
+//! pi-agent.
+fn main() {}

@@ -1,0 +1,201 @@
+//! Inside a step's process: what it is asked ([`Job`]), what it answers ([`StepResult`]), one file per kind of source.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Settings, StateDirectory};
+use crate::monitor::{Monitor, Problem};
+
+pub mod directory;
+pub mod postgres;
+
+/// Everything a step's process needs; it reads no configuration of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// Identifies the run.
+    pub run_id: String,
+    /// The settings of the whole run.
+    pub settings: Settings,
+    /// The agent's own directory.
+    pub state_directory: StateDirectory,
+    /// Which step.
+    pub step: String,
+    /// What to do.
+    pub task: Task,
+    /// When to stop as `unfinished`.
+    pub deadline: Option<Timestamp>,
+    /// False until an earlier step of this run has seen that `URL/host.json` is ours.
+    pub place_verified: bool,
+    /// Facts this step recorded earlier (see [`StepResult::facts`]).
+    pub facts: BTreeMap<String, String>,
+}
+
+/// What a step may be asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "kebab-case")]
+pub enum Task {
+    /// Make a restore point, forget what retention no longer keeps, then the maintenance that is due.
+    Backup {
+        /// PostgreSQL: a full backup is due.
+        full: bool,
+        /// Directories: prune is due (done only after a `succeeded` backup and with a trusted clock).
+        prune: bool,
+        /// Directories: the check that is due.
+        check: Option<Check>,
+        /// Why the clock must not be trusted with deleting; then nothing is forgotten, expired or pruned.
+        keep_everything: Option<String>,
+    },
+    /// Only prune (or, for PostgreSQL, expire).
+    Prune,
+    /// Only check.
+    Check(Check),
+    /// The `agent` step: fetch the newest saved state database to this path.
+    FetchState {
+        /// Where to.
+        to: PathBuf,
+    },
+}
+
+/// How much of a repository is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// Index, trees and packs present with the right sizes.
+    Structure,
+    /// And the data of part `part` (0-based) of `of`.
+    Data {
+        /// Which part.
+        part: u32,
+        /// Of how many.
+        of: u32,
+    },
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// All well.
+    Succeeded,
+    /// A usable restore point exists, but something needs a look.
+    Degraded,
+    /// Stopped at `max-duration`; what is uploaded is kept.
+    Unfinished,
+    /// No usable restore point was made (or the repository is damaged).
+    Failed,
+    /// Not run.
+    Skipped,
+    /// A signal, a crash or a power cut ended it.
+    Interrupted,
+}
+
+/// What a step's process answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StepResult {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The error of a failure; for `degraded` and `unfinished` the reason.
+    pub error: Option<Problem>,
+    /// Further problems, each worth a line in the report.
+    pub problems: Vec<Problem>,
+    /// Id of the restore point made: snapshot id or pgBackRest label.
+    pub restore_point: Option<String>,
+    /// Figures.
+    pub figures: Figures,
+    /// Requests and bytes to and from storage (ours; pgBackRest's own are not counted).
+    pub requests: Requests,
+    /// `URL/host.json` was seen to be ours.
+    pub place_verified: bool,
+    /// Kept in the state database for this step's next [`Job::facts`]; written only with `succeeded` and `degraded`.
+    pub facts: BTreeMap<String, String>,
+    /// Maintenance that was done, and how it ended.
+    pub maintenance: Vec<Maintenance>,
+}
+
+/// Sizes and counts of one step. `None`: not known or not meaningful for this kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Figures {
+    /// Bytes of the source that the restore point covers.
+    pub bytes_processed: Option<u64>,
+    /// Bytes new in the repository, before compression.
+    pub bytes_added: Option<u64>,
+    /// Bytes written to the repository, compressed and encrypted.
+    pub bytes_added_stored: Option<u64>,
+    /// Bytes of the whole repository of this step.
+    pub bytes_stored: Option<u64>,
+    /// Files covered.
+    pub files: Option<u64>,
+    /// Files new or changed.
+    pub files_changed: Option<u64>,
+    /// Files that could not be read.
+    pub files_skipped: Option<u64>,
+    /// Files that vanished while being read.
+    pub files_vanished: Option<u64>,
+    /// Restore points there are now.
+    pub restore_points: Option<u64>,
+}
+
+/// Requests by kind and bytes both ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Requests {
+    /// GET of objects.
+    pub get: u64,
+    /// PUT.
+    pub put: u64,
+    /// LIST pages.
+    pub list: u64,
+    /// HEAD.
+    pub head: u64,
+    /// DELETE.
+    pub delete: u64,
+    /// Tries again after a failure, all kinds (also counted in their kind).
+    pub retried: u64,
+    /// Body bytes sent.
+    pub bytes_up: u64,
+    /// Body bytes received.
+    pub bytes_down: u64,
+}
+
+/// A check, forget or prune that was done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// `forget`, `prune`, `check`, `check-data:PART/OF`, `expire`, `verify`.
+    pub what: String,
+    /// None: it went well.
+    pub problem: Option<Problem>,
+    /// Figures a person may want: "removed 3 snapshots", "freed 120 MiB".
+    pub note: String,
+}
+
+impl StepResult {
+    /// An empty result of that outcome.
+    pub fn of(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            error: None,
+            problems: Vec::new(),
+            restore_point: None,
+            figures: Figures::default(),
+            requests: Requests::default(),
+            place_verified: false,
+            facts: BTreeMap::new(),
+            maintenance: Vec::new(),
+        }
+    }
+
+    /// A failure because of that error.
+    pub fn failed(error: &crate::Error) -> Self {
+        Self { error: Some(error.into()), ..Self::of(Outcome::Failed) }
+    }
+}
+
+/// Does the job; never panics on purpose, never returns `Err`: a failure is a result too.
+pub fn perform(job: &Job, monitor: &Monitor) -> StepResult {
+    let _ = (job, monitor);
+    todo!()
+}
