@@ -92,9 +92,7 @@ impl Monitor {
         let now = Instant::now();
         let due = match &inner.last {
             None => true,
-            Some((at, last)) => {
-                last.phase != progress.phase || (now - *at >= Self::INTERVAL && *last != progress)
-            }
+            Some((at, last)) => last.phase != progress.phase || (now - *at >= Self::INTERVAL && *last != progress),
         };
         if due {
             (inner.sink)(Event::Progress(progress.clone()));

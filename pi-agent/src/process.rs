@@ -1,11 +1,21 @@
-//! The only file that starts processes: arguments, environment, user, deadline, group, the tail of stderr.
+//! The only file that starts processes: arguments, environment, user, deadline, session, the tail of stderr.
+//!
+//! Everything started here leads a session of its own. Ending a program means ending every process of its session,
+//! found in `/proc`: pgBackRest's workers change groups and outlive a signal to their parent.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
-use std::process::ExitStatus;
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::ffi::{CString, OsString};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-use crate::Result;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Gid, Pid, Uid};
+
+use crate::error::{Context, Error, Kind, Result};
 
 /// A program to run to its end.
 #[derive(Clone, Debug)]
@@ -14,7 +24,7 @@ pub struct Program {
     pub program: PathBuf,
     /// Arguments; never a secret.
     pub arguments: Vec<OsString>,
-    /// The whole environment besides PATH, LANG and TZ, which are set by [`Program::run`].
+    /// The whole environment besides PATH, LANG and TZ, which [`Program::run`] sets.
     pub environment: Vec<(OsString, OsString)>,
     /// Run as this user, with its groups, when we are root.
     pub user: Option<User>,
@@ -51,11 +61,18 @@ pub enum Stream {
 pub struct Output {
     /// Exit code or signal.
     pub status: ExitStatus,
-    /// All of standard output, lossy UTF-8, at most 64 MiB.
+    /// Standard output, lossy UTF-8, its first 64 MiB.
     pub stdout: String,
     /// The last 16 KiB of standard error.
     pub stderr: String,
 }
+
+/// Where programs are looked for: what Debian's cron and systemd use, so that a hand-started run finds the same ones.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const STDOUT_LIMIT: usize = 64 << 20;
+const STDERR_TAIL: usize = 16 << 10;
+/// What a program gets between SIGTERM and SIGKILL; the supervisor's own stop must fit into 10 s.
+const GRACE: Duration = Duration::from_secs(4);
 
 impl Program {
     /// A program with arguments; no environment, our own user, one minute.
@@ -70,14 +87,241 @@ impl Program {
         }
     }
 
-    /// Runs it in a process group of its own and waits; every line of both streams goes through `on_line` as it comes.
-    /// At the deadline, and when this process dies, the whole group ends.
+    /// Sets the deadline.
+    #[must_use]
+    pub fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Sets the user.
+    #[must_use]
+    pub fn as_user(mut self, user: &User) -> Self {
+        self.user = Some(user.clone());
+        self
+    }
+
+    /// Adds an environment variable. The environment of a process is readable by its user: no secret of another's.
+    #[must_use]
+    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((key.into(), value.into()));
+        self
+    }
+
+    /// Runs it and waits; every line of both streams goes through `on_line` as it comes.
+    /// At the deadline, and when this thread or process dies, everything it started ends.
     ///
     /// # Errors
-    /// It could not be started (kind `NotFound` when there is no such program), or the deadline passed (`Transient`). A non-zero exit is not an error here.
+    /// It could not be started (kind `NotFound` when there is no such program), or the deadline passed (`Transient`).
+    /// A non-zero exit is not an error here.
     pub fn run(&self, on_line: &mut dyn FnMut(Stream, &str)) -> Result<Output> {
-        let _ = on_line;
-        todo!()
+        let name = self.program.display();
+        let mut child = self.command().spawn().map_err(|error| {
+            let kind = match error.kind() {
+                std::io::ErrorKind::NotFound => Kind::NotFound,
+                _ => Kind::Permanent,
+            };
+            Error::new(format!("start {name}")).kind_of(kind).caused_by(error)
+        })?;
+        let session = Pid::from_raw(child.id().cast_signed());
+        let (sender, lines) = mpsc::channel();
+        let out = child.stdout.take().map(|pipe| read_lines(pipe, Stream::Out, sender.clone()));
+        let err = child.stderr.take().map(|pipe| read_lines(pipe, Stream::Err, sender));
+
+        let started = Instant::now();
+        let mut stdout = String::new();
+        let mut tail = Tail::default();
+        let mut take = |stream: Stream, line: String| {
+            on_line(stream, line.trim_end_matches(['\n', '\r']));
+            match stream {
+                Stream::Out if stdout.len() + line.len() <= STDOUT_LIMIT => stdout.push_str(&line),
+                Stream::Out => {}
+                Stream::Err => tail.push(line),
+            }
+        };
+        let status = loop {
+            match lines.recv_timeout(Duration::from_millis(100)) {
+                Ok((stream, line)) => take(stream, line),
+                // Both pipes are closed; without this pause a program that closed them early would be polled hotly.
+                Err(mpsc::RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(5)),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+            if let Some(status) = child.try_wait().context(|| format!("wait for {name}"))? {
+                break Some(status);
+            }
+            if started.elapsed() >= self.deadline {
+                break None;
+            }
+        };
+        // A worker that outlived its parent would keep our pipes open for ever.
+        end_session(session);
+        let ended = match status {
+            Some(status) => Ok(status),
+            None => {
+                child.wait().context(|| format!("wait for {name}"))?;
+                Err(Error::transient(format!("{name} did not finish within {} s", self.deadline.as_secs())))
+            }
+        };
+        for (stream, line) in lines {
+            take(stream, line);
+        }
+        for reader in [out, err].into_iter().flatten() {
+            // A reader cannot panic: it only forwards.
+            let _ = reader.join();
+        }
+        Ok(Output { status: ended?, stdout, stderr: tail.text() })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .env("PATH", PATH)
+            .env("LANG", "C.UTF-8")
+            .envs(std::env::var_os("TZ").map(|zone| ("TZ", zone)))
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            .current_dir(&self.directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        lead_session(&mut command, self.user.as_ref().filter(|_| Uid::effective().is_root()), Orphaned::Dies);
+        command
+    }
+}
+
+/// What becomes of a process whose parent dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Orphaned {
+    /// The kernel kills it.
+    Dies,
+    /// It finds out by itself and cleans up (a step's process, which must also end what it started).
+    CleansUp,
+}
+
+/// Makes `command` lead a session of its own, as `user` when given.
+#[allow(unsafe_code)]
+pub fn lead_session(command: &mut Command, user: Option<&User>, orphaned: Orphaned) {
+    let user = user.cloned();
+    let parent = nix::unistd::getpid();
+    // SAFETY: between fork and exec only async-signal-safe calls are made, on memory prepared before the fork.
+    unsafe {
+        command.pre_exec(move || {
+            nix::unistd::setsid()?;
+            if let Some(user) = &user {
+                // Through libc: nix would need a slice of its own type, and so an allocation.
+                if libc::setgroups(user.groups.len(), user.groups.as_ptr()) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                nix::unistd::setgid(Gid::from_raw(user.gid))?;
+                nix::unistd::setuid(Uid::from_raw(user.uid))?;
+            }
+            if orphaned == Orphaned::Dies {
+                // After setuid, which clears it.
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                // The parent may have died before the line above took effect.
+                if nix::unistd::getppid() != parent {
+                    return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Ends every process of a session but its leader if that is this process: SIGTERM, a moment, SIGKILL. Returns when all are gone or zombies.
+pub fn end_session(session: Pid) {
+    signal_session(session, Signal::SIGTERM);
+    let started = Instant::now();
+    while !living(session).is_empty() && started.elapsed() < GRACE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for _ in 0..50 {
+        if living(session).is_empty() {
+            return;
+        }
+        signal_session(session, Signal::SIGKILL);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Sends a signal to every living process of a session, this one excepted.
+pub fn signal_session(session: Pid, signal: Signal) {
+    for process in living(session) {
+        // It may have ended meanwhile.
+        let _ = kill(process, signal);
+    }
+}
+
+/// Bytes read and written by all processes of a session so far, as a sign of life; 0 when `/proc` cannot tell.
+pub fn session_io(session: Pid) -> u64 {
+    living(session)
+        .into_iter()
+        .filter_map(|process| std::fs::read_to_string(format!("/proc/{process}/io")).ok())
+        .flat_map(|text| {
+            text.lines()
+                .filter_map(|line| line.strip_prefix("rchar: ").or_else(|| line.strip_prefix("wchar: ")))
+                .filter_map(|number| number.parse::<u64>().ok())
+                .collect::<Vec<_>>()
+        })
+        .sum()
+}
+
+/// The processes of a session that are no zombies, this one excepted.
+fn living(session: Pid) -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|&pid| pid != nix::unistd::getpid().as_raw())
+        .filter(|pid| {
+            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+            // pid (name, which may hold anything) state ppid pgrp session
+            let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
+            let fields: Vec<&str> = rest.split(' ').collect();
+            fields.first().is_some_and(|state| !matches!(*state, "Z" | "X"))
+                && fields.get(3).and_then(|field| field.parse::<i32>().ok()) == Some(session.as_raw())
+        })
+        .map(Pid::from_raw)
+        .collect()
+}
+
+fn read_lines(
+    pipe: impl Read + Send + 'static,
+    stream: Stream,
+    lines: mpsc::Sender<(Stream, String)>,
+) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            if lines.send((stream, String::from_utf8_lossy(&line).into_owned())).is_err() {
+                return;
+            }
+            line.clear();
+        }
+    })
+}
+
+/// The last lines of a stream, up to [`STDERR_TAIL`] bytes.
+#[derive(Default)]
+struct Tail {
+    lines: VecDeque<String>,
+    bytes: usize,
+}
+
+impl Tail {
+    fn push(&mut self, line: String) {
+        self.bytes += line.len();
+        self.lines.push_back(line);
+        while self.bytes > STDERR_TAIL && self.lines.len() > 1 {
+            self.bytes -= self.lines.pop_front().map_or(0, |line| line.len());
+        }
+    }
+
+    fn text(self) -> String {
+        self.lines.into_iter().collect()
     }
 }
 
@@ -86,8 +330,89 @@ impl User {
     ///
     /// # Errors
     /// The path cannot be looked at, or its owner has no name.
-    pub fn owner_of(path: &std::path::Path) -> Result<Self> {
-        let _ = path;
-        todo!()
+    pub fn owner_of(path: &Path) -> Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let uid = path.metadata().context(|| format!("look at {}", path.display()))?.uid();
+        Self::look_up(nix::unistd::User::from_uid(Uid::from_raw(uid)), &format!("uid {uid}"))
+    }
+
+    /// The user of that name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn named(name: &str) -> Result<Self> {
+        Self::look_up(nix::unistd::User::from_name(name), name)
+    }
+
+    fn look_up(found: nix::Result<Option<nix::unistd::User>>, what: &str) -> Result<Self> {
+        let user = found
+            .context(|| format!("look up user {what}"))?
+            .ok_or_else(|| Error::new(format!("there is no user for {what}")).hint("see getent passwd"))?;
+        let name = CString::new(user.name.as_str()).context(|| format!("look up user {what}"))?;
+        let groups =
+            nix::unistd::getgrouplist(&name, user.gid).context(|| format!("look up the groups of {}", user.name))?;
+        Ok(Self {
+            name: user.name,
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+            groups: groups.into_iter().map(Gid::as_raw).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Program {
+        Program::new("sh", ["-c", script])
+    }
+
+    #[test]
+    fn output_of_both_streams_and_the_exit_code_come_back() {
+        let mut seen = Vec::new();
+        let output = shell("echo one; echo two >&2; exit 7")
+            .run(&mut |stream, line| seen.push((stream, line.to_owned())))
+            .unwrap();
+        assert_eq!(output.status.code(), Some(7));
+        assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("one\n", "two\n"));
+        seen.sort_by_key(|(stream, _)| *stream == Stream::Err);
+        assert_eq!(seen, [(Stream::Out, "one".into()), (Stream::Err, "two".into())]);
+    }
+
+    #[test]
+    fn a_missing_program_is_not_found() {
+        let error = Program::new("no-such-program", [""; 0]).run(&mut |_, _| ()).unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn the_deadline_ends_everything_it_started() {
+        let marker = format!("{}", 100_000 + std::process::id());
+        let script = format!("sleep {marker} & trap '' TERM; sleep {marker}");
+        let started = Instant::now();
+        let error = shell(&script).within(Duration::from_millis(300)).run(&mut |_, _| ()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Transient);
+        assert!(started.elapsed() < Duration::from_secs(30));
+        assert!(
+            !Program::new("pgrep", ["-f", &format!("sleep {marker}")]).run(&mut |_, _| ()).unwrap().status.success()
+        );
+    }
+
+    #[test]
+    fn a_child_that_keeps_the_pipe_does_not_keep_us() {
+        let started = Instant::now();
+        let output = shell("sleep 1000 & echo done").run(&mut |_, _| ()).unwrap();
+        assert_eq!(output.stdout, "done\n");
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn secrets_of_our_environment_are_not_handed_on() {
+        let output = shell("env").env("GIVEN", "yes").run(&mut |_, _| ()).unwrap();
+        let mut names: Vec<&str> = output.stdout.lines().filter_map(|line| line.split('=').next()).collect();
+        names.retain(|name| !matches!(*name, "PATH" | "LANG" | "TZ" | "PWD" | "SHLVL" | "_" | "OLDPWD"));
+        assert_eq!(names, ["GIVEN"]);
     }
 }
