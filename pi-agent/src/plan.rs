@@ -1,1 +1,179 @@
-//! plan
+//! What the next run would do: a pure function of settings, history and the time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::config::{Directory, Postgres, Settings, Source, Step};
+use crate::error::{Error, Result};
+use crate::steps::{Check, Task};
+
+/// What the plan needs to know of a step's past.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepHistory {
+    /// Start of the first usable backup.
+    pub first_success: Option<Timestamp>,
+    /// Start of the last full PostgreSQL backup.
+    pub last_full: Option<Timestamp>,
+    /// The last prune that went well.
+    pub last_prune: Option<Timestamp>,
+    /// The last check without findings.
+    pub last_check: Option<Timestamp>,
+    /// The last part of the rotating data check, as recorded: `check-data:PART/OF`.
+    pub last_data_check: Option<String>,
+}
+
+/// What happened before, by step.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// By step name.
+    pub steps: BTreeMap<String, StepHistory>,
+    /// Why the clock must not be trusted with deleting.
+    pub clock_problem: Option<String>,
+}
+
+/// What a person or a timer asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A backup, and the maintenance that is due.
+    Backup,
+    /// Only a prune (PostgreSQL: expire).
+    Prune,
+    /// Only a check.
+    Check,
+}
+
+/// A run as it will be.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// In order.
+    pub steps: Vec<PlannedStep>,
+}
+
+/// One step of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedStep {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: &'static str,
+    /// Where to.
+    pub target: String,
+    /// What will be done.
+    #[serde(flatten)]
+    pub task: Task,
+    /// In words, with the reasons.
+    pub why: Vec<String>,
+}
+
+/// Plans a run of the steps named (none named: all).
+///
+/// # Errors
+/// A name that no step has.
+pub fn plan(settings: &Settings, history: &History, wanted: Wanted, names: &[String], now: Timestamp) -> Result<Plan> {
+    for name in names {
+        if !settings.steps.iter().any(|step| step.name == *name) {
+            let known: Vec<&str> = settings.steps.iter().map(|step| step.name.as_str()).collect();
+            return Err(Error::usage(format!("there is no step \"{name}\""))
+                .hint(format!("the steps are {}", known.join(", "))));
+        }
+    }
+    let steps = settings
+        .steps
+        .iter()
+        // History is saved after every backup, also one of a single step.
+        .filter(|step| {
+            names.is_empty()
+                || names.contains(&step.name)
+                || (wanted == Wanted::Backup && matches!(step.source, Source::Agent(_)))
+        })
+        .map(|step| plan_step(settings, step, history, wanted, now))
+        .collect();
+    Ok(Plan { steps })
+}
+
+fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted, now: Timestamp) -> PlannedStep {
+    let past = history.steps.get(&step.name).cloned().unwrap_or_default();
+    let mut why = Vec::new();
+    let task = match (wanted, &step.source) {
+        (Wanted::Prune, _) => Task::Prune,
+        (Wanted::Check, Source::Postgres(_)) => Task::Check(Check::Structure),
+        (Wanted::Check, Source::Directory(directory) | Source::Agent(directory)) => {
+            Task::Check(next_check(directory, &past))
+        }
+        (Wanted::Backup, source) => {
+            let (full, prune, check) = match source {
+                Source::Postgres(postgres) => (full_is_due(postgres, &past, now, &mut why), false, None),
+                Source::Directory(directory) | Source::Agent(directory) => {
+                    let prune = is_due(past.last_prune.or(past.first_success), directory.prune_every, now);
+                    let check = is_due(past.last_check.or(past.first_success), directory.check_every, now)
+                        .then(|| next_check(directory, &past));
+                    (false, prune, check)
+                }
+            };
+            why.extend(maintenance_in_words(prune, check, history));
+            Task::Backup { full, prune, check, keep_everything: history.clock_problem.clone() }
+        }
+    };
+    PlannedStep {
+        name: step.name.clone(),
+        kind: step.source.kind(),
+        target: settings.storage.location.join(&step.name).to_string(),
+        task,
+        why,
+    }
+}
+
+fn full_is_due(postgres: &Postgres, past: &StepHistory, now: Timestamp, why: &mut Vec<String>) -> bool {
+    let due = past.last_full.is_none_or(|last| is_due(Some(last), postgres.full_every, now));
+    why.push(match (past.last_full, due) {
+        (None, _) => "full backup: none is recorded".into(),
+        (Some(last), true) => format!("full backup: the last is of {last}"),
+        (Some(last), false) => format!("incremental backup: the last full is of {last}"),
+    });
+    due
+}
+
+fn maintenance_in_words(prune: bool, check: Option<Check>, history: &History) -> Vec<String> {
+    let mut words = Vec::new();
+    if let Some(problem) = &history.clock_problem {
+        words.push(format!("nothing is removed: {problem}"));
+    } else if prune {
+        words.push("prune: due".into());
+    }
+    match check {
+        Some(Check::Structure) => words.push("check of the structure: due".into()),
+        Some(Check::Data { part, of }) => {
+            words.push(format!("check of the structure, and of the data part {} of {of}: due", part + 1));
+        }
+        None => {}
+    }
+    words
+}
+
+/// Never done and nothing to count from: not due. A tenth of the interval, at most 12 hours, is forgiven: "every 7 days"
+/// of a nightly run must not slip to 8 because last week's was minutes later.
+fn is_due(last: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
+    let forgiven = (every / 10).min(Duration::from_hours(12));
+    last.is_some_and(|last| {
+        Duration::try_from(now.duration_since(last)).is_ok_and(|age| age >= every.saturating_sub(forgiven))
+    })
+}
+
+/// The part after the last one; all parts together take `read_all_months`.
+fn next_check(directory: &Directory, past: &StepHistory) -> Check {
+    const MONTH: Duration = Duration::from_hours(24 * 30);
+    if directory.read_all_months == 0 {
+        return Check::Structure;
+    }
+    let every = directory.check_every.max(Duration::from_hours(1));
+    let of = (MONTH * directory.read_all_months).as_secs().div_ceil(every.as_secs()).clamp(1, 1000);
+    let of = u32::try_from(of).expect("clamped to 1000");
+    let last = past.last_data_check.as_deref().and_then(|what| {
+        let (part, parts) = what.strip_prefix("check-data:")?.split_once('/')?;
+        (parts.parse() == Ok(of)).then_some(part.parse::<u32>().ok()?)
+    });
+    Check::Data { part: last.map_or(0, |last| (last + 1) % of), of }
+}

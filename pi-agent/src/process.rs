@@ -231,8 +231,91 @@ pub fn lead_session(command: &mut Command, user: Option<&User>, orphaned: Orphan
     }
 }
 
+/// From now on orphans among our descendants become our children instead of init's, so that [`end_descendants`] finds them.
+///
+/// # Errors
+/// The kernel refuses (it does not since Linux 3.4).
+pub fn adopt_orphans() -> Result<()> {
+    nix::sys::prctl::set_child_subreaper(true).context(|| "become the reaper of orphaned processes".into())
+}
+
+/// Ends every process below this one: SIGTERM, up to `grace`, SIGKILL. Needs [`adopt_orphans`] to be complete.
+pub fn end_descendants(grace: Duration) {
+    let started = Instant::now();
+    for process in descendants() {
+        // Each of these may have ended meanwhile.
+        let _ = kill(process, Signal::SIGTERM);
+    }
+    while !descendants().is_empty() && started.elapsed() < grace {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for _ in 0..100 {
+        let left = descendants();
+        if left.is_empty() {
+            return;
+        }
+        for process in left {
+            let _ = kill(process, Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Bytes read and written by everything below this process so far, as a sign of life; 0 when `/proc` cannot tell.
+pub fn descendants_io() -> u64 {
+    descendants()
+        .into_iter()
+        .filter_map(|process| std::fs::read_to_string(format!("/proc/{process}/io")).ok())
+        .flat_map(|text| {
+            text.lines()
+                .filter_map(|line| line.strip_prefix("rchar: ").or_else(|| line.strip_prefix("wchar: ")))
+                .filter_map(|number| number.parse::<u64>().ok())
+                .collect::<Vec<_>>()
+        })
+        .sum()
+}
+
+/// Every living process below this one.
+fn descendants() -> Vec<Pid> {
+    let processes = Stat::all();
+    let mut found = vec![nix::unistd::getpid().as_raw()];
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        found.extend(processes.iter().filter(|process| process.parent == parent).map(|process| process.pid));
+        next += 1;
+    }
+    let alive = |pid: &i32| processes.iter().any(|process| process.pid == *pid && process.alive);
+    found.into_iter().skip(1).filter(alive).map(Pid::from_raw).collect()
+}
+
+/// What `/proc/PID/stat` says of a process.
+struct Stat {
+    pid: i32,
+    alive: bool,
+    parent: i32,
+    session: i32,
+}
+
+impl Stat {
+    fn all() -> Vec<Self> {
+        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+        entries.filter_map(|entry| Self::read(entry.ok()?.file_name().to_str()?.parse().ok()?)).collect()
+    }
+
+    fn read(pid: i32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // pid (name, which may hold anything) state ppid pgrp session …
+        let (_, rest) = stat.rsplit_once(") ")?;
+        let mut fields = rest.split(' ');
+        let alive = !matches!(fields.next()?, "Z" | "X");
+        let parent = fields.next()?.parse().ok()?;
+        let session = fields.nth(1)?.parse().ok()?;
+        Some(Self { pid, alive, parent, session })
+    }
+}
+
 /// Ends every process of a session but its leader if that is this process: SIGTERM, a moment, SIGKILL. Returns when all are gone or zombies.
-pub fn end_session(session: Pid) {
+fn end_session(session: Pid) {
     signal_session(session, Signal::SIGTERM);
     let started = Instant::now();
     while !living(session).is_empty() && started.elapsed() < GRACE {
@@ -248,43 +331,18 @@ pub fn end_session(session: Pid) {
 }
 
 /// Sends a signal to every living process of a session, this one excepted.
-pub fn signal_session(session: Pid, signal: Signal) {
+fn signal_session(session: Pid, signal: Signal) {
     for process in living(session) {
         // It may have ended meanwhile.
         let _ = kill(process, signal);
     }
 }
 
-/// Bytes read and written by all processes of a session so far, as a sign of life; 0 when `/proc` cannot tell.
-pub fn session_io(session: Pid) -> u64 {
-    living(session)
-        .into_iter()
-        .filter_map(|process| std::fs::read_to_string(format!("/proc/{process}/io")).ok())
-        .flat_map(|text| {
-            text.lines()
-                .filter_map(|line| line.strip_prefix("rchar: ").or_else(|| line.strip_prefix("wchar: ")))
-                .filter_map(|number| number.parse::<u64>().ok())
-                .collect::<Vec<_>>()
-        })
-        .sum()
-}
-
 /// The processes of a session that are no zombies, this one excepted.
 fn living(session: Pid) -> Vec<Pid> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|&pid| pid != nix::unistd::getpid().as_raw())
-        .filter(|pid| {
-            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-            // pid (name, which may hold anything) state ppid pgrp session
-            let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
-            let fields: Vec<&str> = rest.split(' ').collect();
-            fields.first().is_some_and(|state| !matches!(*state, "Z" | "X"))
-                && fields.get(3).and_then(|field| field.parse::<i32>().ok()) == Some(session.as_raw())
-        })
-        .map(Pid::from_raw)
-        .collect()
+    let own = nix::unistd::getpid().as_raw();
+    let ours = |process: &Stat| process.alive && process.session == session.as_raw() && process.pid != own;
+    Stat::all().into_iter().filter(ours).map(|process| Pid::from_raw(process.pid)).collect()
 }
 
 fn read_lines(

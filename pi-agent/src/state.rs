@@ -1,1 +1,441 @@
-//! state
+//! What is remembered: runs, steps, maintenance, facts. SQLite, versioned schema.
+//!
+//! It is a cache of history, not the truth about restore points (the repositories are): a backup never fails because
+//! it is damaged, gone or cannot be written. The `agent` step keeps a copy in storage, from which it is rebuilt.
+//!
+//! Writes a night, for an SD card's sake: one transaction when the run starts and one when it ends, and two a step:
+//! twelve for a household with four steps, each a few 4 KiB pages.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+
+use crate::error::{Context, Error, Result};
+use crate::plan::StepHistory;
+use crate::steps::{Outcome, StepResult};
+
+/// Each entry takes the schema one version further; never change one that was released.
+const MIGRATIONS: [&str; 1] = ["
+    create table run (
+        id text primary key,
+        reason text,
+        started_at integer not null, -- all times: milliseconds since 1970, UTC
+        finished_at integer,
+        outcome text                 -- null: started, and not (yet) known how it ended
+    );
+    create table step_run (
+        run_id text not null references run (id),
+        position integer not null,
+        step text not null,
+        kind text not null,
+        task text not null,          -- backup, prune, check
+        started_at integer not null,
+        finished_at integer,
+        outcome text,
+        error text,
+        hint text,
+        restore_point text,
+        result text,                 -- the StepResult as JSON
+        primary key (run_id, position)
+    );
+    create index step_run_by_step on step_run (step, task, started_at);
+    create table maintenance (step text not null, what text not null, at integer not null, problem text, note text not null);
+    create index maintenance_by_step on maintenance (step, what, at);
+    create table fact (step text not null, key text not null, value text not null, primary key (step, key));
+"];
+
+/// The open database.
+pub struct State {
+    connection: Connection,
+}
+
+/// A step of a past run.
+#[derive(Clone, Debug)]
+pub struct StepRecord {
+    /// The run.
+    pub run_id: String,
+    /// The step.
+    pub step: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// How; `None`: still running.
+    pub outcome: Option<Outcome>,
+    /// What it answered.
+    pub result: Option<StepResult>,
+}
+
+/// How opening went.
+pub enum Opened {
+    /// As it was left.
+    Ready(State),
+    /// There was none, or it was damaged and has been set aside there.
+    Fresh(State, Option<PathBuf>),
+}
+
+impl State {
+    /// Opens or makes the database; a damaged one is set aside as `state.db.damaged-TIME`.
+    ///
+    /// # Errors
+    /// It is of a newer version, or neither it nor a new one can be opened (no space, no permission).
+    pub fn open(path: &Path) -> Result<Opened> {
+        let existed = path.exists();
+        match Self::try_open(path) {
+            Ok(state) if existed => Ok(Opened::Ready(state)),
+            Ok(state) => Ok(Opened::Fresh(state, None)),
+            Err(error) if existed && is_damage(&error) => {
+                let aside = set_aside(path)?;
+                let state = Self::try_open(path).map_err(|error| cannot_open(path, error))?;
+                Ok(Opened::Fresh(state, Some(aside)))
+            }
+            Err(error) => Err(cannot_open(path, error)),
+        }
+    }
+
+    /// Opens it for reading only; `None` when there is none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn open_read_only(path: &Path) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let open = || -> rusqlite::Result<Self> {
+            let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            connection.busy_timeout(Duration::from_secs(5))?;
+            let _: i64 = connection.query_row("select count(*) from run", [], |row| row.get(0))?;
+            Ok(Self { connection })
+        };
+        open().map(Some).map_err(|error| cannot_open(path, error))
+    }
+
+    /// A database that is forgotten at the end: for a run whose disk is full.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn in_memory() -> Result<Self> {
+        let connection = Connection::open_in_memory().context(|| "open a state database in memory".into())?;
+        let mut state = Self { connection };
+        state.migrate().context(|| "make the state database".into())?;
+        Ok(state)
+    }
+
+    fn try_open(path: &Path) -> rusqlite::Result<Self> {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        // One sync a transaction, and a power cut loses nothing that was committed.
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        let verdict: String = connection.query_row("pragma quick_check(1)", [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+                Some(verdict),
+            ));
+        }
+        let mut state = Self { connection };
+        state.migrate()?;
+        Ok(state)
+    }
+
+    fn migrate(&mut self) -> rusqlite::Result<()> {
+        let known = i64::try_from(MIGRATIONS.len()).expect("a handful");
+        let version: i64 = self.connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if version > known {
+            return Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_SCHEMA),
+                Some(format!("its schema version {version} is of a newer pi-agent; this one knows {known}")),
+            ));
+        }
+        for (next, migration) in (1_i64..).zip(MIGRATIONS).filter(|(next, _)| *next > version) {
+            let transaction = self.connection.transaction()?;
+            transaction.execute_batch(migration)?;
+            transaction.pragma_update(None, "user_version", next)?;
+            transaction.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Marks what was started and never ended as interrupted: only a crash or a power cut leaves that behind.
+    /// Call with the run lock held. Returns the interrupted steps.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn reconcile(&mut self) -> Result<Vec<String>> {
+        let work = || -> rusqlite::Result<Vec<String>> {
+            let mut query = self.connection.prepare("select step from step_run where outcome is null")?;
+            let steps = query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            self.connection.execute_batch(
+                "update step_run set outcome = 'interrupted',
+                    error = 'the process ended without saying how: a crash, a power cut, or kill -9' where outcome is null;
+                 update run set outcome = 'interrupted' where outcome is null;",
+            )?;
+            Ok(steps)
+        };
+        work().context(|| "mark interrupted runs in the state database".into())
+    }
+
+    /// Records that a run starts.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn begin_run(&self, id: &str, reason: Option<&str>, now: Timestamp) -> Result<()> {
+        self.connection
+            .execute(
+                "insert into run (id, reason, started_at) values (?, ?, ?)",
+                params![id, reason, now.as_millisecond()],
+            )
+            .map(drop)
+            .context(|| "record the start of the run".into())
+    }
+
+    /// Records that a run ended.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn finish_run(&self, id: &str, outcome: Outcome, now: Timestamp) -> Result<()> {
+        self.connection
+            .execute(
+                "update run set finished_at = ?, outcome = ? where id = ?",
+                params![now.as_millisecond(), outcome.as_str(), id],
+            )
+            .map(drop)
+            .context(|| "record the end of the run".into())
+    }
+
+    /// Records that a step starts; durable when it returns.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn begin_step(
+        &self,
+        run: &str,
+        position: u32,
+        step: &str,
+        kind: &str,
+        task: &str,
+        now: Timestamp,
+    ) -> Result<()> {
+        self.connection
+            .execute(
+                "insert into step_run (run_id, position, step, kind, task, started_at) values (?, ?, ?, ?, ?, ?)",
+                params![run, position, step, kind, task, now.as_millisecond()],
+            )
+            .map(drop)
+            .context(|| format!("record the start of step {step}"))
+    }
+
+    /// Records how a step ended, its maintenance and, after a usable backup, its facts.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn finish_step(
+        &mut self,
+        run: &str,
+        position: u32,
+        step: &str,
+        result: &StepResult,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut work = || -> rusqlite::Result<()> {
+            let transaction = self.connection.transaction()?;
+            let error = result.error.as_ref();
+            transaction.execute(
+                "update step_run set finished_at = ?, outcome = ?, error = ?, hint = ?, restore_point = ?, result = ?
+                 where run_id = ? and position = ?",
+                params![
+                    now.as_millisecond(),
+                    result.outcome.as_str(),
+                    error.map(|error| &error.message),
+                    error.and_then(|error| error.hint.as_ref()),
+                    result.restore_point,
+                    serde_json::to_string(result).ok(),
+                    run,
+                    position
+                ],
+            )?;
+            for entry in &result.maintenance {
+                transaction.execute(
+                    "insert into maintenance (step, what, at, problem, note) values (?, ?, ?, ?, ?)",
+                    params![
+                        step,
+                        entry.what,
+                        now.as_millisecond(),
+                        entry.problem.as_ref().map(|problem| &problem.message),
+                        entry.note
+                    ],
+                )?;
+            }
+            if result.outcome.is_usable() {
+                for (key, value) in &result.facts {
+                    transaction.execute(
+                        "insert into fact (step, key, value) values (?1, ?2, ?3)
+                         on conflict do update set value = ?3",
+                        params![step, key, value],
+                    )?;
+                }
+            }
+            transaction.commit()
+        };
+        work().context(|| format!("record the end of step {step}"))
+    }
+
+    /// What a step recorded about itself.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn facts(&self, step: &str) -> Result<BTreeMap<String, String>> {
+        let read = || -> rusqlite::Result<_> {
+            let mut query = self.connection.prepare("select key, value from fact where step = ?")?;
+            query.query_map([step], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        };
+        read().context(|| format!("read the facts of step {step}"))
+    }
+
+    /// Forgets what a step recorded about itself, so that the next run takes things as they are.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn forget_facts(&self, step: &str) -> Result<()> {
+        self.connection
+            .execute("delete from fact where step = ?", [step])
+            .map(drop)
+            .context(|| format!("forget the facts of step {step}"))
+    }
+
+    /// The newest moment anything was recorded: a clock that shows less is wrong.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn newest_moment(&self) -> Result<Option<Timestamp>> {
+        self.connection
+            .query_row("select max(max(started_at), coalesce(max(finished_at), 0)) from step_run", [], |row| {
+                row.get::<_, Option<i64>>(0)
+            })
+            .context(|| "read the state database".into())
+            .map(|moment| moment.and_then(|moment| Timestamp::from_millisecond(moment).ok()))
+    }
+
+    /// What the plan needs to know of a step's past.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn history(&self, step: &str) -> Result<StepHistory> {
+        let moment = |sql: &str| -> rusqlite::Result<Option<Timestamp>> {
+            let found: Option<i64> = self.connection.query_row(sql, [step], |row| row.get(0)).optional()?.flatten();
+            Ok(found.and_then(|moment| Timestamp::from_millisecond(moment).ok()))
+        };
+        const USABLE: &str =
+            "from step_run where step = ? and task = 'backup' and outcome in ('succeeded', 'degraded')";
+        let read = || -> rusqlite::Result<_> {
+            Ok(StepHistory {
+                first_success: moment(&format!("select min(started_at) {USABLE}"))?,
+                // pgBackRest's labels of full backups end with F.
+                last_full: moment(&format!("select max(started_at) {USABLE} and restore_point like '%F'"))?,
+                last_prune: moment(
+                    "select max(at) from maintenance where step = ? and what = 'prune' and problem is null",
+                )?,
+                last_check: moment(
+                    "select max(at) from maintenance where step = ? and what like 'check%' and problem is null",
+                )?,
+                last_data_check: self
+                    .connection
+                    .query_row(
+                        "select what from maintenance where step = ? and what like 'check-data:%' and problem is null
+                         order by at desc limit 1",
+                        [step],
+                        |row| row.get::<_, String>(0),
+                    )
+                    .optional()?,
+            })
+        };
+        read().context(|| format!("read the history of step {step}"))
+    }
+
+    /// A step's backups from that moment on, newest first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn backups(&self, step: &str, since: Timestamp) -> Result<Vec<StepRecord>> {
+        let read = || -> rusqlite::Result<_> {
+            let mut query = self.connection.prepare(
+                "select run_id, step, started_at, finished_at, outcome, result from step_run
+                 where step = ? and task = 'backup' and started_at >= ? order by started_at desc",
+            )?;
+            query.query_map(params![step, since.as_millisecond()], record)?.collect()
+        };
+        read().context(|| format!("read the history of step {step}"))
+    }
+
+    /// A step's newest usable backup.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn last_success(&self, step: &str) -> Result<Option<StepRecord>> {
+        self.connection
+            .query_row(
+                "select run_id, step, started_at, finished_at, outcome, result from step_run
+                 where step = ? and task = 'backup' and outcome in ('succeeded', 'degraded')
+                 order by started_at desc limit 1",
+                [step],
+                record,
+            )
+            .optional()
+            .context(|| format!("read the history of step {step}"))
+    }
+
+    /// Writes a consistent copy of the whole database to a new file.
+    ///
+    /// # Errors
+    /// The copy cannot be written.
+    pub fn copy_to(&self, path: &Path) -> Result<()> {
+        let copy = || -> rusqlite::Result<()> {
+            let mut target = Connection::open(path)?;
+            rusqlite::backup::Backup::new(&self.connection, &mut target)?.run_to_completion(
+                1000,
+                Duration::from_millis(1),
+                None,
+            )
+        };
+        copy().context(|| format!("copy the state database to {}", path.display()))
+    }
+}
+
+fn record(row: &rusqlite::Row<'_>) -> rusqlite::Result<StepRecord> {
+    let time = |moment: i64| Timestamp::from_millisecond(moment).unwrap_or(Timestamp::UNIX_EPOCH);
+    Ok(StepRecord {
+        run_id: row.get(0)?,
+        step: row.get(1)?,
+        started_at: time(row.get(2)?),
+        finished_at: row.get::<_, Option<i64>>(3)?.map(time),
+        outcome: row.get::<_, Option<String>>(4)?.and_then(|word| Outcome::parse(&word)),
+        // A result written by another version may not parse; the columns beside it still tell the outcome.
+        result: row.get::<_, Option<String>>(5)?.and_then(|text| serde_json::from_str(&text).ok()),
+    })
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
+    Error::new(format!("open the state database {}", path.display())).caused_by(error)
+}
+
+fn set_aside(path: &Path) -> Result<PathBuf> {
+    let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
+    let aside = PathBuf::from(format!("{}.damaged-{stamp}", path.display()));
+    for suffix in ["-wal", "-shm"] {
+        let from = PathBuf::from(format!("{}{suffix}", path.display()));
+        if from.exists() {
+            let to = PathBuf::from(format!("{}{suffix}", aside.display()));
+            std::fs::rename(&from, &to).context(|| format!("set {} aside", from.display()))?;
+        }
+    }
+    std::fs::rename(path, &aside).context(|| format!("set {} aside", path.display()))?;
+    Ok(aside)
+}

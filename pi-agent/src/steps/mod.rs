@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Settings, StateDirectory};
+use crate::config::{Settings, Source, StateDirectory};
+use crate::error::{Error, Kind};
 use crate::monitor::{Monitor, Problem};
 
+pub mod child;
 pub mod directory;
 pub mod postgres;
 
@@ -90,6 +92,32 @@ pub enum Outcome {
     Skipped,
     /// A signal, a crash or a power cut ended it.
     Interrupted,
+}
+
+impl Outcome {
+    /// The word used in JSON, in the state database and for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Degraded => "degraded",
+            Self::Unfinished => "unfinished",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// The reverse of [`Self::as_str`].
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Succeeded, Self::Degraded, Self::Unfinished, Self::Failed, Self::Skipped, Self::Interrupted]
+            .into_iter()
+            .find(|outcome| outcome.as_str() == word)
+    }
+
+    /// A restore point exists that one would want to restore.
+    pub fn is_usable(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Degraded)
+    }
 }
 
 /// What a step's process answers.
@@ -194,8 +222,17 @@ impl StepResult {
     }
 }
 
-/// Does the job; never panics on purpose, never returns `Err`: a failure is a result too.
+/// Does the job; a failure is a result too.
 pub fn perform(job: &Job, monitor: &Monitor) -> StepResult {
-    let _ = (job, monitor);
-    todo!()
+    let Some(step) = job.settings.steps.iter().find(|step| step.name == job.step) else {
+        return StepResult::failed(&Error::new(format!("there is no step \"{}\"", job.step)));
+    };
+    let result = match &step.source {
+        Source::Postgres(postgres) => postgres::run(job, step, postgres, monitor),
+        Source::Directory(directory) | Source::Agent(directory) => directory::run(job, step, directory, monitor),
+    };
+    result.unwrap_or_else(|error| match error.kind() {
+        Kind::OutOfTime => StepResult { error: Some((&error).into()), ..StepResult::of(Outcome::Unfinished) },
+        _ => StepResult::failed(&error),
+    })
 }

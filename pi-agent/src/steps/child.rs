@@ -1,0 +1,70 @@
+//! The process of one step: takes its [`Job`] from standard input, tells [`Event`]s on standard output.
+//!
+//! Standard input stays open as long as the supervisor lives. When it closes (kill -9), or on SIGTERM,
+//! everything this process started ends, and then it itself.
+
+use std::io::{BufRead, Read, Write};
+use std::time::Duration;
+
+use crate::error::{Context, Result};
+use crate::monitor::{Event, Monitor};
+use crate::process;
+use crate::steps::{Job, perform};
+
+/// What programs get to end in peace; the supervisor waits a little longer before it kills us.
+const GRACE: Duration = Duration::from_secs(4);
+
+/// Runs the step that standard input asks for.
+///
+/// # Errors
+/// Only when the job cannot be read: everything later is told as a result.
+pub fn main() -> Result<()> {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).context(|| "read the job from the supervisor".into())?;
+    let job: Job = serde_json::from_str(&line).context(|| "understand the job from the supervisor".into())?;
+    process::adopt_orphans()?;
+    end_with_the_supervisor()?;
+    end_on_sigterm()?;
+
+    let monitor = Monitor::new(|event| {
+        let Ok(mut line) = serde_json::to_string(&event) else { return };
+        line.push('\n');
+        // A supervisor that no longer reads is gone, and the other thread sees to that.
+        let _ = std::io::stdout().lock().write_all(line.as_bytes());
+    });
+    let result = perform(&job, &monitor);
+    monitor.send(Event::Finished(Box::new(result)));
+    Ok(())
+}
+
+fn end_with_the_supervisor() -> Result<()> {
+    spawn("supervisor-watch", || {
+        let mut rest = [0; 64];
+        while std::io::stdin().lock().read(&mut rest).is_ok_and(|length| length > 0) {}
+        end();
+    })
+}
+
+fn end_on_sigterm() -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().build().context(|| "prepare to be stopped".into())?;
+    let mut term = {
+        let _inside = runtime.enter();
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .context(|| "listen for SIGTERM".into())?
+    };
+    spawn("sigterm-watch", move || {
+        runtime.block_on(term.recv());
+        end();
+    })
+}
+
+fn end() -> ! {
+    process::end_descendants(GRACE);
+    // 128 + SIGTERM, as a shell would say it.
+    std::process::exit(143)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    std::thread::Builder::new().name(name.into()).spawn(work).map(drop).context(|| format!("start thread {name}"))
+}
