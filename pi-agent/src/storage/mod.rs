@@ -1,1 +1,155 @@
-//! storage
+//! Where backups lie: a folder or a bucket, behind one small set of operations.
+//!
+//! Three promises hold for both kinds. A partial write never looks like an object. A failure is an error and never an
+//! empty list: what looks absent may be forgotten, pruned or initialised anew by those who ask. Errors name the
+//! operation, the object and what the other side said, and never a key or a signature.
+
+mod failure;
+mod local;
+mod meter;
+pub mod place;
+mod retry;
+mod s3;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::Result;
+use crate::config::{self, Location};
+use crate::secrets::Secrets;
+
+pub use meter::Meter;
+
+/// A place in storage. Clones share connections and counts. Keys are relative to the place, with `/` between parts.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// A folder.
+    Local(local::Local),
+    /// A prefix in a bucket.
+    S3(s3::S3),
+}
+
+impl Store {
+    /// Opens a place. Nothing is asked of the storage yet, but the CA file and the secrets are read.
+    ///
+    /// # Errors
+    /// The CA file or the S3 keys cannot be read.
+    pub fn open(storage: &config::Storage, location: &Location, secrets: &Secrets) -> Result<Self> {
+        let meter = Arc::new(Meter::default());
+        Ok(match location {
+            Location::File(path) => {
+                // The root must exist: where a disk is not mounted, no new repository may appear in its mount point.
+                let root = match &storage.location {
+                    Location::File(root) if path.starts_with(root) => root,
+                    _ => path,
+                };
+                Self::Local(local::Local::new(root, path, meter))
+            }
+            Location::S3(s3) => Self::S3(s3::S3::open(storage, s3, &secrets.aws()?, meter)?),
+        })
+    }
+
+    /// The place `self/name`, over the same connections.
+    #[must_use]
+    pub fn join(&self, name: &str) -> Self {
+        match self {
+            Self::Local(local) => Self::Local(local.join(name)),
+            Self::S3(s3) => Self::S3(s3.join(name)),
+        }
+    }
+
+    /// The counts of this store, its clones and its joined places.
+    pub fn meter(&self) -> &Arc<Meter> {
+        match self {
+            Self::Local(local) => local.meter(),
+            Self::S3(s3) => s3.meter(),
+        }
+    }
+
+    /// A whole object.
+    ///
+    /// # Errors
+    /// Kind `NotFound` when there is none of that key.
+    pub fn get(&self, key: &str) -> Result<Bytes> {
+        match self {
+            Self::Local(local) => local.get(key),
+            Self::S3(s3) => s3.get(key),
+        }
+    }
+
+    /// Exactly `length` bytes of an object from `offset` on.
+    ///
+    /// # Errors
+    /// Kind `NotFound` when there is none of that key; also when the object is too short.
+    pub fn get_range(&self, key: &str, offset: u64, length: usize) -> Result<Bytes> {
+        match self {
+            Self::Local(local) => local.get_range(key, offset, length),
+            Self::S3(s3) => s3.get_range(key, offset, length),
+        }
+    }
+
+    /// Writes an object whose content is the parts in order. It appears whole and durable, or not at all.
+    ///
+    /// # Errors
+    /// The write failed; an earlier object of that key is then still there.
+    pub fn put(&self, key: &str, parts: &[Bytes]) -> Result<()> {
+        match self {
+            Self::Local(local) => local.put(key, parts),
+            Self::S3(s3) => s3.put(key, parts),
+        }
+    }
+
+    /// Deletes an object. That it was not there is no error.
+    ///
+    /// # Errors
+    /// It may still be there.
+    pub fn delete(&self, key: &str) -> Result<()> {
+        match self {
+            Self::Local(local) => local.delete(key),
+            Self::S3(s3) => s3.delete(key),
+        }
+    }
+
+    /// Every object below `prefix` (a directory: empty, or ending with `/`), as key and size in bytes, in no order.
+    ///
+    /// # Errors
+    /// Anything that makes the list incomplete. A folder whose root is missing (an unmounted disk) is `NotFound`.
+    pub fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>> {
+        match self {
+            Self::Local(local) => local.list(prefix),
+            Self::S3(s3) => s3.list(prefix),
+        }
+    }
+
+    /// The size of an object in bytes.
+    ///
+    /// # Errors
+    /// Kind `NotFound` when there is none of that key.
+    pub fn size(&self, key: &str) -> Result<u64> {
+        match self {
+            Self::Local(local) => local.size(key),
+            Self::S3(s3) => s3.size(key),
+        }
+    }
+
+    /// Removes what interrupted writes left behind a day or more ago. A bucket has no such leftovers.
+    ///
+    /// # Errors
+    /// The place cannot be read, or a leftover cannot be removed.
+    pub fn remove_leftovers(&self) -> Result<()> {
+        match self {
+            Self::Local(local) => local.remove_leftovers(),
+            Self::S3(_) => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local(local) => local.fmt(f),
+            Self::S3(s3) => s3.fmt(f),
+        }
+    }
+}

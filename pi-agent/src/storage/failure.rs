@@ -1,0 +1,133 @@
+//! What went wrong with an S3 request: may it pass, and what should a person do. No text here shows a key or a signature.
+
+use std::error::Error as StdError;
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+
+use crate::Error;
+use crate::error::Kind;
+
+/// The body of an S3 error answer.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Answer {
+    pub(super) code: String,
+    pub(super) message: String,
+}
+
+impl Answer {
+    pub(super) fn parse(body: &str) -> Self {
+        quick_xml::de::from_str(body).unwrap_or_default()
+    }
+}
+
+const CLOCK: &str = "this machine's clock is wrong: check it with timedatectl";
+const KEYS: &str = "check aws.env, and that the bucket policy allows these keys to list, read, write and delete there";
+
+/// The error of a request that was answered with `status`; `what` is operation, object and bucket.
+pub(super) fn answered(what: &str, status: StatusCode, answer: &Answer) -> Error {
+    let said = match (answer.code.as_str(), answer.message.as_str()) {
+        ("", _) => String::new(),
+        (code, "") => format!(", {code}"),
+        (code, message) => format!(", {code}: {message}"),
+    };
+    let error = Error::new(format!("{what}: the server answered {}{said}", status.as_u16()));
+    let error = match answer.code.as_str() {
+        "NoSuchKey" if status == StatusCode::NOT_FOUND => return error.kind_of(Kind::NotFound),
+        "NoSuchBucket" => error.hint("create the bucket, or correct [storage] url"),
+        "SignatureDoesNotMatch" => {
+            error.hint("AWS_SECRET_ACCESS_KEY in aws.env is wrong, or [storage] region is, or this machine's clock is")
+        }
+        "RequestTimeTooSkewed" | "RequestExpired" => error.hint(CLOCK),
+        "InvalidAccessKeyId" | "InvalidToken" | "ExpiredToken" => error.hint("check the keys in aws.env"),
+        "AccessDenied" if answer.message.contains("expired") || answer.message.contains("not yet valid") => {
+            error.hint(CLOCK)
+        }
+        "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
+            error.hint("the bucket lies in another region: correct [storage] region")
+        }
+        "SlowDown" | "RequestTimeout" | "InternalError" | "ServiceUnavailable" | "OperationAborted" => {
+            return error.kind_of(Kind::Transient);
+        }
+        _ => match status {
+            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => error.hint(KEYS),
+            StatusCode::MOVED_PERMANENTLY | StatusCode::TEMPORARY_REDIRECT => {
+                error.hint("the bucket lies in another region: correct [storage] region")
+            }
+            StatusCode::NOT_FOUND => error.hint("check [storage] url, endpoint and path-style"),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => return error.kind_of(Kind::Transient),
+            _ if status.is_server_error() => return error.kind_of(Kind::Transient),
+            _ => error,
+        },
+    };
+    error
+}
+
+/// The error of a request that got no answer, or half of one.
+pub(super) fn unanswered(what: &str, error: reqwest::Error) -> Error {
+    // The URL holds the signature.
+    let error = error.without_url();
+    let text = causes(&error);
+    let wrapped = Error::new(format!("{what}: no answer"));
+    if text.contains("certificate") {
+        return wrapped
+            .hint("the server's certificate is not trusted: set [storage] ca-file to the authority that signed it")
+            .caused_by(error);
+    }
+    let wrapped = wrapped.kind_of(Kind::Transient);
+    if text.contains("refused") {
+        wrapped.hint("nothing listens there: check [storage] endpoint and that the server runs").caused_by(error)
+    } else if text.contains("dns error") || text.contains("lookup address") {
+        wrapped.hint("the name cannot be resolved: check the network and [storage] endpoint").caused_by(error)
+    } else {
+        wrapped.caused_by(error)
+    }
+}
+
+fn causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn kind(status: u16, code: &str) -> Kind {
+        let answer = Answer { code: code.into(), message: String::new() };
+        answered("read x", StatusCode::from_u16(status).unwrap(), &answer).kind()
+    }
+
+    #[test]
+    fn only_a_missing_key_is_not_found() {
+        assert_eq!(kind(404, "NoSuchKey"), Kind::NotFound);
+        assert_eq!(kind(404, "NoSuchBucket"), Kind::Permanent);
+        assert_eq!(kind(404, ""), Kind::Permanent);
+    }
+
+    #[test]
+    fn what_may_pass_is_transient_and_the_rest_is_not() {
+        for (status, code) in [(500, ""), (503, "SlowDown"), (503, ""), (400, "RequestTimeout"), (429, ""), (408, "")] {
+            assert_eq!(kind(status, code), Kind::Transient, "{status} {code}");
+        }
+        for (status, code) in [(403, "AccessDenied"), (401, ""), (403, "InvalidAccessKeyId"), (400, "InvalidArgument")] {
+            assert_eq!(kind(status, code), Kind::Permanent, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn the_servers_own_words_are_kept() {
+        let body = "<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>Bucket not found</Message><Resource>/b</Resource></Error>";
+        let error = answered("list x in bucket b", StatusCode::NOT_FOUND, &Answer::parse(body));
+        assert_eq!(error.chain(), "list x in bucket b: the server answered 404, NoSuchBucket: Bucket not found");
+        assert!(error.advice().unwrap().contains("create the bucket"));
+    }
+}

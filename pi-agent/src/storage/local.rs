@@ -1,0 +1,199 @@
+//! A folder as storage: atomic, durable writes; modes 0600 and 0700.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::meter::{Meter, Operation};
+use crate::error::Kind;
+use crate::{Error, Result};
+
+/// Begins the name of a file that is still being written; no object's name begins so.
+const TEMPORARY: &str = ".pi-agent-";
+
+/// A leftover younger than this may still be written by somebody.
+const LEFTOVER_AGE: Duration = Duration::from_hours(24);
+
+/// A folder below a root that must exist.
+#[derive(Clone, Debug)]
+pub struct Local {
+    root: PathBuf,
+    place: PathBuf,
+    meter: Arc<Meter>,
+}
+
+impl Local {
+    pub(super) fn new(root: &Path, place: &Path, meter: Arc<Meter>) -> Self {
+        Self { root: root.into(), place: place.into(), meter }
+    }
+
+    pub(super) fn join(&self, name: &str) -> Self {
+        Self { place: self.place.join(name), ..self.clone() }
+    }
+
+    pub(super) fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    pub(super) fn get(&self, key: &str) -> Result<Bytes> {
+        let path = self.begin(Operation::Get, key);
+        let bytes = fs::read(&path).map_err(|error| self.failed(Operation::Get, &path, error))?;
+        self.meter.down(bytes.len());
+        Ok(bytes.into())
+    }
+
+    pub(super) fn get_range(&self, key: &str, offset: u64, length: usize) -> Result<Bytes> {
+        let path = self.begin(Operation::Get, key);
+        let mut buffer = vec![0; length];
+        File::open(&path)
+            .and_then(|file| file.read_exact_at(&mut buffer, offset))
+            .map_err(|error| self.failed(Operation::Get, &path, error))?;
+        self.meter.down(length);
+        Ok(buffer.into())
+    }
+
+    pub(super) fn put(&self, key: &str, parts: &[Bytes]) -> Result<()> {
+        let path = self.begin(Operation::Put, key);
+        self.write(&path, parts).map_err(|error| self.failed(Operation::Put, &path, error))?;
+        self.meter.up(parts.iter().map(Bytes::len).sum());
+        Ok(())
+    }
+
+    fn write(&self, path: &Path, parts: &[Bytes]) -> io::Result<()> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        self.create_directories(directory)?;
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let temporary = directory.join(format!("{TEMPORARY}{}-{number}", std::process::id()));
+        let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).and_then(
+            |mut file| {
+                parts.iter().try_for_each(|part| file.write_all(part))?;
+                file.sync_all()
+            },
+        );
+        if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
+            // The write's own error is the one to tell; a leftover is swept by the next prune.
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
+        File::open(directory)?.sync_all()
+    }
+
+    /// Creates what is missing below the root, never the root itself.
+    fn create_directories(&self, directory: &Path) -> io::Result<()> {
+        if directory.is_dir() {
+            return Ok(());
+        }
+        if !directory.starts_with(&self.root) || directory == self.root {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let parent = directory.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        self.create_directories(parent)?;
+        match DirBuilder::new().mode(0o700).create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        File::open(parent)?.sync_all()
+    }
+
+    pub(super) fn delete(&self, key: &str) -> Result<()> {
+        let path = self.begin(Operation::Delete, key);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(()),
+            result => result.map_err(|error| self.failed(Operation::Delete, &path, error)),
+        }
+    }
+
+    pub(super) fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>> {
+        let path = self.begin(Operation::List, prefix);
+        let mut found = Vec::new();
+        match self.walk(&path, prefix, &mut found) {
+            Ok(()) => Ok(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() && !path.exists() => {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(self.failed(Operation::List, &path, error)),
+        }
+    }
+
+    fn walk(&self, directory: &Path, prefix: &str, found: &mut Vec<(String, u64)>) -> io::Result<()> {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            // No object of ours has a name that is not UTF-8.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if name.starts_with(TEMPORARY) {
+                continue;
+            }
+            let metadata = match entry.metadata() {
+                // Deleted while we look: it is as if it had been deleted before.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            if metadata.is_dir() {
+                self.walk(&entry.path(), &format!("{prefix}{name}/"), found)?;
+            } else if metadata.is_file() {
+                found.push((format!("{prefix}{name}"), metadata.len()));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn size(&self, key: &str) -> Result<u64> {
+        let path = self.begin(Operation::Head, key);
+        Ok(fs::metadata(&path).map_err(|error| self.failed(Operation::Head, &path, error))?.len())
+    }
+
+    pub(super) fn remove_leftovers(&self) -> Result<()> {
+        sweep(&self.place, SystemTime::now() - LEFTOVER_AGE)
+            .map_err(|error| self.failed(Operation::Delete, &self.place, error))
+    }
+
+    fn begin(&self, operation: Operation, key: &str) -> PathBuf {
+        self.meter.request(operation);
+        self.place.join(key)
+    }
+
+    fn failed(&self, operation: Operation, path: &Path, error: io::Error) -> Error {
+        let verb = operation.verb();
+        if error.kind() == io::ErrorKind::NotFound && !self.root.is_dir() {
+            return Error::new(format!("cannot {verb} {}: the storage directory {} does not exist", path.display(), self.root.display()))
+                .kind_of(Kind::NotFound)
+                .hint(format!("mount the disk it lies on; for a new place, create it: mkdir -p {}", self.root.display()));
+        }
+        let base = Error::new(format!("cannot {verb} {}", path.display()));
+        match error.kind() {
+            io::ErrorKind::NotFound => base.kind_of(Kind::NotFound),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => base.hint("free space on the storage disk"),
+            io::ErrorKind::ReadOnlyFilesystem => base.hint("the storage disk is mounted read-only: look for disk errors in the kernel log"),
+            io::ErrorKind::PermissionDenied => base.hint("the storage directory must belong to the user that runs the backup"),
+            _ => base,
+        }
+        .caused_by(error)
+    }
+}
+
+/// Removes temporary files last written before `until`.
+fn sweep(directory: &Path, until: SystemTime) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_dir() {
+            sweep(&entry.path(), until)?;
+        } else if entry.file_name().to_string_lossy().starts_with(TEMPORARY) && metadata.modified()? < until {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+impl std::fmt::Display for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "file://{}", self.place.display())
+    }
+}

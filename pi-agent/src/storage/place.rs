@@ -1,0 +1,93 @@
+//! `host.json` at the root of a place: which machine writes there. Two machines that prune one repository with no lock
+//! between them would destroy it.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use crate::error::{Context, Kind};
+use crate::{Error, Result};
+
+const KEY: &str = "host.json";
+
+/// What `host.json` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Version of this record: 1.
+    pub schema: u32,
+    /// `[host] name` of the machine that writes here.
+    pub host: String,
+    /// Its `/etc/machine-id`.
+    pub machine_id: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// This machine's id, below `root` (`/` but in tests).
+///
+/// # Errors
+/// `/etc/machine-id` is missing or empty.
+pub fn machine_id(root: &Path) -> Result<String> {
+    let path = root.join("etc/machine-id");
+    let hint = "run systemd-machine-id-setup";
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Error::new(format!("cannot read {}", path.display())).hint(hint).caused_by(error))?;
+    let id = text.trim();
+    if id.is_empty() || id == "uninitialized" {
+        return Err(Error::new(format!("{} holds no id", path.display())).hint(hint));
+    }
+    Ok(id.into())
+}
+
+/// Who writes to the place at the root of `store`; `None`: nobody yet.
+///
+/// # Errors
+/// It cannot be read, or is no such record.
+pub fn owner(store: &Store) -> Result<Option<Owner>> {
+    match store.get(KEY) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| Error::new(format!("{store}/{KEY} is not readable")).hint("look at it; pi-agent adopt writes it anew").caused_by(error)),
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes sure that the place at the root of `store` is this machine's; an unclaimed one becomes it.
+///
+/// # Errors
+/// It belongs to another machine, it holds things but no owner, or storage fails.
+pub fn verify(store: &Store, host: &str, machine_id: &str) -> Result<()> {
+    match owner(store)? {
+        Some(owner) if owner.machine_id == machine_id => Ok(()),
+        Some(owner) => Err(Error::new(format!(
+            "{store} belongs to the machine {} (id {}) since {}",
+            owner.host,
+            owner.machine_id,
+            owner.since
+        ))
+        .hint("each machine needs a place of its own in [storage] url; if this machine replaces that one: pi-agent adopt")),
+        None => {
+            // A listing that fails ends here: it does not make the place ours.
+            if store.list("")?.is_empty() {
+                take_over(store, host, machine_id)
+            } else {
+                Err(Error::new(format!("{store} is not empty, and says nothing of whose it is"))
+                    .hint("if what lies there is this machine's: pi-agent adopt"))
+            }
+        }
+    }
+}
+
+/// Makes the place this machine's, whoever's it was.
+///
+/// # Errors
+/// Storage fails.
+pub fn take_over(store: &Store, host: &str, machine_id: &str) -> Result<()> {
+    let owner = Owner { schema: 1, host: host.into(), machine_id: machine_id.into(), since: Timestamp::now() };
+    let text = serde_json::to_vec_pretty(&owner).context(|| "cannot write down the owner".into())?;
+    store.put(KEY, &[Bytes::from(text)])
+}
