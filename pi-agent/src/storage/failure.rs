@@ -118,7 +118,8 @@ mod tests {
         for (status, code) in [(500, ""), (503, "SlowDown"), (503, ""), (400, "RequestTimeout"), (429, ""), (408, "")] {
             assert_eq!(kind(status, code), Kind::Transient, "{status} {code}");
         }
-        for (status, code) in [(403, "AccessDenied"), (401, ""), (403, "InvalidAccessKeyId"), (400, "InvalidArgument")] {
+        for (status, code) in [(403, "AccessDenied"), (401, ""), (403, "InvalidAccessKeyId"), (400, "InvalidArgument")]
+        {
             assert_eq!(kind(status, code), Kind::Permanent, "{status} {code}");
         }
     }

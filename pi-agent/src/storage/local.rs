@@ -162,16 +162,24 @@ impl Local {
     fn failed(&self, operation: Operation, path: &Path, error: io::Error) -> Error {
         let verb = operation.verb();
         if error.kind() == io::ErrorKind::NotFound && !self.root.is_dir() {
-            return Error::new(format!("cannot {verb} {}: the storage directory {} does not exist", path.display(), self.root.display()))
-                .kind_of(Kind::NotFound)
-                .hint(format!("mount the disk it lies on; for a new place, create it: mkdir -p {}", self.root.display()));
+            return Error::new(format!(
+                "cannot {verb} {}: the storage directory {} does not exist",
+                path.display(),
+                self.root.display()
+            ))
+            .kind_of(Kind::NotFound)
+            .hint(format!("mount the disk it lies on; for a new place, create it: mkdir -p {}", self.root.display()));
         }
         let base = Error::new(format!("cannot {verb} {}", path.display()));
         match error.kind() {
             io::ErrorKind::NotFound => base.kind_of(Kind::NotFound),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => base.hint("free space on the storage disk"),
-            io::ErrorKind::ReadOnlyFilesystem => base.hint("the storage disk is mounted read-only: look for disk errors in the kernel log"),
-            io::ErrorKind::PermissionDenied => base.hint("the storage directory must belong to the user that runs the backup"),
+            io::ErrorKind::ReadOnlyFilesystem => {
+                base.hint("the storage disk is mounted read-only: look for disk errors in the kernel log")
+            }
+            io::ErrorKind::PermissionDenied => {
+                base.hint("the storage directory must belong to the user that runs the backup")
+            }
             _ => base,
         }
         .caused_by(error)

@@ -48,9 +48,11 @@ pub fn machine_id(root: &Path) -> Result<String> {
 /// It cannot be read, or is no such record.
 pub fn owner(store: &Store) -> Result<Option<Owner>> {
     match store.get(KEY) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| Error::new(format!("{store}/{KEY} is not readable")).hint("look at it; pi-agent adopt writes it anew").caused_by(error)),
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            Error::new(format!("{store}/{KEY} is not readable"))
+                .hint("look at it; pi-agent adopt writes it anew")
+                .caused_by(error)
+        }),
         Err(error) if error.kind() == Kind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -65,11 +67,11 @@ pub fn verify(store: &Store, host: &str, machine_id: &str) -> Result<()> {
         Some(owner) if owner.machine_id == machine_id => Ok(()),
         Some(owner) => Err(Error::new(format!(
             "{store} belongs to the machine {} (id {}) since {}",
-            owner.host,
-            owner.machine_id,
-            owner.since
+            owner.host, owner.machine_id, owner.since
         ))
-        .hint("each machine needs a place of its own in [storage] url; if this machine replaces that one: pi-agent adopt")),
+        .hint(
+            "each machine needs a place of its own in [storage] url; if this machine replaces that one: pi-agent adopt",
+        )),
         None => {
             // A listing that fails ends here: it does not make the place ours.
             if store.list("")?.is_empty() {

@@ -21,7 +21,7 @@ use super::meter::{Meter, Operation};
 use super::retry::retrying;
 use crate::config::{self, S3Location};
 use crate::error::{Context, Kind};
-use crate::secrets::AwsCredentials;
+use crate::secrets::{AwsCredentials, Secret};
 use crate::{Error, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,13 +66,14 @@ impl S3 {
     ) -> Result<Self> {
         let endpoint =
             location.endpoint.clone().unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", location.region));
-        let credentials = Credentials {
-            access_key: Some(keys.access_key.reveal().into()),
-            secret_key: Some(keys.secret_key.reveal().into()),
-            security_token: None,
-            session_token: keys.session_token.as_ref().map(|token| token.reveal().into()),
-            expiration: None,
-        };
+        let credentials = Credentials::new(
+            Some(keys.access_key.reveal()),
+            Some(keys.secret_key.reveal()),
+            None,
+            keys.session_token.as_ref().map(Secret::reveal),
+            None,
+        )
+        .context(|| "cannot use the keys of aws.env".into())?;
         let region = Region::Custom { region: location.region.clone(), endpoint };
         let mut bucket = Bucket::new(&location.bucket, region, credentials)
             .context(|| format!("cannot use bucket {}", location.bucket))?;
@@ -160,10 +161,8 @@ impl S3 {
         let mut token = None;
         loop {
             let page = self.request(Operation::List, prefix, async |what, prefix, _| {
-                let mut queries = HashMap::from([
-                    ("list-type".to_owned(), "2".to_owned()),
-                    ("prefix".to_owned(), prefix.to_owned()),
-                ]);
+                let mut queries =
+                    HashMap::from([("list-type".to_owned(), "2".to_owned()), ("prefix".to_owned(), prefix.to_owned())]);
                 if let Some(token) = &token {
                     queries.insert("continuation-token".into(), String::clone(token));
                 }
@@ -171,13 +170,17 @@ impl S3 {
                 let response = self.inner.send(what, request).await?;
                 let body = self.inner.body(what, response).await?;
                 // What is not a whole listing may be half an answer: it is asked for again.
-                let text = std::str::from_utf8(&body).map_err(|error| Error::transient(format!("{what}: the answer is no listing")).caused_by(error))?;
+                let text = std::str::from_utf8(&body)
+                    .map_err(|error| Error::transient(format!("{what}: the answer is no listing")).caused_by(error))?;
                 quick_xml::de::from_str::<ListBucketResult>(text)
                     .map_err(|error| Error::transient(format!("{what}: the answer is no listing")).caused_by(error))
             })?;
             for object in page.contents {
                 let key = object.key.strip_prefix(&self.prefix).ok_or_else(|| {
-                    Error::new(format!("list {}{prefix}: the server answered with the foreign key {:?}", self.prefix, object.key))
+                    Error::new(format!(
+                        "list {}{prefix}: the server answered with the foreign key {:?}",
+                        self.prefix, object.key
+                    ))
                 })?;
                 // Some consoles make "folders": empty objects whose names end so.
                 if !key.is_empty() && !key.ends_with('/') {
@@ -224,15 +227,24 @@ impl S3 {
         let inner = &self.inner;
         let object = format!("{}{key}", self.prefix);
         let what = format!("{} {object} in bucket {}", operation.verb(), inner.bucket.name);
-        inner.runtime.block_on(retrying(inner.retry_for, || inner.meter.retry(), async |number| {
-            inner.meter.request(operation);
-            attempt(&what, &object, number).await
-        }))
+        inner.runtime.block_on(retrying(
+            inner.retry_for,
+            || inner.meter.retry(),
+            async |number| {
+                inner.meter.request(operation);
+                attempt(&what, &object, number).await
+            },
+        ))
     }
 }
 
 impl Inner {
-    async fn signed(&self, method: Method, object: &str, queries: Option<HashMap<String, String>>) -> Result<RequestBuilder> {
+    async fn signed(
+        &self,
+        method: Method,
+        object: &str,
+        queries: Option<HashMap<String, String>>,
+    ) -> Result<RequestBuilder> {
         let url = match method {
             Method::PUT => self.bucket.presign_put(object, SIGNATURE_SECONDS, None, queries).await,
             Method::DELETE => self.bucket.presign_delete(object, SIGNATURE_SECONDS).await,
@@ -284,7 +296,14 @@ impl Inner {
     }
 
     /// Sends a body. It fails when for `timeout` none of it is accepted, however long all of it takes.
-    async fn upload(&self, what: &str, request: RequestBuilder, parts: &[Bytes], length: usize, number: u32) -> Result<()> {
+    async fn upload(
+        &self,
+        what: &str,
+        request: RequestBuilder,
+        parts: &[Bytes],
+        length: usize,
+        number: u32,
+    ) -> Result<()> {
         let started = Instant::now();
         let taken = Arc::new(Taken::default());
         let pieces: Vec<Bytes> = parts.iter().flat_map(pieces).collect();
@@ -367,8 +386,9 @@ fn client(location: &S3Location, timeout: Duration) -> Result<Client> {
         let hint = "[storage] ca-file names a PEM file with one or more certificates";
         let pem = std::fs::read(file)
             .map_err(|error| Error::usage(format!("cannot read {}", file.display())).hint(hint).caused_by(error))?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-            .map_err(|error| Error::usage(format!("no certificate in {}", file.display())).hint(hint).caused_by(error))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| {
+            Error::usage(format!("no certificate in {}", file.display())).hint(hint).caused_by(error)
+        })?;
         if certificates.is_empty() {
             return Err(Error::usage(format!("no certificate in {}", file.display())).hint(hint));
         }
