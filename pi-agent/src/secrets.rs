@@ -1,8 +1,12 @@
 //! Secrets: root-only files in one directory. Never in argv, logs or errors.
 
-use std::path::PathBuf;
+use std::fs::{DirBuilder, File, Metadata};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
-use crate::Result;
+use crate::error::Context;
+use crate::{Error, Result};
 
 /// A secret text; `Debug` and `Display` never show it.
 #[derive(Clone)]
@@ -54,7 +58,19 @@ impl Secrets {
     /// # Errors
     /// Missing, readable by others (mode beyond 0600, or not owned by us or root), or without the two keys.
     pub fn aws(&self) -> Result<AwsCredentials> {
-        todo!()
+        let file = self.directory.join("aws.env");
+        let text = self.read("aws.env", "lines AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=…")?;
+        let required = |key: &str| {
+            variable(text.reveal(), key).ok_or_else(|| {
+                Error::usage(format!("read secret {}: it has no {key}", file.display()))
+                    .hint(format!("add a line {key}=… to {}", file.display()))
+            })
+        };
+        Ok(AwsCredentials {
+            access_key: required("AWS_ACCESS_KEY_ID")?,
+            secret_key: required("AWS_SECRET_ACCESS_KEY")?,
+            session_token: variable(text.reveal(), "AWS_SESSION_TOKEN"),
+        })
     }
 
     /// `restic.key`: the repositories' password, one line.
@@ -62,7 +78,7 @@ impl Secrets {
     /// # Errors
     /// As [`Self::aws`]; also when empty.
     pub fn restic_key(&self) -> Result<Secret> {
-        todo!()
+        self.line("restic.key", "the repositories' password on one line")
     }
 
     /// `pgbackrest.key`: the cipher passphrase of pgBackRest repositories, one line.
@@ -70,11 +86,251 @@ impl Secrets {
     /// # Errors
     /// As [`Self::restic_key`].
     pub fn pgbackrest_key(&self) -> Result<Secret> {
-        todo!()
+        self.line("pgbackrest.key", "the cipher passphrase on one line")
     }
 
     /// Where the opened master key of a step's repository is kept, `master-keys/STEP.json` (0600 in 0700).
     pub fn master_key_file(&self, step: &str) -> PathBuf {
         self.directory.join("master-keys").join(format!("{step}.json"))
+    }
+    /// A secret of one line; a trailing newline is not part of it.
+    fn line(&self, name: &str, holds: &str) -> Result<Secret> {
+        let text = self.read(name, holds)?;
+        let line = text.reveal().trim_end_matches(['\r', '\n']);
+        let file = self.directory.join(name);
+        let wrong = |what: &str| {
+            let message = format!("read secret {}: it {what}", file.display());
+            Err(Error::usage(message).hint(format!("put {holds} into {}", file.display())))
+        };
+        match line {
+            "" => wrong("is empty"),
+            _ if line.contains(['\r', '\n', '\0']) => wrong("has more than one line"),
+            _ => Ok(Secret::new(line)),
+        }
+    }
+
+    fn read(&self, name: &str, holds: &str) -> Result<Secret> {
+        check_directory(&self.directory)?;
+        let file = self.directory.join(name);
+        let missing = || {
+            let path = file.display();
+            let command = format!("put {holds} into it, then: chown root: {path} && chmod 600 {path}");
+            Error::usage(format!("read secret {path}: it does not exist")).hint(command)
+        };
+        read_private(&file)?.ok_or_else(missing)
+    }
+}
+
+/// A text that only we (or root) can read; `None` when there is no such file.
+///
+/// # Errors
+/// Others may read or write it, it belongs to somebody else, it is not UTF-8, or it cannot be read.
+pub fn read_private(path: &Path) -> Result<Option<Secret>> {
+    let doing = || format!("read secret {}", path.display());
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.context(doing).map_err(usage)?,
+    };
+    // Asked of the open file, so that what is checked is what is read.
+    check_access(path, &file.metadata().context(doing)?, "600")?;
+    let mut text = String::new();
+    match file.read_to_string(&mut text) {
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            Err(Error::usage(format!("read secret {}: it is not text", path.display()))
+                .hint(format!("replace {} by plain text", path.display())))
+        }
+        read => read.map(|_| Some(Secret(text))).context(doing),
+    }
+}
+
+/// Writes a file that only we can read, whole or not at all; its directory is made (0700) when missing.
+///
+/// # Errors
+/// Any of it fails; what was there before is then still there.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let doing = || format!("write {}", path.display());
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).context(doing)?;
+    // `tempfile` makes it 0600.
+    let mut file = tempfile::NamedTempFile::new_in(directory).context(doing)?;
+    file.write_all(bytes).context(doing)?;
+    file.as_file().sync_all().context(doing)?;
+    file.persist(path).map_err(|error| error.error).context(doing)?;
+    File::open(directory).and_then(|directory| directory.sync_all()).context(doing)
+}
+
+fn check_directory(directory: &Path) -> Result<()> {
+    let path = directory.display();
+    match std::fs::metadata(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(Error::usage(format!("read secrets directory {path}: it does not exist"))
+                .hint(format!("install -d -m 700 {path}")))
+        }
+        found => {
+            check_access(directory, &found.context(|| format!("read secrets directory {path}")).map_err(usage)?, "700")
+        }
+    }
+}
+
+/// Refuses what others than its owner may touch, and owners other than us and root.
+fn check_access(path: &Path, found: &Metadata, mode: &str) -> Result<()> {
+    let shown = path.display();
+    let us = nix::unistd::geteuid().as_raw();
+    if found.uid() != 0 && found.uid() != us {
+        let message = format!("read secret {shown}: it belongs to user {}, who could change it", found.uid());
+        return Err(Error::usage(message).hint(format!("chown root: {shown} && chmod {mode} {shown}")));
+    }
+    let allowed = found.permissions().mode() & 0o7777;
+    if allowed & 0o077 != 0 {
+        let message = format!("read secret {shown}: others than its owner may use it (mode {allowed:04o})");
+        return Err(Error::usage(message).hint(format!("chmod {mode} {shown}")));
+    }
+    Ok(())
+}
+
+/// The value of `KEY=value`, as shells and systemd's EnvironmentFile read it: `export ` and one pair of quotes around it go.
+fn variable(text: &str, key: &str) -> Option<Secret> {
+    let value = text.lines().rev().find_map(|line| {
+        let line = line.trim();
+        let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
+        (name.trim() == key).then(|| value.trim())
+    })?;
+    let inside = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
+    Some(inside.unwrap_or(value)).filter(|value| !value.is_empty()).map(Secret::new)
+}
+
+fn usage(error: Error) -> Error {
+    error.kind_of(crate::error::Kind::Usage)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs::{set_permissions, write};
+
+    use super::*;
+    use crate::error::Kind;
+
+    struct Case {
+        directory: tempfile::TempDir,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            set_permissions(directory.path(), PermissionsExt::from_mode(0o700)).unwrap();
+            Self { directory }
+        }
+
+        fn secrets(&self) -> Secrets {
+            Secrets::new(self.directory.path())
+        }
+
+        fn file(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+            let path = self.directory.path().join(name);
+            write(&path, text).unwrap();
+            set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            path
+        }
+    }
+
+    /// Refused as a usage error that names the file, with that advice.
+    fn refused<T>(result: Result<T>, path: &Path, what: &str, advice: &str) {
+        let error = result.err().expect("it is refused");
+        assert_eq!(error.kind(), Kind::Usage);
+        assert!(error.chain().contains(&path.display().to_string()), "{}", error.chain());
+        assert!(error.chain().contains(what), "{}", error.chain());
+        assert!(error.advice().unwrap().contains(advice), "{:?}", error.advice());
+    }
+
+    #[test]
+    fn a_key_is_one_line() {
+        let case = Case::new();
+        for text in ["correct horse", "correct horse\n", "correct horse\r\n"] {
+            case.file("restic.key", text, 0o600);
+            assert_eq!(case.secrets().restic_key().unwrap().reveal(), "correct horse");
+        }
+        let path = case.file("restic.key", "\n", 0o600);
+        refused(case.secrets().restic_key(), &path, "is empty", "put ");
+        case.file("restic.key", "one\ntwo\n", 0o400);
+        refused(case.secrets().restic_key(), &path, "more than one line", "put ");
+        assert!(!case.secrets().restic_key().unwrap_err().chain().contains("one\n"));
+    }
+
+    #[test]
+    fn missing_ones_say_what_to_make() {
+        let case = Case::new();
+        let path = case.directory.path().join("pgbackrest.key");
+        let advice = format!("chmod 600 {}", path.display());
+        refused(case.secrets().pgbackrest_key(), &path, "does not exist", &advice);
+        let nowhere = case.directory.path().join("nowhere");
+        refused(Secrets::new(&nowhere).aws(), &nowhere, "does not exist", "install -d -m 700 ");
+    }
+
+    #[test]
+    fn what_others_can_touch_is_refused() {
+        let case = Case::new();
+        for mode in [0o604, 0o640, 0o620, 0o602, 0o777] {
+            let path = case.file("restic.key", "word", mode);
+            refused(
+                case.secrets().restic_key(),
+                &path,
+                &format!("{mode:04o}"),
+                &format!("chmod 600 {}", path.display()),
+            );
+        }
+        case.file("restic.key", "word", 0o600);
+        set_permissions(case.directory.path(), PermissionsExt::from_mode(0o750)).unwrap();
+        let advice = format!("chmod 700 {}", case.directory.path().display());
+        refused(case.secrets().restic_key(), case.directory.path(), "0750", &advice);
+    }
+
+    #[test]
+    fn what_belongs_to_somebody_else_is_refused() {
+        if !nix::unistd::geteuid().is_root() {
+            // Only root can give a file away; what can be asked without that is that the check passes on our own.
+            let case = Case::new();
+            case.file("restic.key", "word", 0o600);
+            assert_eq!(case.secrets().restic_key().unwrap().reveal(), "word");
+            return;
+        }
+        let case = Case::new();
+        let path = case.file("restic.key", "word", 0o600);
+        std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
+        refused(case.secrets().restic_key(), &path, "belongs to user 12345", "chown root: ");
+    }
+
+    #[test]
+    fn environment_files_are_read_as_shells_do() {
+        let case = Case::new();
+        let path = case.file(
+            "aws.env",
+            "# keys\r\nexport AWS_ACCESS_KEY_ID=\"AKIA=1\"\r\n\nAWS_SECRET_ACCESS_KEY = 'se\"cret'\nAWS_SESSION_TOKEN=\n",
+            0o600,
+        );
+        let keys = case.secrets().aws().unwrap();
+        assert_eq!(keys.access_key.reveal(), "AKIA=1");
+        assert_eq!(keys.secret_key.reveal(), "se\"cret");
+        assert!(keys.session_token.is_none());
+        assert!(!format!("{keys:?}").contains("AKIA"));
+        case.file("aws.env", "AWS_ACCESS_KEY_ID=AKIA\n#AWS_SECRET_ACCESS_KEY=no\n", 0o600);
+        refused(case.secrets().aws(), &path, "no AWS_SECRET_ACCESS_KEY", "add a line AWS_SECRET_ACCESS_KEY=");
+        write(&path, b"AWS_ACCESS_KEY_ID=\xff").unwrap();
+        refused(case.secrets().aws(), &path, "not text", "replace ");
+    }
+
+    #[test]
+    fn what_we_write_only_we_can_read() {
+        let case = Case::new();
+        let path = case.secrets().master_key_file("foundry");
+        assert!(read_private(&path).unwrap().is_none());
+        for text in ["one", "two"] {
+            write_private(&path, text.as_bytes()).unwrap();
+            assert_eq!(read_private(&path).unwrap().unwrap().reveal(), text);
+        }
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+        assert_eq!(path.parent().unwrap().read_dir().unwrap().count(), 1, "no temporary file is left");
     }
 }

@@ -204,6 +204,15 @@ pub enum Keep {
 impl Keep {
     /// A backup made before or after a risky change must not vanish the same night.
     pub const GRACE: Duration = Duration::from_hours(48);
+
+    /// Thirty days, then one a month for good.
+    pub const DEFAULT: Self = Self::Rules {
+        last: Count::Of(0),
+        daily: Count::Of(30),
+        weekly: Count::Of(0),
+        monthly: Count::Forever,
+        yearly: Count::Of(0),
+    };
 }
 
 /// How many of a kind.

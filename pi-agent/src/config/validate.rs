@@ -1,0 +1,366 @@
+//! From tables to [`Settings`]: what each table means, and what must hold between them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ignore::overrides::OverrideBuilder;
+use toml::de::{DeTable, DeValue};
+
+use super::keys::Missing;
+use super::raw::{Source, Table};
+use super::{
+    Alarms, Count, Directory, Keep, Local, Location, Postgres, S3Location, Settings, Step, Storage, keys, values,
+};
+
+/// The settings; `None` when a mistake was noted in `source`.
+pub(super) fn settings<'a>(source: &'a Source<'a>, document: &'a DeTable<'a>, file: &Path) -> Option<Settings> {
+    let root = Table::root(source, document);
+    let empty = DeTable::new();
+    let section = |name, section| root.table(name, section).unwrap_or_else(|| absent(source, section, &empty));
+
+    let host = root.table("host", "[host]").and_then(host);
+    let storage = root.table("storage", "[storage]").and_then(storage);
+    let secrets = secrets(section("secrets", "[secrets]"));
+    let local = local(section("local", "[local]"));
+    let alarms = alarms(section("alarms", "[alarms]"));
+
+    let mut warnings = Vec::new();
+    if let Some(table) = root.table("limits", "[limits]") {
+        warnings.push("limits are not enforced by this version: transfers take what the line gives".to_owned());
+        limits(table);
+    }
+    if let Some(table) = root.table("notify", "[notify]") {
+        warnings.push("[notify] has no effect in this version: no notices are sent".to_owned());
+        notify(table);
+    }
+
+    let tables = root.tables("step", "[[step]]");
+    let mut names = BTreeMap::new();
+    let mut stanzas = BTreeMap::new();
+    let mut steps = Some(Vec::new());
+    for (index, table) in tables.into_iter().enumerate() {
+        let step = step(table, index, storage.as_ref(), &mut names, &mut stanzas);
+        steps = steps.zip(step).map(|(mut steps, step)| {
+            steps.push(step);
+            steps
+        });
+    }
+    root.finish();
+    let mut steps = steps?;
+    steps.push(agent_step(file));
+    Some(Settings {
+        file: file.to_owned(),
+        host: host?,
+        storage: storage?,
+        secrets: secrets?,
+        local: local?,
+        alarms: alarms?,
+        steps,
+        warnings,
+    })
+}
+
+/// A table that is not in the file: all its keys take their defaults.
+fn absent<'a>(source: &'a Source<'a>, section: &'static str, empty: &'a DeTable<'a>) -> Table<'a> {
+    Table::new(source, section, format!("{section} "), 0, empty)
+}
+
+fn host(table: Table<'_>) -> Option<String> {
+    let name = table.text("name", |text| values::word(text, "-_.").then(|| text.to_owned()));
+    table.finish();
+    name
+}
+
+fn storage(table: Table<'_>) -> Option<Storage> {
+    let url = table.text("url", |text| match (values::file_url(text), values::s3_url(text)) {
+        (Some(path), _) => Some(Location::File(path)),
+        (_, Some((bucket, prefix))) => Some(Location::S3(S3Location {
+            bucket,
+            prefix,
+            region: String::new(),
+            endpoint: None,
+            path_style: false,
+            ca_file: None,
+        })),
+        _ => None,
+    });
+    let endpoint = table.text("endpoint", values::endpoint);
+    let region = table.text("region", |text| values::word(text, "-_").then(|| text.to_owned()));
+    let path_style = table.flag("path-style");
+    let ca_file = table.path("ca-file");
+    let location = match url {
+        None => None,
+        Some(Location::File(path)) => {
+            for name in ["region", "endpoint", "path-style", "ca-file"] {
+                if let Some((at, _)) = table.entry(name) {
+                    table
+                        .mistake(at, &format!("{name}: only an s3:// url has this key; the url here is a file:// one"));
+                }
+            }
+            Some(Location::File(path))
+        }
+        Some(Location::S3(s3)) => {
+            if region.is_none() && table.entry("region").is_none() && table.entry("endpoint").is_none() {
+                let wanted = keys::find("[storage]", "region").map(|key| key.form.wanted()).unwrap_or_default();
+                table.mistake(table.at, &format!("region is missing: wanted {wanted}"));
+            }
+            let path_style = path_style.unwrap_or(endpoint.is_some());
+            let region = region.unwrap_or_else(|| "us-east-1".into());
+            Some(Location::S3(S3Location { region, endpoint, path_style, ca_file, ..s3 }))
+        }
+    };
+    let timeout = table.duration("timeout");
+    let retry_for = table.duration("retry-for");
+    table.finish();
+    Some(Storage { location: location?, timeout: timeout?, retry_for: retry_for? })
+}
+
+fn secrets(table: Table<'_>) -> Option<PathBuf> {
+    let directory = table.path("directory");
+    table.finish();
+    directory
+}
+
+fn local(table: Table<'_>) -> Option<Local> {
+    let (cache, spool, runtime) = (table.path("cache"), table.path("spool"), table.path("runtime"));
+    table.finish();
+    Some(Local { cache: cache?, spool: spool?, runtime: runtime? })
+}
+
+fn alarms(table: Table<'_>) -> Option<Alarms> {
+    let (backup_age, rpo) = (table.duration("backup-age"), table.duration("rpo"));
+    table.finish();
+    Some(Alarms { backup_age: backup_age?, rpo: rpo? })
+}
+
+/// Checked, so that a file written today is right when a version enforces it.
+fn limits(table: Table<'_>) {
+    for name in RATES {
+        table.size(name);
+    }
+    for between in table.tables("between", "[[limits.between]]") {
+        let from = between.text("from", values::time);
+        let to = between.text("to", values::time);
+        if from.is_some() && from == to {
+            between.mistake(between.at, "from and to are the same time: wanted a part of the day");
+        }
+        for name in RATES {
+            between.size(name);
+        }
+        if RATES.iter().all(|name| between.entry(name).is_none()) {
+            between.mistake(between.at, "limits nothing: wanted at least one of upload, download, read");
+        }
+        between.finish();
+    }
+    table.finish();
+}
+
+const RATES: [&str; 3] = ["upload", "download", "read"];
+
+fn notify(table: Table<'_>) {
+    table.text("summary", |text| matches!(text, "never" | "daily").then_some(()));
+    table.finish();
+}
+
+/// Where a name was first used, by name.
+type Seen = BTreeMap<String, usize>;
+
+fn step(
+    mut table: Table<'_>,
+    index: usize,
+    storage: Option<&Storage>,
+    names: &mut Seen,
+    stanzas: &mut Seen,
+) -> Option<Step> {
+    let given = table.entry("name").and_then(|(at, value)| Some((at, value.get_ref().as_str()?)));
+    table.call(match given {
+        Some((_, name)) => format!("step {name:?}: "),
+        None => format!("step {}: ", index + 1),
+    });
+    let name = table.text("name", |text| {
+        let good = values::word(text, "-_") && !text.contains(|c: char| c.is_ascii_uppercase());
+        good.then(|| text.to_owned())
+    });
+    match given {
+        Some((at, "agent")) => {
+            table.mistake(at, r#"name = "agent": wanted another, this is the step that saves the agent's own history"#);
+        }
+        Some((at, name)) => unique(&table, "name", name, at, names, "steps have different names"),
+        None => {}
+    }
+    let keep = keep(&table);
+    let max_duration = table.duration("max-duration");
+    let stall = table.duration("stall");
+    let kind = table.text("kind", |text| match text {
+        "postgres" => Some(Kind::Postgres),
+        "directory" => Some(Kind::Directory),
+        _ => None,
+    });
+    let source = match kind {
+        Some(Kind::Postgres) => postgres(&table, name.as_deref(), storage, stanzas).map(super::Source::Postgres),
+        Some(Kind::Directory) => directory(&table, storage).map(super::Source::Directory),
+        None => {
+            // Which keys belong here depends on the kind: say nothing about them.
+            for key in keys::KEYS.iter().filter(|key| key.section == "[[step]]" && key.missing != Missing::Later) {
+                let _ = table.entry(key.name);
+            }
+            None
+        }
+    };
+    table.finish();
+    Some(Step { name: name?, source: source?, keep: keep?, max_duration, stall: stall? })
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Postgres,
+    Directory,
+}
+
+/// Notes a value that an earlier step has already.
+fn unique(table: &Table<'_>, key: &str, text: &str, at: usize, seen: &mut Seen, wanted: &str) {
+    match seen.get(text) {
+        Some(first) => {
+            let line = table.source.position(*first).0;
+            table.mistake(at, &format!("{key} = {text:?} is also used on line {line}: {wanted}"));
+        }
+        None => {
+            seen.insert(text.to_owned(), at);
+        }
+    }
+}
+
+fn postgres(table: &Table<'_>, step: Option<&str>, storage: Option<&Storage>, stanzas: &mut Seen) -> Option<Postgres> {
+    let data_directory = table.path("data-directory");
+    let stanza = table.text("stanza", |text| values::word(text, "-_").then(|| text.to_owned()));
+    let given = table.entry("stanza");
+    let stanza = match given {
+        Some(_) => stanza,
+        None => step.map(str::to_owned),
+    };
+    if let Some(stanza) = &stanza {
+        let at = given.map_or(table.at, |(at, _)| at);
+        unique(table, "stanza", stanza, at, stanzas, "each cluster needs its own");
+    }
+    if let (Some(data), Some(Storage { location: Location::File(storage), .. })) = (&data_directory, storage)
+        && storage.starts_with(data)
+    {
+        let at = table.entry("data-directory").map_or(table.at, |(at, _)| at);
+        table.mistake(at, &format!("[storage] url lies inside {}: wanted storage elsewhere", data.display()));
+    }
+    let socket_directory = table.path("socket-directory");
+    let port = table.number("port", 1..65_536).and_then(|port| u16::try_from(port).ok());
+    let user = table.text("user", |text| {
+        let good = !text.is_empty() && text.len() <= 63 && !text.contains(char::is_control);
+        good.then(|| text.to_owned())
+    });
+    let full_every = table.duration("full-every");
+    Some(Postgres {
+        stanza: stanza?,
+        data_directory: data_directory?,
+        socket_directory: socket_directory?,
+        port: port?,
+        user,
+        full_every: full_every?,
+    })
+}
+
+fn directory(table: &Table<'_>, storage: Option<&Storage>) -> Option<Directory> {
+    let paths =
+        table.list("paths", |text| values::path(text).ok_or_else(|| Some("an absolute path without \"..\"".into())));
+    let exclude = table.list("exclude", |text| exclude(text).map(|()| text.to_owned()).map_err(Some));
+    if let (Some(paths), Some((at, value))) = (&paths, table.entry("paths")) {
+        if paths.is_empty() {
+            table.refuse("paths", value.span(), Some("at least one absolute path".into()));
+        }
+        if let (Some(exclude), Some(Storage { location: Location::File(storage), .. })) = (&exclude, storage) {
+            for path in paths.iter().filter(|path| storage.starts_with(path) && !is_excluded(storage, path, exclude)) {
+                let (path, storage) = (path.display(), storage.display());
+                let what = format!(
+                    "[storage] url lies inside {path}, so that each backup would contain the earlier ones: \
+                     wanted storage elsewhere, or exclude = [\"{storage}\"]"
+                );
+                table.mistake(at, &what);
+            }
+        }
+    }
+    let one_file_system = table.flag("one-file-system");
+    let prune_every = table.duration("prune-every");
+    let check_every = table.duration("check-every");
+    let read_all_months = table.number("read-all-months", 0..121);
+    Some(Directory {
+        paths: paths?,
+        exclude: exclude?,
+        one_file_system: one_file_system?,
+        prune_every: prune_every?,
+        check_every: check_every?,
+        read_all_months: read_all_months?,
+    })
+}
+
+/// Refuses a glob, saying what is wanted.
+fn exclude(glob: &str) -> Result<(), String> {
+    if glob.trim().is_empty() {
+        return Err(r#"a glob such as "**/*.tmp""#.into());
+    }
+    if glob.starts_with('!') {
+        return Err("a glob without \"!\": what matches is left out".into());
+    }
+    let parsed = OverrideBuilder::new("").add(&format!("!{glob}")).map(|_| ());
+    parsed.map_err(|error| format!("a glob in gitignore syntax ({error})"))
+}
+
+/// True when the walk from `root` never enters `place`: an exclude matches it or a directory on the way there.
+fn is_excluded(place: &Path, root: &Path, exclude: &[String]) -> bool {
+    let mut builder = OverrideBuilder::new("");
+    for glob in exclude {
+        let _ = builder.add(&format!("!{glob}")).expect("each glob was parsed before");
+    }
+    let globs = builder.build().expect("each glob was parsed before");
+    let on_the_way = place.ancestors().take_while(|ancestor| *ancestor != root);
+    on_the_way.into_iter().any(|ancestor| globs.matched(ancestor, true).is_ignore())
+}
+
+fn keep(step: &Table<'_>) -> Option<Keep> {
+    let Some((_, value)) = step.entry("keep") else { return Some(Keep::DEFAULT) };
+    match value.get_ref() {
+        DeValue::String(text) if text == "forever" => Some(Keep::Forever),
+        DeValue::Table(_) => {
+            let table = step.table("keep", "[step.keep]")?;
+            let count = |name| table.count(name).map(|count| count.map_or(Count::Forever, Count::Of));
+            let (last, daily, weekly) = (count("last"), count("daily"), count("weekly"));
+            let (monthly, yearly) = (count("monthly"), count("yearly"));
+            table.finish();
+            let rules = Keep::Rules { last: last?, daily: daily?, weekly: weekly?, monthly: monthly?, yearly: yearly? };
+            if [last, daily, weekly, monthly, yearly].iter().all(|count| *count == Some(Count::Of(0))) {
+                let wanted = "at least one of last, daily, weekly, monthly, yearly that keeps something";
+                step.refuse("keep", value.span(), Some(wanted.into()));
+                return None;
+            }
+            Some(rules)
+        }
+        _ => {
+            step.refuse("keep", value.span(), None);
+            None
+        }
+    }
+}
+
+/// The implicit last step: the configuration; the supervisor adds its snapshot of the state database.
+fn agent_step(file: &Path) -> Step {
+    let hours = std::time::Duration::from_hours;
+    Step {
+        name: "agent".into(),
+        source: super::Source::Agent(Directory {
+            paths: vec![file.to_owned()],
+            exclude: Vec::new(),
+            one_file_system: true,
+            prune_every: hours(30 * 24),
+            check_every: hours(7 * 24),
+            read_all_months: 3,
+        }),
+        keep: Keep::DEFAULT,
+        max_duration: None,
+        stall: std::time::Duration::from_mins(15),
+    }
+}
