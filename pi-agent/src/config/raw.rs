@@ -191,7 +191,7 @@ impl<'a> Table<'a> {
             self.refuse(name, value.span(), Some(format!("at least one table {section}")));
         }
         let mut tables = Vec::new();
-        for item in items.iter() {
+        for item in items {
             match item.get_ref() {
                 DeValue::Table(entries) => {
                     let at = if item.span().is_empty() { at } else { item.span().start };
@@ -264,7 +264,7 @@ impl<'a> Table<'a> {
             None => match self.key(name).missing {
                 Missing::Is(text) => {
                     let default = DeValue::parse(text).expect("defaults in KEYS are TOML");
-                    Some(read(default.get_ref()).ok().expect("defaults in KEYS are good values"))
+                    Some(read(default.get_ref()).expect("defaults in KEYS are good values"))
                 }
                 _ => {
                     self.note_missing(name);
