@@ -1,1 +1,307 @@
-//! cli
+//! The command line as types; each arm is one call into the library.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::config::{self, Settings, Source, StateDirectory};
+use crate::error::{Context, Error, Kind, Result};
+use crate::lock::RunLock;
+use crate::plan::Wanted;
+use crate::report::{Status, words};
+use crate::restore::{self, Request};
+use crate::run::{self, Options};
+use crate::secrets::Secrets;
+use crate::state::{Opened, State};
+use crate::storage::{Store, place};
+use crate::terminal::Terminal;
+use crate::{doctor, steps, wal};
+
+/// The backup appliance for the Raspberry Pi.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+pub struct Cli {
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/pi-agent/config.toml")]
+    config: PathBuf,
+    /// Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]
+    #[arg(long, global = true, value_name = "DIR")]
+    state_directory: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Back up now: the whole sequence, or the named steps
+    Run {
+        /// Only these steps
+        steps: Vec<String>,
+        /// Say what would be done, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Say what the next run would do
+    Plan {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Find out what is wrong, and what to do about it
+    Doctor {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Take over the storage place from another machine; with STEP, accept its changed source
+    Adopt {
+        /// The step whose source changed on purpose
+        step: Option<String>,
+    },
+    /// Am I safe? The last backups, their age and size
+    Status {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Every point one can restore to
+    Points {
+        /// Only these steps
+        steps: Vec<String>,
+        /// Only snapshots that hold this path
+        #[arg(long, value_name = "PATH")]
+        path: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Get something back
+    Restore {
+        /// The step
+        step: String,
+        /// Into this directory
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// As it was then: a time (2026-11-20 21:30, or with an offset), or an id from `points`
+        #[arg(long, value_name = "TIME|ID", default_value = "latest")]
+        at: String,
+        /// Only this path, as it was on the source
+        #[arg(long = "path", value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// Even if the directory holds something
+        #[arg(long)]
+        overwrite: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Check the repositories now
+    Check {
+        /// Only these steps
+        steps: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove what retention no longer keeps from the repositories now
+    Prune {
+        /// Only these steps
+        steps: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// PostgreSQL's write-ahead log
+    Wal {
+        #[command(subcommand)]
+        command: WalCommand,
+    },
+    /// The process of one step (internal)
+    #[command(hide = true)]
+    Step {
+        /// The step
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum WalCommand {
+    /// Move what the servers left in the spool into the repositories
+    Push {
+        /// Only these steps
+        steps: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Output {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Output {
+    fn print(&self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) -> Result<()> {
+        let text = if self.json { format!("{:#}\n", json()) } else { text() };
+        std::io::stdout().lock().write_all(text.as_bytes()).context(|| "write the result".into())
+    }
+}
+
+impl Cli {
+    /// It is the process of a step: its log lines go to the supervisor.
+    pub fn is_step(&self) -> bool {
+        matches!(self.command, Command::Step { .. })
+    }
+
+    /// Does it; the exit code.
+    ///
+    /// # Errors
+    /// It could not be done; see [`exit_code`].
+    pub fn perform(self) -> Result<u8> {
+        let directory = StateDirectory(
+            self.state_directory
+                .or_else(|| std::env::var_os("STATE_DIRECTORY").map(PathBuf::from))
+                .unwrap_or_else(|| "/var/lib/pi-agent".into()),
+        );
+        let settings = || -> Result<Settings> { Ok(config::load(&self.config)?) };
+        match self.command {
+            Command::Step { name: _ } => steps::child::main().map(|()| 0),
+            Command::Run { steps, dry_run, reason, output } => {
+                let options = Options { wanted: Wanted::Backup, steps, reason };
+                if dry_run {
+                    plan(&settings()?, &directory, &options, &output)
+                } else {
+                    start(&settings()?, &directory, &options, &output)
+                }
+            }
+            Command::Plan { output } => plan(
+                &settings()?,
+                &directory,
+                &Options { wanted: Wanted::Backup, steps: vec![], reason: None },
+                &output,
+            ),
+            Command::Check { steps, output } => {
+                start(&settings()?, &directory, &Options { wanted: Wanted::Check, steps, reason: None }, &output)
+            }
+            Command::Prune { steps, output } => {
+                start(&settings()?, &directory, &Options { wanted: Wanted::Prune, steps, reason: None }, &output)
+            }
+            Command::Doctor { output } => {
+                let findings = doctor::examine(config::load(&self.config), &directory);
+                output.print(|| doctor::json(&findings), || doctor::text(&findings))?;
+                Ok(doctor::exit_code(&findings))
+            }
+            Command::Adopt { step } => adopt(&settings()?, &directory, step.as_deref()),
+            Command::Status { output } => {
+                let state = State::open_read_only(&directory.database())?;
+                let status = Status::gather(&settings()?, state.as_ref(), Timestamp::now())?;
+                output.print(|| status.json(), || status.text()).map(|()| 0)
+            }
+            Command::Points { steps, path, output } => {
+                let points = restore::points::points(&settings()?, &steps, path.as_ref())?;
+                output.print(|| points.json(), || points.text())?;
+                for (step, error) in &points.failures {
+                    print_error(&format!("{step}: "), error);
+                }
+                Ok(u8::from(!points.failures.is_empty()))
+            }
+            Command::Restore { step, to, at, paths, overwrite, output } => {
+                let to = std::path::absolute(&to).context(|| format!("understand {}", to.display()))?;
+                let request = Request { to, at: restore::at::parse(&at), paths, overwrite };
+                restore(&settings()?, &step, &request, &output)
+            }
+            Command::Wal { command: WalCommand::Push { steps } } => wal_push(&settings()?, &steps),
+        }
+    }
+}
+
+fn plan(settings: &Settings, directory: &StateDirectory, options: &Options, output: &Output) -> Result<u8> {
+    let plan = run::dry_run(settings, directory, options)?;
+    output.print(|| plan.json(), || plan.text()).map(|()| 0)
+}
+
+fn start(settings: &Settings, directory: &StateDirectory, options: &Options, output: &Output) -> Result<u8> {
+    for warning in &settings.warnings {
+        log::warn!("{warning}");
+    }
+    let mut terminal = Terminal::new(std::io::stderr().is_terminal());
+    let report = run::run(settings, directory, options, &mut terminal)?;
+    output.print(|| report.json(), || report.text())?;
+    Ok(report.exit_code())
+}
+
+fn restore(settings: &Settings, step: &str, request: &Request, output: &Output) -> Result<u8> {
+    let terminal = Terminal::new(std::io::stderr().is_terminal());
+    let restored = restore::restore(settings, step, request, &terminal.into_monitor(&format!("restore of {step}")))?;
+    output.print(
+        || {
+            serde_json::json!({
+                "schema": crate::report::SCHEMA, "step": step, "to": request.to, "restore_point": restored.restore_point,
+                "time": words::stamp(restored.time), "bytes": restored.bytes, "problems": restored.problems, "next": restored.next,
+            })
+        },
+        || restored.text(step, request),
+    )?;
+    Ok(if restored.problems.is_empty() { 0 } else { 5 })
+}
+
+fn adopt(settings: &Settings, directory: &StateDirectory, step: Option<&str>) -> Result<u8> {
+    let _lock = RunLock::take(&directory.run_lock(), "adopt")?;
+    let Some(name) = step else {
+        let store = Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;
+        place::take_over(&store, &settings.host, &place::machine_id(Path::new("/"))?)?;
+        println!("{} is now this machine's", settings.storage.location);
+        return Ok(0);
+    };
+    let step = settings.step(name)?;
+    if let Source::Postgres(postgres) = &step.source {
+        steps::postgres::adopt(settings, step, postgres)?;
+    }
+    match State::open(&directory.database())? {
+        Opened::Ready(state) | Opened::Fresh(state, _) => state.forget_facts(name)?,
+    }
+    println!("the next run takes the source of {name} as it finds it");
+    Ok(0)
+}
+
+fn wal_push(settings: &Settings, names: &[String]) -> Result<u8> {
+    for name in names {
+        settings.step(name)?;
+    }
+    let mut failed = false;
+    for step in settings.steps.iter().filter(|step| names.is_empty() || names.contains(&step.name)) {
+        let Source::Postgres(postgres) = &step.source else { continue };
+        match wal::push(settings, step, postgres) {
+            Ok(report) => {
+                for problem in &report.problems {
+                    failed = true;
+                    log::error!("{}: {}", step.name, problem.message);
+                }
+                if report.pushed > 0 {
+                    log::info!(STEP = step.name.as_str(); "{}: {} WAL files pushed", step.name, report.pushed);
+                }
+            }
+            Err(error) => {
+                failed = true;
+                print_error(&format!("{}: ", step.name), &error);
+            }
+        }
+    }
+    Ok(u8::from(failed))
+}
+
+/// The exit code of an error: 2 usage or configuration, 4 lock held, 1 the rest.
+pub fn exit_code(error: &Error) -> u8 {
+    match error.kind() {
+        Kind::Usage => 2,
+        Kind::Locked => 4,
+        _ => 1,
+    }
+}
+
+/// An error with its causes and its hint, for a person or the journal.
+pub fn print_error(prefix: &str, error: &Error) {
+    let hint = error.advice().map_or_else(String::new, |hint| format!("\n  hint: {hint}"));
+    log::error!("{prefix}{}{hint}", error.chain());
+}

@@ -32,6 +32,7 @@ pub mod pgbackrest;
 pub mod repository;
 pub mod retention;
 pub mod storage;
+pub mod wal;
 
 pub mod state;
 
@@ -43,5 +44,6 @@ pub mod restore;
 
 pub mod cli;
 pub mod logging;
+pub mod terminal;
 
 pub use error::{Error, Result};

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::config::{Directory, Postgres, Settings, Source, Step};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::report::SCHEMA;
 use crate::steps::{Check, Task};
 
 /// What the plan needs to know of a step's past.
@@ -74,11 +75,7 @@ pub struct PlannedStep {
 /// A name that no step has.
 pub fn plan(settings: &Settings, history: &History, wanted: Wanted, names: &[String], now: Timestamp) -> Result<Plan> {
     for name in names {
-        if !settings.steps.iter().any(|step| step.name == *name) {
-            let known: Vec<&str> = settings.steps.iter().map(|step| step.name.as_str()).collect();
-            return Err(Error::usage(format!("there is no step \"{name}\""))
-                .hint(format!("the steps are {}", known.join(", "))));
-        }
+        settings.step(name)?;
     }
     let steps = settings
         .steps
@@ -92,6 +89,25 @@ pub fn plan(settings: &Settings, history: &History, wanted: Wanted, names: &[Str
         .map(|step| plan_step(settings, step, history, wanted, now))
         .collect();
     Ok(Plan { steps })
+}
+
+impl Plan {
+    /// For programs.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({ "schema": SCHEMA, "steps": self.steps })
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for (number, step) in (1..).zip(&self.steps) {
+            text.push_str(&format!("{number}. {} ({}) -> {}\n", step.name, step.kind, step.target));
+            for line in &step.why {
+                text.push_str(&format!("   {line}\n"));
+            }
+        }
+        text
+    }
 }
 
 fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted, now: Timestamp) -> PlannedStep {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+
 /// The whole configuration, validated.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
@@ -24,6 +26,22 @@ pub struct Settings {
     pub steps: Vec<Step>,
     /// What is accepted but has no effect in this version, as sentences for a person.
     pub warnings: Vec<String>,
+}
+
+/// Name of the implicit last step.
+pub const AGENT: &str = "agent";
+
+impl Settings {
+    /// The step of that name.
+    ///
+    /// # Errors
+    /// There is none: kind `Usage`, with the names there are.
+    pub fn step(&self, name: &str) -> Result<&Step> {
+        self.steps.iter().find(|step| step.name == name).ok_or_else(|| {
+            let known: Vec<&str> = self.steps.iter().map(|step| step.name.as_str()).collect();
+            Error::usage(format!("there is no step \"{name}\"")).hint(format!("the steps are {}", known.join(", ")))
+        })
+    }
 }
 
 /// Where backups go and how patient to be with it.

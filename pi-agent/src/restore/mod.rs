@@ -1,9 +1,19 @@
 //! Getting it back: what there is to restore to ([`points`]) and restoring it.
 
-use std::path::PathBuf;
+pub mod at;
+pub mod directory;
+pub mod points;
+pub mod postgres;
+
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::config::{Settings, Source};
+use crate::error::{Context, Error, Result};
+use crate::monitor::Monitor;
+use crate::report::{short, words};
 
 /// One point one can restore to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,4 +78,52 @@ pub struct Restored {
     pub problems: Vec<crate::monitor::Problem>,
     /// What to do next, line by line, commands included.
     pub next: Vec<String>,
+}
+
+impl Restored {
+    /// For people.
+    pub fn text(&self, step: &str, request: &Request) -> String {
+        let size = self.bytes.map_or_else(String::new, |bytes| format!(", {}", words::size(bytes)));
+        let point = short(&self.restore_point);
+        let mut text = format!(
+            "{step} of {} (restore point {point}{size}) is in {}\n",
+            words::time(self.time),
+            request.to.display()
+        );
+        for problem in &self.problems {
+            text.push_str(&format!("! {}\n", problem.message));
+        }
+        for line in &self.next {
+            text.push_str(&format!("{line}\n"));
+        }
+        text
+    }
+}
+
+/// Restores a step.
+///
+/// # Errors
+/// The target holds something already and may not be overwritten; no such point; the repository cannot be read.
+pub fn restore(settings: &Settings, step: &str, request: &Request, monitor: &Monitor) -> Result<Restored> {
+    let step = settings.step(step)?;
+    if !request.overwrite && !is_empty(&request.to)? {
+        return Err(Error::usage(format!("restore into {}: it is not empty", request.to.display()))
+            .hint("choose a new directory, or allow it with --overwrite"));
+    }
+    match &step.source {
+        Source::Postgres(_) if !request.paths.is_empty() => {
+            Err(Error::usage(format!("restore of {}: --path is for directories", step.name))
+                .hint("a database is restored whole; take single tables from the restored copy with pg_dump"))
+        }
+        Source::Postgres(postgres) => postgres::restore(settings, step, postgres, request, monitor),
+        Source::Directory(_) | Source::Agent(_) => directory::restore(settings, step, request, monitor),
+    }
+}
+
+fn is_empty(path: &Path) -> Result<bool> {
+    match path.read_dir() {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error).context(|| format!("look into {}", path.display())),
+    }
 }

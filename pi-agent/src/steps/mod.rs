@@ -217,7 +217,7 @@ impl StepResult {
     }
 
     /// A failure because of that error.
-    pub fn failed(error: &crate::Error) -> Self {
+    pub fn failed(error: &Error) -> Self {
         Self { error: Some(error.into()), ..Self::of(Outcome::Failed) }
     }
 }

@@ -12,3 +12,11 @@ pub fn run<T>(
 ) -> crate::Result<super::StepResult> {
     Err(crate::Error::new("not there yet"))
 }
+
+/// Not there yet.
+///
+/// # Errors
+/// Always.
+pub fn adopt(_: &crate::config::Settings, _: &crate::config::Step, _: &crate::config::Postgres) -> crate::Result<()> {
+    Err(crate::Error::new("not there yet"))
+}

@@ -1,0 +1,11 @@
+//! What is told: the report of a run, and the status. Pure: values in, text or JSON out.
+
+mod run;
+mod status;
+pub mod words;
+
+pub use run::{RunReport, StepReport, short};
+pub use status::{Alarm, Status, StepStatus, table};
+
+/// Of every JSON document at its top level. Keys are added, never renamed.
+pub const SCHEMA: u32 = 1;

@@ -1,0 +1,98 @@
+//! Every point one can restore to, asked of the repositories themselves: the truth is in storage, not in our history.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::config::{Settings, Source, Step};
+use crate::error::{Error, Result};
+use crate::report::{SCHEMA, short, table, words};
+use crate::restore::{Point, Window, directory, postgres};
+
+/// What there is.
+#[derive(Debug, Default)]
+pub struct Points {
+    /// Step by step, oldest first.
+    pub points: Vec<Point>,
+    /// For databases.
+    pub windows: Vec<Window>,
+    /// Steps that could not be asked.
+    pub failures: Vec<(String, Error)>,
+}
+
+/// Asks the repositories of the steps named (none: of all). One that cannot be asked does not hide the others.
+///
+/// # Errors
+/// An unknown step.
+pub fn points(settings: &Settings, names: &[String], path: Option<&PathBuf>) -> Result<Points> {
+    for name in names {
+        settings.step(name)?;
+    }
+    let mut found = Points::default();
+    for step in settings.steps.iter().filter(|step| names.is_empty() || names.contains(&step.name)) {
+        if let Err(error) = ask(settings, step, path, &mut found) {
+            found.failures.push((step.name.clone(), error));
+        }
+    }
+    Ok(found)
+}
+
+fn ask(settings: &Settings, step: &Step, path: Option<&PathBuf>, found: &mut Points) -> Result<()> {
+    match &step.source {
+        Source::Postgres(source) if path.is_none() => {
+            let (points, window) = postgres::points(settings, step, source)?;
+            found.points.extend(points);
+            found.windows.extend(window);
+        }
+        Source::Postgres(_) => {}
+        Source::Directory(_) | Source::Agent(_) => {
+            found.points.extend(directory::points(settings, step, path.map(PathBuf::as_path))?);
+        }
+    }
+    Ok(())
+}
+
+impl Points {
+    /// For programs.
+    pub fn json(&self) -> Value {
+        json!({
+            "schema": SCHEMA,
+            "points": self.points.iter().map(|point| json!({
+                "step": point.step,
+                "id": point.id,
+                "time": words::stamp(point.time),
+                "kind": point.kind,
+                "bytes": point.bytes,
+            })).collect::<Vec<_>>(),
+            "windows": self.windows.iter().map(|window| json!({
+                "step": window.step,
+                "from": words::stamp(window.from),
+                "to": words::stamp(window.to),
+            })).collect::<Vec<_>>(),
+            "failures": self.failures.iter().map(|(step, error)| json!({
+                "step": step,
+                "message": error.chain(),
+                "hint": error.advice(),
+            })).collect::<Vec<_>>(),
+        })
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut rows = vec![["step", "time", "kind", "size", "id"].map(String::from)];
+        rows.extend(self.points.iter().map(|point| {
+            let size = point.bytes.map_or_else(|| "-".into(), words::size);
+            [point.step.clone(), words::time(point.time), point.kind.clone(), size, short(&point.id).to_owned()]
+        }));
+        let mut text = table(rows);
+        for window in &self.windows {
+            text.push_str(&format!(
+                "{}: any moment from {} to {} (--at TIME)\n",
+                window.step,
+                words::time(window.from),
+                words::time(window.to)
+            ));
+        }
+        text
+    }
+}

@@ -1,0 +1,254 @@
+//! The supervisor: lock, history, plan, then one process per step, each with a deadline; every outcome is recorded.
+//!
+//! It stays small in memory and does no work of its own, so that what ends a step cannot end the night.
+
+mod recover;
+mod supervise;
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use log::{error, info, warn};
+
+use crate::config::{Settings, Source, StateDirectory};
+use crate::error::{Context, Result};
+use crate::health;
+use crate::lock::RunLock;
+use crate::monitor::{Event, Problem};
+use crate::plan::{History, Plan, PlannedStep, Wanted, plan};
+use crate::report::{RunReport, StepReport};
+use crate::state::State;
+use crate::steps::{Job, Outcome, StepResult};
+use supervise::{Ended, Signals, supervise};
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A backup, a prune or a check.
+    pub wanted: Wanted,
+    /// Only these steps; none: all.
+    pub steps: Vec<String>,
+    /// Why a person runs it, for the record.
+    pub reason: Option<String>,
+}
+
+/// Told what happens while it happens: for a terminal.
+pub trait Watcher {
+    /// A step starts.
+    fn started(&mut self, step: &PlannedStep);
+    /// It tells something.
+    fn event(&mut self, event: &Event);
+    /// A line of its standard error.
+    fn line(&mut self, line: &str);
+    /// It ended.
+    fn ended(&mut self, step: &StepReport);
+}
+
+/// What the next run would do; changes nothing anywhere.
+///
+/// # Errors
+/// An unknown step, or a state database that cannot be read.
+pub fn dry_run(settings: &Settings, directory: &StateDirectory, options: &Options) -> Result<Plan> {
+    let history = match State::open_read_only(&directory.database())? {
+        Some(state) => history(settings, &state)?,
+        None => History { clock_problem: health::clock_problem(None), ..History::default() },
+    };
+    plan(settings, &history, options.wanted, &options.steps, Timestamp::now())
+}
+
+/// Runs the steps. A step's failure is in the report, not an error.
+///
+/// # Errors
+/// It could not run at all: unknown step, lock held, no place for the lock.
+pub fn run(
+    settings: &Settings,
+    directory: &StateDirectory,
+    options: &Options,
+    watcher: &mut dyn Watcher,
+) -> Result<RunReport> {
+    make_private(directory.path())?;
+    let word = task_word(options.wanted);
+    let _lock = RunLock::take(&directory.run_lock(), word)?;
+    crate::process::adopt_orphans()?;
+    let mut signals = Signals::listen()?;
+
+    let mut problems = Vec::new();
+    let mut state = recover::open_state(settings, directory, &mut signals, watcher, &mut problems)?;
+    match state.reconcile() {
+        Ok(steps) if steps.is_empty() => {}
+        Ok(steps) => warn!("the last run was cut off in step {}: now recorded as interrupted", steps.join(", ")),
+        Err(error) => problems.push(Problem::from(&error)),
+    }
+
+    let plan = plan(settings, &history(settings, &state)?, options.wanted, &options.steps, Timestamp::now())?;
+    let mut night = Night {
+        settings,
+        directory,
+        run_id: run_id(),
+        word,
+        state: &mut state,
+        signals: &mut signals,
+        watcher,
+        problems,
+        place_verified: false,
+    };
+    Ok(night.run(&plan, options))
+}
+
+/// One run under way.
+struct Night<'a> {
+    settings: &'a Settings,
+    directory: &'a StateDirectory,
+    run_id: String,
+    word: &'static str,
+    state: &'a mut State,
+    signals: &'a mut Signals,
+    watcher: &'a mut dyn Watcher,
+    /// What went wrong outside the steps; makes the run degraded.
+    problems: Vec<Problem>,
+    place_verified: bool,
+}
+
+impl Night<'_> {
+    fn run(&mut self, plan: &Plan, options: &Options) -> RunReport {
+        let started_at = Timestamp::now();
+        let begun = self.state.begin_run(&self.run_id, options.reason.as_deref(), started_at);
+        self.note_failure(begun);
+
+        let mut steps = Vec::new();
+        let mut stopped = false;
+        for (position, step) in (0..).zip(&plan.steps) {
+            let report = if stopped {
+                StepReport::new(step, StepResult::of(Outcome::Skipped), Timestamp::now(), Timestamp::now())
+            } else {
+                self.step(position, step)
+            };
+            stopped |= report.result.outcome == Outcome::Interrupted;
+            steps.push(report);
+        }
+
+        let finished_at = Timestamp::now();
+        let mut report = RunReport::new(&self.settings.host, &self.run_id, started_at, finished_at, steps);
+        let ended = self.state.finish_run(&self.run_id, report.outcome, finished_at);
+        self.note_failure(ended);
+        report.add_problems(std::mem::take(&mut self.problems));
+        report
+    }
+
+    fn step(&mut self, position: u32, step: &PlannedStep) -> StepReport {
+        let started_at = Timestamp::now();
+        info!(RUN_ID = self.run_id.as_str(), STEP = step.name.as_str(); "{} of {} started", self.word, step.name);
+        self.watcher.started(step);
+        let begun = self.state.begin_step(&self.run_id, position, &step.name, step.kind, self.word, started_at);
+        self.note_failure(begun);
+
+        let result = self.work(step, started_at).unwrap_or_else(|error| StepResult::failed(&error));
+
+        let finished_at = Timestamp::now();
+        let ended = self.state.finish_step(&self.run_id, position, &step.name, &result, finished_at);
+        self.note_failure(ended);
+        self.place_verified |= result.place_verified;
+        let report = StepReport::new(step, result, started_at, finished_at);
+        self.log(&report);
+        self.watcher.ended(&report);
+        report
+    }
+
+    fn work(&mut self, step: &PlannedStep, started_at: Timestamp) -> Result<StepResult> {
+        let mut settings = self.settings.clone();
+        let configured = settings.steps.iter_mut().find(|one| one.name == step.name).expect("the plan is made of them");
+        if let Source::Agent(own) = &mut configured.source {
+            own.paths.push(self.save_history()?);
+        }
+        let (max_duration, stall) = (configured.max_duration, configured.stall);
+        let job = Job {
+            run_id: self.run_id.clone(),
+            settings,
+            state_directory: self.directory.clone(),
+            step: step.name.clone(),
+            task: step.task.clone(),
+            deadline: max_duration.and_then(|limit| started_at.checked_add(limit).ok()),
+            place_verified: self.place_verified,
+            facts: self.state.facts(&step.name).unwrap_or_default(),
+        };
+        let ended = supervise(&job, max_duration, stall, self.signals, self.watcher)?;
+        Ok(match ended {
+            Ended::Answered(result) => *result,
+            Ended::Unanswered(error) => StepResult::failed(&error),
+            Ended::Overran(error) => StepResult { error: Some((&error).into()), ..StepResult::of(Outcome::Unfinished) },
+            Ended::Stopped(signal) => StepResult {
+                error: Some(Problem { message: format!("stopped by {signal}"), hint: None }),
+                ..StepResult::of(Outcome::Interrupted)
+            },
+        })
+    }
+
+    /// A consistent copy of the state database for the `agent` step, always at the same path.
+    fn save_history(&self) -> Result<PathBuf> {
+        let folder = self.settings.local.cache.join("agent-state");
+        make_private(&folder)?;
+        let copy = folder.join(recover::SAVED_STATE);
+        if copy.exists() {
+            std::fs::remove_file(&copy).context(|| format!("replace {}", copy.display()))?;
+        }
+        self.state.copy_to(&copy)?;
+        Ok(copy)
+    }
+
+    /// History that cannot be written must not cost a backup, but is told.
+    fn note_failure(&mut self, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            let problem = Problem::from(&error);
+            if !self.problems.contains(&problem) {
+                error!("{}", problem.message);
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    fn log(&self, report: &StepReport) {
+        let result = &report.result;
+        let level = match result.outcome {
+            Outcome::Succeeded | Outcome::Skipped => log::Level::Info,
+            Outcome::Degraded | Outcome::Unfinished => log::Level::Warn,
+            Outcome::Failed | Outcome::Interrupted => log::Level::Error,
+        };
+        log::log!(
+            level,
+            RUN_ID = self.run_id.as_str(), STEP = report.name.as_str(), OUTCOME = result.outcome.as_str();
+            "{} of {} {}", self.word, report.name, report.in_words()
+        );
+    }
+}
+
+/// Everything the plan needs, from the state database.
+fn history(settings: &Settings, state: &State) -> Result<History> {
+    let mut history = History { clock_problem: health::clock_problem(state.newest_moment()?), ..History::default() };
+    for step in &settings.steps {
+        history.steps.insert(step.name.clone(), state.history(&step.name)?);
+    }
+    Ok(history)
+}
+
+fn task_word(wanted: Wanted) -> &'static str {
+    match wanted {
+        Wanted::Backup => "backup",
+        Wanted::Prune => "prune",
+        Wanted::Check => "check",
+    }
+}
+
+/// Sortable, and unique on a host: time and process id.
+fn run_id() -> String {
+    format!("{}-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), std::process::id())
+}
+
+/// Makes a directory only we may enter; one that exists is left as it is.
+fn make_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .context(|| format!("make directory {}", path.display()))
+}

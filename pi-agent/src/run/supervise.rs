@@ -1,0 +1,234 @@
+//! Watching over the process of one step: its events, its deadline, its silence, and signals to us.
+
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::error::{Context, Error, Result};
+use crate::monitor::Event;
+use crate::process::{self, Orphaned};
+use crate::run::Watcher;
+use crate::steps::{Job, StepResult};
+
+/// How a step's process ended.
+pub enum Ended {
+    /// With a result.
+    Answered(Box<StepResult>),
+    /// Without one: panic, kill, stall.
+    Unanswered(Error),
+    /// It did not stop by itself at `max-duration`.
+    Overran(Error),
+    /// A signal to us ended it.
+    Stopped(&'static str),
+}
+
+/// SIGTERM and SIGINT, remembered from the start of a run on.
+pub struct Signals {
+    runtime: Runtime,
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// The runtime or the handlers cannot be set up.
+    pub fn listen() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context(|| "start the supervisor's runtime".into())?;
+        let _inside = runtime.enter();
+        let listen = |kind| signal(kind).context(|| "listen for signals".into());
+        let (term, int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        drop(_inside);
+        Ok(Self { runtime, term, int })
+    }
+}
+
+/// A step that stops by itself at its deadline still has to finish what is under way: a last pack on a slow line.
+const OVERTIME: Duration = Duration::from_secs(15 * 60);
+/// What a step's process gets after SIGTERM; with the step's own 4 s inside, and under the 10 s we promise.
+const STOP: Duration = Duration::from_secs(6);
+const TICK: Duration = Duration::from_millis(500);
+const STDERR_LINES: usize = 20;
+
+/// Starts the step's process and watches over it until it and everything it started have ended.
+///
+/// # Errors
+/// It could not be started.
+pub fn supervise(
+    job: &Job,
+    max_duration: Option<Duration>,
+    stall: Duration,
+    signals: &mut Signals,
+    watcher: &mut dyn Watcher,
+) -> Result<Ended> {
+    let Signals { runtime, term, int } = signals;
+    let ended = runtime.block_on(async {
+        let mut child = start(job).await?;
+        let result = watch(&mut child, max_duration, stall, term, int, watcher).await;
+        Ok::<_, Error>((child, result))
+    });
+    // Whatever happened, nothing it started may live on beside the next step.
+    process::end_descendants(STOP);
+    let (mut child, seen) = ended?;
+    let status = runtime.block_on(child.wait()).context(|| format!("wait for step {}", job.step))?;
+    Ok(match seen {
+        Seen::Result(result) => Ended::Answered(result),
+        Seen::Silence { stderr } => Ended::Unanswered(unanswered(status, &stderr)),
+        Seen::Stall => Ended::Unanswered(
+            Error::new(format!("no progress for {} s: the step was ended", stall.as_secs()))
+                .hint("look for a hung disk or network mount; `stall` in the step's configuration sets the patience"),
+        ),
+        Seen::Overrun => Ended::Overran(Error::new("the step did not stop at max-duration and was ended")),
+        Seen::Signal(name) => Ended::Stopped(name),
+    })
+}
+
+async fn start(job: &Job) -> Result<Child> {
+    let program = std::env::current_exe().context(|| "find our own program".into())?;
+    let mut command = std::process::Command::new(program);
+    command.arg("step").arg(&job.step).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    process::lead_session(&mut command, None, Orphaned::CleansUp);
+    let mut child = Command::from(command).spawn().context(|| format!("start the process of step {}", job.step))?;
+    let mut line = serde_json::to_vec(job).context(|| format!("describe step {}", job.step))?;
+    line.push(b'\n');
+    let stdin = child.stdin.as_mut().expect("it was asked for");
+    // A child that dies before it has read everything is seen by its missing answer.
+    let _ = stdin.write_all(&line).await;
+    let _ = stdin.flush().await;
+    Ok(child)
+}
+
+enum Seen {
+    Result(Box<StepResult>),
+    Silence { stderr: Vec<String> },
+    Stall,
+    Overrun,
+    Signal(&'static str),
+}
+
+async fn watch(
+    child: &mut Child,
+    max_duration: Option<Duration>,
+    stall: Duration,
+    term: &mut Signal,
+    int: &mut Signal,
+    watcher: &mut dyn Watcher,
+) -> Seen {
+    let mut events = BufReader::new(child.stdout.take().expect("it was asked for")).lines();
+    let mut errors = BufReader::new(child.stderr.take().expect("it was asked for")).lines();
+    let mut stderr = Vec::new();
+    let mut errors_open = true;
+    let mut tick = tokio::time::interval(TICK);
+    let started = Instant::now();
+    let mut life = Life::new();
+    loop {
+        tokio::select! {
+            line = events.next_line() => match line {
+                Ok(Some(line)) => match serde_json::from_str(&line) {
+                    Ok(Event::Finished(result)) => return Seen::Result(result),
+                    Ok(event) => {
+                        life.sign();
+                        watcher.event(&event);
+                    }
+                    Err(_) => watcher.line(&line),
+                },
+                Ok(None) | Err(_) => {
+                    // What it said last is why.
+                    while let (true, Ok(Ok(Some(line)))) =
+                        (errors_open, tokio::time::timeout(TICK, errors.next_line()).await)
+                    {
+                        keep(&mut stderr, line);
+                    }
+                    return Seen::Silence { stderr };
+                }
+            },
+            line = errors.next_line(), if errors_open => match line {
+                Ok(Some(line)) => {
+                    watcher.line(&line);
+                    keep(&mut stderr, line);
+                }
+                Ok(None) | Err(_) => errors_open = false,
+            },
+            _ = term.recv() => return Seen::Signal("SIGTERM"),
+            _ = int.recv() => return Seen::Signal("SIGINT"),
+            _ = tick.tick() => {
+                if life.silence() >= stall {
+                    return Seen::Stall;
+                }
+                if max_duration.is_some_and(|limit| started.elapsed() >= limit + OVERTIME) {
+                    return Seen::Overrun;
+                }
+            }
+        }
+    }
+}
+
+/// When the step last gave a sign of life: an event, or bytes moved by a program it runs.
+struct Life {
+    last: Instant,
+    looked: Instant,
+    bytes: u64,
+}
+
+impl Life {
+    fn new() -> Self {
+        Self { last: Instant::now(), looked: Instant::now(), bytes: 0 }
+    }
+
+    fn sign(&mut self) {
+        self.last = Instant::now();
+    }
+
+    fn silence(&mut self) -> Duration {
+        // Reading /proc twice a second all night would be a bad neighbour.
+        const LOOK: Duration = Duration::from_secs(5);
+        if self.last.elapsed() >= LOOK && self.looked.elapsed() >= LOOK {
+            self.looked = Instant::now();
+            let bytes = process::descendants_io();
+            if bytes != self.bytes {
+                self.bytes = bytes;
+                self.sign();
+            }
+        }
+        self.last.elapsed()
+    }
+}
+
+fn keep(lines: &mut Vec<String>, line: String) {
+    if lines.len() == STDERR_LINES {
+        lines.remove(0);
+    }
+    lines.push(line);
+}
+
+fn unanswered(status: ExitStatus, stderr: &[String]) -> Error {
+    use std::os::unix::process::ExitStatusExt;
+    let last = stderr.iter().rev().find(|line| !line.trim().is_empty() && !line.starts_with("note: "));
+    let said = last.map_or_else(String::new, |line| format!(": {line}"));
+    match (status.signal(), status.code()) {
+        (Some(9), _) => Error::new(format!("the step's process was killed (SIGKILL){said}"))
+            .hint("the kernel does so when memory runs out: see `journalctl -k | grep -i oom`"),
+        (Some(signal), _) => Error::new(format!("the step's process was ended by signal {signal}{said}")),
+        (_, Some(101)) => Error::new(format!("the step's process panicked: {}", panic_message(stderr)))
+            .hint("this is a defect in pi-agent: please report it with the journal of this run"),
+        (_, code) => {
+            Error::new(format!("the step's process ended without an answer (exit {}){said}", code.unwrap_or(-1)))
+        }
+    }
+}
+
+fn panic_message(stderr: &[String]) -> String {
+    let at = stderr.iter().rposition(|line| line.contains("panicked at"));
+    at.map_or_else(
+        || "without a message".into(),
+        |at| stderr[at..].iter().take(2).cloned().collect::<Vec<_>>().join(" "),
+    )
+}
