@@ -1,8 +1,11 @@
-//! Which restore points are kept: one pure function for snapshots and for pgBackRest backups.
+//! Which restore points are kept: one pure function for snapshots, and the same with PostgreSQL's extra promises for pgBackRest backups.
 
-use jiff::{Timestamp, tz::TimeZone};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::Keep;
+use jiff::civil::Date;
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+
+use crate::config::{Count, Keep};
 
 /// A restore point as retention sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +20,374 @@ pub struct Point {
     pub needs: Vec<String>,
 }
 
-/// The ids that `keep` no longer keeps.
+/// The ids that `keep` no longer keeps, oldest first. Nothing a kept point needs is among them.
 pub fn victims(points: &[Point], keep: &Keep, now: Timestamp, zone: &TimeZone) -> Vec<String> {
-    let _ = (points, keep, now, zone);
-    todo!()
+    let sorted = newest_first(points);
+    let kept = kept_by_rules(&sorted, keep, now, zone, |_| true);
+    all_but(&sorted, kept)
+}
+
+/// The pgBackRest backups that `keep` no longer keeps, oldest first, so that
+/// - a week, month or year is kept by its newest *full* backup (it must stand without WAL and without a chain); one without a full by its newest;
+/// - every moment since [`window_start`] that could be reached stays reachable: the backup through which the start is reached is kept.
+///
+/// A victim's dependents are victims too, so expiring a full backup (which takes its dependents with it) takes nothing that is kept.
+pub fn pg_victims(points: &[Point], keep: &Keep, now: Timestamp, zone: &TimeZone) -> Vec<String> {
+    let sorted = newest_first(points);
+    let mut kept = kept_by_rules(&sorted, keep, now, zone, |point| point.full);
+    if let Some(start) = window_start(points, keep, now) {
+        let base = sorted.iter().find(|point| point.time <= start).or(sorted.last());
+        kept.extend(base.map(|point| point.id.as_str()));
+    }
+    all_but(&sorted, kept)
+}
+
+/// From when on every moment must stay reachable: `daily` days before the newest point (never after `now`); at least [`Keep::GRACE`].
+/// `None`: since ever, or there are no points.
+pub fn window_start(points: &[Point], keep: &Keep, now: Timestamp) -> Option<Timestamp> {
+    let newest = points.iter().map(|point| point.time).max()?;
+    let Keep::Rules { daily: Count::Of(days), .. } = keep else { return None };
+    let length = SignedDuration::from_hours(24 * i64::from(*days)).max(grace());
+    Some(now.min(newest).checked_sub(length).unwrap_or(Timestamp::MIN))
+}
+
+/// The value of `repo1-retention-archive`: how many full backups back the WAL must be kept whole, so that the window stays reachable.
+/// That is the newest full at or before the start of the window; every one when there is none so old. `None`: all WAL is kept.
+pub fn retention_archive(points: &[Point], keep: &Keep, now: Timestamp) -> Option<usize> {
+    let start = window_start(points, keep, now)?;
+    let fulls: Vec<_> = newest_first(points).into_iter().filter(|point| point.full).collect();
+    let within = fulls.iter().take_while(|point| point.time > start).count();
+    Some((within + 1).min(fulls.len()).max(1))
+}
+
+fn grace() -> SignedDuration {
+    SignedDuration::try_from(Keep::GRACE).expect("two days fit")
+}
+
+fn newest_first(points: &[Point]) -> Vec<&Point> {
+    let mut sorted: Vec<_> = points.iter().collect();
+    sorted.sort_by(|a, b| (b.time, &b.id).cmp(&(a.time, &a.id)));
+    sorted
+}
+
+/// What the rules themselves keep, before dependencies. `stands` says which points may stand for a week, month or year.
+fn kept_by_rules<'a>(
+    sorted: &[&'a Point],
+    keep: &Keep,
+    now: Timestamp,
+    zone: &TimeZone,
+    stands: impl Fn(&Point) -> bool,
+) -> BTreeSet<&'a str> {
+    let Keep::Rules { last, daily, weekly, monthly, yearly } = *keep else {
+        return sorted.iter().map(|point| point.id.as_str()).collect();
+    };
+    let Some(newest) = sorted.first() else { return BTreeSet::new() };
+    let young = now.min(newest.time).checked_sub(grace()).unwrap_or(Timestamp::MIN);
+
+    let mut kept = BTreeSet::from([newest.id.as_str()]);
+    kept.extend(sorted.iter().filter(|point| point.time >= young).map(|point| point.id.as_str()));
+    kept.extend(sorted.iter().take(limit(last)).map(|point| point.id.as_str()));
+
+    let local = |point: &Point| point.time.to_zoned(zone.clone()).date();
+    kept.extend(newest_of_each(sorted, daily, |point| local(point), |_| true));
+    kept.extend(newest_of_each(sorted, weekly, |point| week(local(point)), &stands));
+    kept.extend(newest_of_each(sorted, monthly, |point| (local(point).year(), local(point).month()), &stands));
+    kept.extend(newest_of_each(sorted, yearly, |point| local(point).year(), &stands));
+    kept
+}
+
+fn limit(count: Count) -> usize {
+    match count {
+        Count::Of(n) => n as usize,
+        Count::Forever => usize::MAX,
+    }
+}
+
+fn week(date: Date) -> (i16, i8) {
+    let week = date.iso_week_date();
+    (week.year(), week.week())
+}
+
+/// The newest point that `stands`, else the newest, of each of the last `count` periods that have a point.
+fn newest_of_each<'a, K: Ord>(
+    sorted: &[&'a Point],
+    count: Count,
+    period: impl Fn(&Point) -> K,
+    stands: impl Fn(&Point) -> bool,
+) -> Vec<&'a str> {
+    let mut best: BTreeMap<K, &'a Point> = BTreeMap::new();
+    for &point in sorted {
+        let current = best.entry(period(point)).or_insert(point);
+        if !stands(current) && stands(point) {
+            *current = point;
+        }
+    }
+    best.into_values().rev().take(limit(count)).map(|point| point.id.as_str()).collect()
+}
+
+/// Adds what the kept ones need and returns the rest, oldest first.
+fn all_but<'a>(sorted: &[&'a Point], mut kept: BTreeSet<&'a str>) -> Vec<String> {
+    // Newest first, so that a dependency which itself names only its direct parent is followed to the end.
+    for point in sorted {
+        if kept.contains(point.id.as_str()) {
+            kept.extend(point.needs.iter().map(String::as_str));
+        }
+    }
+    sorted.iter().rev().filter(|point| !kept.contains(point.id.as_str())).map(|point| point.id.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rules(last: u32, daily: u32, weekly: u32, monthly: Count, yearly: u32) -> Keep {
+        Keep::Rules {
+            last: Count::Of(last),
+            daily: Count::Of(daily),
+            weekly: Count::Of(weekly),
+            monthly,
+            yearly: Count::Of(yearly),
+        }
+    }
+
+    fn household() -> Keep {
+        rules(0, 30, 0, Count::Forever, 0)
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a timestamp")
+    }
+
+    fn snapshot(time: &str) -> Point {
+        Point { id: time.into(), time: at(time), full: true, needs: vec![] }
+    }
+
+    /// One backup a night, full every seventh.
+    fn nights(first: Timestamp, count: usize) -> Vec<Point> {
+        let mut chain: Vec<String> = vec![];
+        (0..count)
+            .map(|night| {
+                let full = night % 7 == 0;
+                if full {
+                    chain.clear();
+                }
+                let id = format!("{night:04}{}", if full { 'F' } else { 'I' });
+                let time = first + SignedDuration::from_hours(24 * night as i64);
+                let point = Point { id: id.clone(), time, full, needs: chain.clone() };
+                chain.push(id);
+                point
+            })
+            .collect()
+    }
+
+    fn survivors(points: &[Point], victims: &[String]) -> Vec<Point> {
+        points.iter().filter(|point| !victims.contains(&point.id)).cloned().collect()
+    }
+
+    #[test]
+    fn three_years_of_nights_leave_thirty_days_and_the_months() {
+        let points: Vec<_> = nights(at("2023-01-01T03:00:00Z"), 1096)
+            .into_iter()
+            .map(|point| Point { full: true, needs: vec![], ..point })
+            .collect();
+        let now = points[1095].time;
+        let left = survivors(&points, &victims(&points, &household(), now, &TimeZone::UTC));
+        assert_eq!(left.len(), 30 + 35, "thirty nights of December 2025, then one of each earlier month");
+        assert_eq!(left[0].time, at("2023-01-31T03:00:00Z"));
+    }
+
+    #[test]
+    fn weekly_fulls_keep_the_window_and_a_full_of_each_month() {
+        let points = nights(at("2025-01-01T03:00:00Z"), 365);
+        let now = points[364].time;
+        let left = survivors(&points, &pg_victims(&points, &household(), now, &TimeZone::UTC));
+        let start = window_start(&points, &household(), now).expect("a window");
+        let base = left.iter().rfind(|point| point.time <= start).expect("a base");
+        assert_eq!(start, base.time, "the nightly exactly thirty days back");
+        let old: Vec<_> = left.iter().filter(|point| point.time < start && !base.needs.contains(&point.id)).collect();
+        assert!(old.iter().all(|point| point.full || *point == base));
+        let months: BTreeSet<_> = left.iter().map(|p| p.time.to_zoned(TimeZone::UTC).month()).collect();
+        assert_eq!(months.len(), 12);
+
+        let archive = retention_archive(&left, &household(), now).expect("limited");
+        let fulls: Vec<_> = newest_first(&left).into_iter().filter(|point| point.full).collect();
+        assert!(fulls[archive - 1].time <= start, "WAL is whole from before the window");
+        assert!(fulls[archive - 2].time > start, "and not for longer than needed");
+    }
+
+    #[test]
+    fn a_day_is_a_local_day_also_when_the_clock_changes() {
+        let zone = TimeZone::get("Australia/Sydney").expect("bundled or system zone");
+        // 13:30 and 14:30 UTC are 23:30 and 00:30 of the next day in Sydney; on 2026-04-05 the clock goes back.
+        let points = [
+            "2026-04-03T12:30:00Z",
+            "2026-04-04T12:30:00Z",
+            "2026-04-04T13:30:00Z",
+            "2026-04-05T13:30:00Z",
+            "2026-04-05T14:30:00Z",
+            "2026-04-20T00:00:00Z",
+        ]
+        .map(snapshot);
+        let gone = victims(&points, &rules(0, 9, 0, Count::Of(0), 0), at("2026-04-20T00:00:00Z"), &zone);
+        // Local dates: 3rd 23:30, 4th 23:30, 5th 00:30, 5th 23:30, 6th 00:30.
+        assert_eq!(gone, ["2026-04-04T13:30:00Z"]);
+    }
+
+    #[test]
+    fn a_clock_in_the_past_or_future_takes_nothing_young() {
+        let points = ["2026-01-01T00:00:00Z", "2026-01-02T23:00:00Z", "2026-01-03T00:00:00Z"].map(snapshot);
+        let one = rules(1, 0, 0, Count::Of(0), 0);
+        assert_eq!(victims(&points, &one, at("2036-01-01T00:00:00Z"), &TimeZone::UTC), Vec::<String>::new());
+        assert_eq!(victims(&points, &one, at("1970-01-01T00:00:00Z"), &TimeZone::UTC), Vec::<String>::new());
+        let points = ["2025-12-31T23:00:00Z", "2026-01-03T00:00:00Z"].map(snapshot);
+        assert_eq!(victims(&points, &one, at("2036-01-01T00:00:00Z"), &TimeZone::UTC), ["2025-12-31T23:00:00Z"]);
+    }
+
+    #[test]
+    fn no_points_no_victims() {
+        assert!(victims(&[], &household(), Timestamp::UNIX_EPOCH, &TimeZone::UTC).is_empty());
+        assert!(pg_victims(&[], &household(), Timestamp::UNIX_EPOCH, &TimeZone::UTC).is_empty());
+        assert_eq!(retention_archive(&[], &household(), Timestamp::UNIX_EPOCH), None);
+    }
+
+    /// Chains as pgBackRest makes them: the first is full; an incremental needs all since the full, a differential only the full.
+    fn histories() -> impl Strategy<Value = Vec<Point>> {
+        prop::collection::vec((1_i64..80, 0_u8..10), 1..120).prop_map(|steps| {
+            let mut time = at("2024-02-20T03:00:00Z");
+            let mut chain: Vec<String> = vec![];
+            steps
+                .into_iter()
+                .enumerate()
+                .map(|(number, (hours, kind))| {
+                    time += SignedDuration::from_hours(hours);
+                    let id = format!("{number:04}");
+                    if number == 0 || kind == 0 {
+                        chain.clear();
+                    } else if kind < 3 {
+                        chain.truncate(1);
+                    }
+                    let point = Point { id: id.clone(), time, full: chain.is_empty(), needs: chain.clone() };
+                    chain.push(id);
+                    point
+                })
+                .collect()
+        })
+    }
+
+    fn counts() -> impl Strategy<Value = Count> {
+        prop_oneof![4 => (0_u32..40).prop_map(Count::Of), 1 => Just(Count::Forever)]
+    }
+
+    fn keeps() -> impl Strategy<Value = Keep> {
+        (counts(), counts(), counts(), counts(), counts())
+            .prop_map(|(last, daily, weekly, monthly, yearly)| Keep::Rules { last, daily, weekly, monthly, yearly })
+    }
+
+    fn zones() -> impl Strategy<Value = TimeZone> {
+        prop::sample::select(vec!["UTC", "Australia/Sydney", "America/St_Johns"])
+            .prop_map(|name| TimeZone::get(name).expect("bundled or system zone"))
+    }
+
+    fn last_periods<K: Ord + Clone>(points: &[Point], count: Count, period: impl Fn(&Point) -> K) -> BTreeSet<K> {
+        let all: BTreeSet<K> = points.iter().map(period).collect();
+        all.into_iter().rev().take(limit(count)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn the_newest_and_everything_young_stay(points in histories(), keep in keeps(), zone in zones(), late in 0_i64..4000) {
+            let newest = points.last().expect("at least one");
+            let now = newest.time + SignedDuration::from_hours(late - 1000);
+            for gone in [victims(&points, &keep, now, &zone), pg_victims(&points, &keep, now, &zone)] {
+                prop_assert!(!gone.contains(&newest.id));
+                for point in points.iter().filter(|point| newest.time.duration_since(point.time) < grace()) {
+                    prop_assert!(!gone.contains(&point.id));
+                }
+            }
+        }
+
+        #[test]
+        fn kept_days_and_months_stay_covered(points in histories(), keep in keeps(), zone in zones()) {
+            let now = points.last().expect("at least one").time;
+            let Keep::Rules { daily, monthly, .. } = keep else { unreachable!("keeps() makes rules") };
+            let day = |point: &Point| point.time.to_zoned(zone.clone()).date();
+            let month = |point: &Point| (day(point).year(), day(point).month());
+            for gone in [victims(&points, &keep, now, &zone), pg_victims(&points, &keep, now, &zone)] {
+                let left = survivors(&points, &gone);
+                for date in last_periods(&points, daily, day) {
+                    let newest = points.iter().rfind(|point| day(point) == date).expect("the period has one");
+                    prop_assert!(left.contains(newest), "the newest of {date}");
+                }
+                for period in last_periods(&points, monthly, month) {
+                    prop_assert!(left.iter().any(|point| month(point) == period));
+                }
+            }
+            let left = survivors(&points, &pg_victims(&points, &keep, now, &zone));
+            for period in last_periods(&points, monthly, month) {
+                let newest_full = points.iter().rfind(|point| point.full && month(point) == period);
+                prop_assert!(newest_full.is_none_or(|full| left.contains(full)));
+            }
+        }
+
+        #[test]
+        fn nothing_a_kept_point_needs_goes(points in histories(), keep in keeps(), zone in zones()) {
+            let now = points.last().expect("at least one").time;
+            for gone in [victims(&points, &keep, now, &zone), pg_victims(&points, &keep, now, &zone)] {
+                for point in survivors(&points, &gone) {
+                    prop_assert!(point.needs.iter().all(|id| !gone.contains(id)));
+                }
+            }
+        }
+
+        #[test]
+        fn every_moment_of_the_window_stays_reachable(points in histories(), keep in keeps(), zone in zones(), back in 0_i64..24 * 40) {
+            let newest = points.last().expect("at least one").time;
+            let Keep::Rules { daily, .. } = keep else { unreachable!("keeps() makes rules") };
+            let left = survivors(&points, &pg_victims(&points, &keep, newest, &zone));
+            let moment = newest - SignedDuration::from_hours(back);
+            let in_window = match daily { Count::Of(days) => back <= 24 * i64::from(days), Count::Forever => true };
+            if in_window && points[0].time <= moment {
+                let base = left.iter().rfind(|point| point.time <= moment);
+                prop_assert!(base.is_some());
+                // WAL is whole from the start of the n-th newest full: the base must not be older.
+                if let (Some(n), Some(base)) = (retention_archive(&left, &keep, newest), base) {
+                    let fulls: Vec<_> = newest_first(&left).into_iter().filter(|point| point.full).collect();
+                    prop_assert!(fulls[n - 1].time <= base.time);
+                }
+            }
+        }
+
+        #[test]
+        fn a_second_pass_finds_nothing(points in histories(), keep in keeps(), zone in zones()) {
+            let now = points.last().expect("at least one").time;
+            let left = survivors(&points, &victims(&points, &keep, now, &zone));
+            prop_assert!(victims(&left, &keep, now, &zone).is_empty());
+            let left = survivors(&points, &pg_victims(&points, &keep, now, &zone));
+            prop_assert!(pg_victims(&left, &keep, now, &zone).is_empty());
+        }
+
+        #[test]
+        fn a_more_generous_rule_keeps_at_least_as_much(points in histories(), keep in keeps(), zone in zones()) {
+            let now = points.last().expect("at least one").time;
+            let Keep::Rules { last, daily, weekly, monthly, yearly } = keep else { unreachable!("keeps() makes rules") };
+            let more = [
+                Keep::Forever,
+                Keep::Rules { last: Count::Forever, daily, weekly, monthly, yearly },
+                Keep::Rules { last, daily: Count::Forever, weekly, monthly, yearly },
+                Keep::Rules { last, daily, weekly, monthly: Count::Forever, yearly },
+            ];
+            for generous in more {
+                let gone = victims(&points, &keep, now, &zone);
+                prop_assert!(victims(&points, &generous, now, &zone).iter().all(|id| gone.contains(id)));
+                let gone = pg_victims(&points, &keep, now, &zone);
+                // A longer window moves its base, so only what the rules keep is compared there.
+                if !matches!(generous, Keep::Rules { daily: Count::Forever, .. }) {
+                    prop_assert!(pg_victims(&points, &generous, now, &zone).iter().all(|id| gone.contains(id)));
+                }
+            }
+            prop_assert!(victims(&points, &Keep::Forever, now, &zone).is_empty());
+            prop_assert!(pg_victims(&points, &Keep::Forever, now, &zone).is_empty());
+        }
+    }
 }
