@@ -1,1 +1,27 @@
-//! What the tests stand on.
+//! What the tests on real parts stand on: the built program, households to back up, an S3 server, a bad network.
+//!
+//! * [`Scratch`] is a place to work in, [`Config`] the configuration of one host in it, [`Agent`] runs the program.
+//! * [`Household`] makes source trees and changes them; [`oddities`] what file systems allow and backups get wrong.
+//! * [`Tree`] reads a tree whole and tells every difference to another.
+//! * [`Garage`] is an S3 server, [`TlsProxy`] the TLS and the faults in front of it.
+//!
+//! Everything panics with a readable message: it is for tests only.
+#![allow(clippy::unwrap_used)]
+
+pub mod agent;
+pub mod config;
+pub mod household;
+pub mod oddities;
+pub mod random;
+pub mod scratch;
+pub mod shell;
+pub mod tree;
+
+pub use agent::{Agent, Ran, Running};
+pub use config::Config;
+pub use household::{Household, Size};
+pub use oddities::oddities;
+pub use random::Random;
+pub use scratch::Scratch;
+pub use shell::sh;
+pub use tree::Tree;
