@@ -9,19 +9,27 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod agent;
+pub mod certificates;
 pub mod config;
+pub mod faults;
+pub mod garage;
 pub mod household;
+mod http;
 pub mod oddities;
 pub mod random;
 pub mod scratch;
 pub mod shell;
+pub mod tls_proxy;
 pub mod tree;
 
 pub use agent::{Agent, Ran, Running};
 pub use config::Config;
+pub use faults::{Fault, Faults, Traffic};
+pub use garage::Garage;
 pub use household::{Household, Size};
 pub use oddities::oddities;
 pub use random::Random;
 pub use scratch::Scratch;
 pub use shell::sh;
+pub use tls_proxy::TlsProxy;
 pub use tree::Tree;
