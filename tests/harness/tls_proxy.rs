@@ -131,6 +131,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, line: Arc<Line>, mu
                 if let Ok((stream, _)) = accepted {
                     let (acceptor, line) = (acceptor.clone(), Arc::clone(&line));
                     connections.spawn(async move {
+                        let _ = stream.set_nodelay(true);
                         if let Ok(stream) = acceptor.accept(stream).await {
                             // Its end, however it comes, is the client's to judge.
                             let _ = line.connection(Source::new(stream)).await;
@@ -206,7 +207,9 @@ impl Line {
         }
 
         // One connection a request: a kept one could be closed by the server just when it is needed.
-        let mut server = Source::new(TcpStream::connect(self.server).await?);
+        let server = TcpStream::connect(self.server).await?;
+        server.set_nodelay(true)?;
+        let mut server = Source::new(server);
         let method = head.method().to_owned();
         head.remove(&["connection", "keep-alive"]);
         head.headers.push(("Connection".into(), "close".into()));

@@ -1,0 +1,30 @@
+# The menu. Everything here installs what it needs on a Debian-like machine with Rust, and says what it does.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## three nights of a household, a disaster, and everything restored (under three minutes after the build)
+	@demo/demo.sh
+
+test: ## every test, on real parts: PostgreSQL, pgBackRest, restic, an S3 server
+	@tests/setup.sh
+	cargo build --workspace --all-targets --locked
+	cargo nextest run --workspace --locked
+	cargo test --doc --workspace --locked --quiet
+
+lint: ## formatting, clippy, licences and advisories of dependencies
+	@tests/setup.sh lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+	cargo deny check bans licenses sources
+	@# The advisories live in a repository on the network; without it that is said, and not taken for a clean result.
+	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; \
+	else echo "lint: NOT CHECKED: advisories (their database cannot be fetched)"; fi
+
+bench: ## time and memory of a first, a changed and an unchanged night, beside restic, rustic and borg
+	@bench/bench.sh
+
+clean: ## remove what was built here
+	cargo clean

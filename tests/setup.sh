@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Installs what the tests (or, with `lint`, only the linters) need on a fresh Debian-like machine with Rust.
+# Does nothing that is done already; says one line for each thing it does.
+set -euo pipefail
+
+cache=${PI_AGENT_TEST_CACHE:-/var/cache/pi-agent-tests}
+as_root=()
+[ "$(id -u)" -eq 0 ] || as_root=(sudo)
+
+say() { printf 'setup: %s\n' "$*"; }
+
+quietly() { # COMMAND...: its output only when it fails
+    local log
+    log=$(mktemp)
+    if ! "$@" >"$log" 2>&1 </dev/null; then
+        cat "$log" >&2
+        rm -f "$log"
+        say "failed: $*" >&2
+        return 1
+    fi
+    rm -f "$log"
+}
+
+debian_packages() { # PACKAGE...
+    local package missing=()
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "installing Debian packages: ${missing[*]}"
+    quietly "${as_root[@]}" apt-get update
+    # The tests make PostgreSQL clusters of their own; the package's `main` would only take a port.
+    "${as_root[@]}" mkdir -p /etc/postgresql-common/createcluster.d
+    echo 'create_main_cluster = false' |
+        "${as_root[@]}" tee /etc/postgresql-common/createcluster.d/pi-agent-tests.conf >/dev/null
+    quietly "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
+}
+
+# Tools that are used, not shipped: compiled in a third of the time.
+cargo_tool() { # PROGRAM CRATE ARGUMENT...
+    local program=$1 crate=$2 root
+    shift 2
+    root=$cache/$crate
+    if [ ! -x "$root/bin/$program" ]; then
+        say "building $crate (once, into $root)"
+        "${as_root[@]}" mkdir -p "$root"
+        "${as_root[@]}" chown "$(id -u)" "$root"
+        quietly env CARGO_TARGET_DIR="$root/target" CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+            CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_PANIC=unwind \
+            cargo install "$crate" --locked --root "$root" "$@"
+        rm -rf "$root/target"
+    fi
+}
+
+cargo_command() { # NAME VERSION: `cargo NAME`, wherever it comes from
+    cargo "$1" --version >/dev/null 2>&1 && return
+    cargo_tool "cargo-$1" "cargo-$1" --version "$2"
+    say "linking cargo-$1 into ${CARGO_HOME:-$HOME/.cargo}/bin"
+    mkdir -p "${CARGO_HOME:-$HOME/.cargo}/bin"
+    ln -sf "$cache/cargo-$1/bin/cargo-$1" "${CARGO_HOME:-$HOME/.cargo}/bin/"
+}
+
+if [ "${1:-}" = lint ]; then
+    debian_packages build-essential
+    cargo_command deny 0.20.2
+else
+    debian_packages build-essential ca-certificates curl openssl attr procps util-linux \
+        postgresql pgbackrest restic
+    cargo_command nextest 0.9.143
+    cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
+fi
