@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ignore::overrides::OverrideBuilder;
+use ignore::gitignore::GitignoreBuilder;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::Missing;
@@ -303,20 +303,21 @@ fn exclude(glob: &str) -> Result<(), String> {
     if glob.trim().is_empty() {
         return Err(r#"a glob such as "**/*.tmp""#.into());
     }
-    if glob.starts_with('!') {
-        return Err("a glob without \"!\": what matches is left out".into());
+    if glob.starts_with('#') {
+        return Err("a glob; this is a comment in gitignore syntax".into());
     }
-    let parsed = OverrideBuilder::new("").add(&format!("!{glob}")).map(|_| ());
+    let parsed = GitignoreBuilder::new("/").add_line(None, glob).map(|_| ());
     parsed.map_err(|error| format!("a glob in gitignore syntax ({error})"))
 }
 
 /// True when the walk from `root` never enters `place`: an exclude matches it or a directory on the way there.
 fn is_excluded(place: &Path, root: &Path, exclude: &[String]) -> bool {
-    let mut builder = OverrideBuilder::new("");
+    let mut builder = GitignoreBuilder::new("/");
     for glob in exclude {
-        let _ = builder.add(&format!("!{glob}")).expect("each glob was parsed before");
+        builder.add_line(None, glob).expect("each glob was parsed before");
     }
-    let globs = builder.build().expect("each glob was parsed before");
+    // A set of good globs can still be too large to compile; then nothing is known to be excluded.
+    let Ok(globs) = builder.build() else { return false };
     let on_the_way = place.ancestors().take_while(|ancestor| *ancestor != root);
     on_the_way.into_iter().any(|ancestor| globs.matched(ancestor, true).is_ignore())
 }

@@ -1,0 +1,121 @@
+//! The machine: rights, state, clock, room on its disks.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::Finding;
+use crate::config::StateDirectory;
+use crate::health;
+use crate::state::State;
+
+/// Below this nothing can be expected to work: a repository writes packs and indexes of some MiB.
+const TOO_LITTLE: u64 = 64 << 20;
+const TOO_FEW_FILES: u64 = 1000;
+
+pub(super) fn rights() -> Option<Finding> {
+    (!nix::unistd::geteuid().is_root()).then(|| {
+        Finding::warning(
+            "rights",
+            "not looking as root: what backups can read and write may differ",
+            "sudo pi-agent doctor",
+        )
+    })
+}
+
+/// The history, if there is any.
+pub(super) fn state(directory: &StateDirectory, findings: &mut Vec<Finding>) -> Option<State> {
+    let file = directory.database();
+    match State::open_read_only(&file) {
+        Ok(Some(state)) => {
+            findings.push(Finding::ok("state", format!("history in {}", file.display())));
+            Some(state)
+        }
+        Ok(None) => {
+            let advice =
+                "nothing to do before the first run; otherwise the next run fetches the saved copy from storage";
+            findings.push(Finding::note("state", format!("no history in {} yet", file.display()), advice));
+            None
+        }
+        Err(error) => {
+            let advice = "nothing is lost: the next run sets it aside and fetches the saved copy from storage";
+            findings.push(Finding::warning("state", error.chain(), error.advice().unwrap_or(advice)));
+            None
+        }
+    }
+}
+
+pub(super) fn clock(state: Option<&State>) -> Vec<Finding> {
+    let last = state.and_then(|state| state.newest_moment().ok().flatten());
+    let mut findings = vec![match health::clock_problem(last) {
+        Some(problem) => Finding::problem(
+            "clock",
+            format!("{problem}; nothing is deleted while that is so"),
+            "look at `timedatectl`; set it with `timedatectl set-ntp true` and a network, or `timedatectl set-time`",
+        ),
+        None => Finding::ok("clock", format!("{:.0}", Timestamp::now())),
+    }];
+    if !health::clock_synchronised(Path::new("/")) {
+        findings.push(Finding::note(
+            "clock",
+            "systemd-timesyncd has not set it since the start",
+            "if nothing else sets it (chrony, a clock chip): apt install systemd-timesyncd",
+        ));
+    }
+    findings
+}
+
+/// Room for what is written below `path`.
+pub(super) fn room(what: &str, path: &Path) -> Finding {
+    let shown = path.display();
+    let room = match health::room(path) {
+        Ok(room) => room,
+        Err(error) => return Finding::error(what, &error, "look at the disk with `df` and `dmesg`"),
+    };
+    let free = bytes(room.free);
+    let advice = format!("make room: `df -h {shown}`, `du -xh {shown} | sort -h | tail`");
+    if room.read_only {
+        let advice = "look at `dmesg` for errors of the disk, then `mount -o remount,rw` it or replace it";
+        return Finding::problem(what, format!("{shown} lies on a disk that is mounted read-only"), advice);
+    }
+    if room.free < TOO_LITTLE {
+        return Finding::problem(what, format!("{shown} has only {free} free"), advice);
+    }
+    if let Some(files) = room.free_files.filter(|files| *files < TOO_FEW_FILES) {
+        let advice = format!("remove small files: `df -i {shown}`");
+        return Finding::problem(what, format!("{shown} has room for only {files} more files"), advice);
+    }
+    // 90 %: from there on a disk fills faster than people look.
+    if room.free < room.total / 10 {
+        return Finding::warning(what, format!("{shown} is over 90 % full, {free} free"), advice);
+    }
+    Finding::ok(what, format!("{shown} has {free} free"))
+}
+
+fn bytes(count: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.iter().find(|(_, unit)| count >= *unit) {
+        Some((name, unit)) => format!("{}.{} {name}", count / unit, count % unit * 10 / unit),
+        None => format!("{count} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Severity;
+
+    #[test]
+    fn sizes_for_people() {
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1 << 20), "1.0 MiB");
+        assert_eq!(bytes((3 << 30) + (1 << 29)), "3.5 GiB");
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_written_is_a_problem() {
+        // /proc has no room at all and counts no files.
+        let finding = room("cache", Path::new("/proc/self"));
+        assert_eq!((finding.severity, finding.advice.is_some()), (Severity::Problem, true));
+    }
+}
