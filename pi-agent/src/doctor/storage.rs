@@ -42,13 +42,13 @@ fn look(store: &Store, settings: &Settings) -> Result<Vec<Finding>, Error> {
     }
     let mut findings = Vec::new();
     match &owner {
-        Some(owner) if owner.host != settings.host => findings.push(Finding::warning(
+        Some(owner) if owner.host != settings.host => findings.push(Finding::note(
             SUBJECT,
             format!(
                 "{store} was made by this machine under the name {}, now [host] name is {}",
                 owner.host, settings.host
             ),
-            "set [host] name back, or let `pi-agent adopt` write the new one",
+            "set [host] name back, or let `pi-agent adopt` write down the new one",
         )),
         Some(_) => {}
         None if store.list("")?.is_empty() => findings.push(Finding::note(
