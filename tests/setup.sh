@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests (or, with `lint`, only the linters) need on a fresh Debian-like machine with Rust.
+# Installs what is needed on a fresh Debian-like machine with Rust: setup.sh [test|lint|demo].
 # Does nothing that is done already; says one line for each thing it does.
 set -euo pipefail
 
@@ -60,12 +60,21 @@ cargo_command() { # NAME VERSION: `cargo NAME`, wherever it comes from
     ln -sf "$cache/cargo-$1/bin/cargo-$1" "${CARGO_HOME:-$HOME/.cargo}/bin/"
 }
 
-if [ "${1:-}" = lint ]; then
-    debian_packages build-essential
+case ${1:-test} in
+demo)
+    debian_packages build-essential openssl postgresql pgbackrest
+    ;;
+lint)
+    debian_packages build-essential git
     cargo_command deny 0.20.2
-else
-    debian_packages build-essential ca-certificates curl openssl attr procps util-linux \
-        postgresql pgbackrest restic
+    ;;
+test)
+    debian_packages build-essential ca-certificates curl openssl attr procps util-linux postgresql pgbackrest restic
     cargo_command nextest 0.9.143
     cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
-fi
+    ;;
+*)
+    echo "usage: setup.sh [test|lint|demo]" >&2
+    exit 2
+    ;;
+esac
