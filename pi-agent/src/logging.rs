@@ -1,7 +1,7 @@
 //! Log lines: to the journal with fields when systemd started us, else to standard error.
 //! A step's process always writes plain lines; the supervisor hands them on.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -10,7 +10,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 pub enum Target {
     /// The journal if standard error is connected to it, else standard error.
     Automatic,
-    /// Standard error, unadorned.
+    /// Standard error.
     Plain,
 }
 
@@ -25,14 +25,22 @@ pub fn start(target: Target) {
         }
     }
     // Fails only when a logger is installed already, which then serves.
-    let _ = log::set_boxed_logger(Box::new(StandardError));
+    let _ = log::set_boxed_logger(Box::new(StandardError {
+        told_otherwise: target == Target::Automatic && std::io::stderr().is_terminal(),
+    }));
 }
 
-struct StandardError;
+struct StandardError {
+    /// A person at a terminal sees the course of a run drawn, and not again as lines.
+    told_otherwise: bool,
+}
 
 impl Log for StandardError {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Libraries' own news are for their developers; their warnings are for us.
+        if self.told_otherwise && metadata.target().starts_with("pi_agent::run") {
+            return false;
+        }
         metadata.level() <= if metadata.target().starts_with("pi_agent") { log::Level::Info } else { log::Level::Warn }
     }
 

@@ -193,3 +193,56 @@ fn next_check(directory: &Directory, past: &StepHistory) -> Check {
     });
     Check::Data { part: last.map_or(0, |last| (last + 1) % of), of }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn directory(read_all_months: u32) -> Directory {
+        Directory {
+            paths: vec!["/srv".into()],
+            exclude: vec![],
+            one_file_system: true,
+            prune_every: DAY * 30,
+            check_every: DAY * 7,
+            read_all_months,
+        }
+    }
+
+    #[test]
+    fn a_weekly_full_of_a_nightly_run_stays_weekly() {
+        let last: Timestamp = "2026-11-01T03:00:10Z".parse().unwrap();
+        let night =
+            |day: i8| jiff::civil::date(2026, 11, day).at(3, 0, 0, 0).to_zoned(jiff::tz::TimeZone::UTC).unwrap();
+        assert!(!is_due(Some(last), DAY * 7, night(7).timestamp()));
+        assert!(is_due(Some(last), DAY * 7, night(8).timestamp()), "ten seconds short of seven days");
+        assert!(!is_due(None, DAY * 7, night(8).timestamp()));
+        assert!(!is_due(Some(last), DAY * 7, "2026-10-01T03:00:00Z".parse().unwrap()), "a clock that went back");
+    }
+
+    #[test]
+    fn the_data_check_goes_round_and_covers_everything() {
+        let directory = directory(3);
+        let mut past = StepHistory::default();
+        let mut seen = Vec::new();
+        for _ in 0..13 {
+            let Check::Data { part, of } = next_check(&directory, &past) else { panic!("a data check") };
+            assert_eq!(of, 13, "weekly in three months");
+            seen.push(part);
+            past.last_data_check = Some(format!("check-data:{part}/{of}"));
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..13).collect::<Vec<_>>());
+        assert_eq!(next_check(&directory, &past), Check::Data { part: 0, of: 13 });
+    }
+
+    #[test]
+    fn a_changed_number_of_parts_starts_anew() {
+        let past = StepHistory { last_data_check: Some("check-data:4/7".into()), ..StepHistory::default() };
+        assert_eq!(next_check(&directory(3), &past), Check::Data { part: 0, of: 13 });
+        assert_eq!(next_check(&directory(0), &past), Check::Structure);
+    }
+}

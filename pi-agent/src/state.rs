@@ -439,3 +439,93 @@ fn set_aside(path: &Path) -> Result<PathBuf> {
     std::fs::rename(path, &aside).context(|| format!("set {} aside", path.display()))?;
     Ok(aside)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::steps::Maintenance;
+
+    fn opened(path: &Path) -> State {
+        match State::open(path).unwrap() {
+            Opened::Ready(state) | Opened::Fresh(state, _) => state,
+        }
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_was_started_and_never_ended_is_interrupted_not_success() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let state = opened(&path);
+        state.begin_run("r1", None, at("2026-11-21T03:00:00Z")).unwrap();
+        state.begin_step("r1", 0, "foundry", "directory", "backup", at("2026-11-21T03:00:01Z")).unwrap();
+        drop(state);
+
+        let mut state = opened(&path);
+        assert_eq!(state.reconcile().unwrap(), ["foundry"]);
+        assert_eq!(state.reconcile().unwrap(), [""; 0]);
+        let backups = state.backups("foundry", Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(backups[0].outcome, Some(Outcome::Interrupted));
+        assert!(state.last_success("foundry").unwrap().is_none());
+    }
+
+    #[test]
+    fn history_tells_what_the_plan_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = opened(&folder.path().join("state.db"));
+        let night = |state: &mut State, run: &str, time: &str, outcome: Outcome, point: &str| {
+            state.begin_run(run, None, at(time)).unwrap();
+            state.begin_step(run, 0, "database", "postgres", "backup", at(time)).unwrap();
+            let mut result = StepResult { restore_point: Some(point.into()), ..StepResult::of(outcome) };
+            result.facts.insert("system".into(), run.into());
+            result.maintenance.push(Maintenance { what: "check-data:3/13".into(), problem: None, note: String::new() });
+            state.finish_step(run, 0, "database", &result, at(time)).unwrap();
+        };
+        night(&mut state, "r1", "2026-11-01T03:00:00Z", Outcome::Succeeded, "20261101-030000F");
+        night(&mut state, "r2", "2026-11-02T03:00:00Z", Outcome::Degraded, "20261101-030000F_20261102-030000I");
+        night(&mut state, "r3", "2026-11-03T03:00:00Z", Outcome::Failed, "20261103-030000F");
+
+        let history = state.history("database").unwrap();
+        assert_eq!(history.first_success, Some(at("2026-11-01T03:00:00Z")));
+        assert_eq!(history.last_full, Some(at("2026-11-01T03:00:00Z")), "a failed full does not count");
+        assert_eq!(history.last_data_check.as_deref(), Some("check-data:3/13"));
+        assert_eq!(state.facts("database").unwrap()["system"], "r2", "a failed step teaches nothing");
+        assert_eq!(state.newest_moment().unwrap(), Some(at("2026-11-03T03:00:00Z")));
+    }
+
+    #[test]
+    fn a_damaged_database_is_set_aside_not_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        std::fs::write(&path, b"this is no database, and long enough to be told so ".repeat(100)).unwrap();
+        let Opened::Fresh(state, Some(aside)) = State::open(&path).unwrap() else { panic!("set aside") };
+        assert!(aside.exists());
+        assert!(state.last_success("x").unwrap().is_none());
+    }
+
+    #[test]
+    fn one_of_a_newer_version_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        opened(&path).connection.pragma_update(None, "user_version", 99).unwrap();
+        let error = State::open(&path).err().expect("refused");
+        assert!(error.chain().contains("newer pi-agent"), "{}", error.chain());
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn the_copy_holds_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = opened(&folder.path().join("state.db"));
+        state.begin_run("r1", Some("before the upgrade"), Timestamp::now()).unwrap();
+        let copy = folder.path().join("copy.db");
+        state.copy_to(&copy).unwrap();
+        let Opened::Ready(copy) = State::open(&copy).unwrap() else { panic!("it was there") };
+        let reason: String = copy.connection.query_row("select reason from run", [], |row| row.get(0)).unwrap();
+        assert_eq!(reason, "before the upgrade");
+    }
+}

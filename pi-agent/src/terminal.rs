@@ -8,10 +8,12 @@ use crate::monitor::{Event, Monitor, Progress, Unit};
 use crate::plan::PlannedStep;
 use crate::report::StepReport;
 use crate::run::Watcher;
+use crate::steps::Outcome;
 
 /// Draws to standard error, if that is a terminal.
 pub struct Terminal {
     bar: ProgressBar,
+    interactive: bool,
     step: String,
 }
 
@@ -19,7 +21,7 @@ impl Terminal {
     /// `interactive`: standard error is a terminal.
     pub fn new(interactive: bool) -> Self {
         let target = if interactive { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { bar: ProgressBar::with_draw_target(None, target), step: String::new() }
+        Self { bar: ProgressBar::with_draw_target(None, target), interactive, step: String::new() }
     }
 
     /// A monitor for work in this process.
@@ -79,8 +81,16 @@ impl Watcher for Terminal {
         self.bar.suspend(|| eprintln!("{}: {line}", self.step));
     }
 
-    fn ended(&mut self, _: &StepReport) {
+    fn ended(&mut self, step: &StepReport) {
         self.bar.finish_and_clear();
+        if self.interactive {
+            let mark = match step.result.outcome {
+                Outcome::Succeeded => console::style("✓").green(),
+                Outcome::Degraded | Outcome::Unfinished | Outcome::Skipped => console::style("!").yellow(),
+                Outcome::Failed | Outcome::Interrupted => console::style("✗").red(),
+            };
+            eprintln!("{} {:12} {}", mark.for_stderr(), step.name, step.in_words());
+        }
     }
 }
 

@@ -105,10 +105,11 @@ impl Status {
             0 => format!("{}: all {} steps have a recent backup\n", self.host, self.steps.len()),
             count => format!("{}: {count} of {} steps need attention\n", self.host, self.steps.len()),
         };
-        let rows = self.steps.iter().map(|step| step.row(self.generated_at));
         let header = ["step", "last run", "last good backup", "age", "took", "size", "new", "points", "30 days"];
+        let mut rows = vec![header.map(String::from)];
+        rows.extend(self.steps.iter().map(|step| step.row(self.generated_at)));
         text.push('\n');
-        text.push_str(&table(std::iter::once(header.map(String::from)).chain(rows).collect()));
+        text.push_str(&table(&rows));
         if !self.alarms.is_empty() {
             text.push('\n');
         }
@@ -190,11 +191,11 @@ fn backup_age(status: &StepStatus, newest: Option<&StepRecord>, limit: Duration,
 }
 
 /// Columns as wide as their widest cell.
-pub fn table<const N: usize>(rows: Vec<[String; N]>) -> String {
+pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
     let mut text = String::new();
-    for row in &rows {
+    for row in rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     }

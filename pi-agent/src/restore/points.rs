@@ -84,7 +84,7 @@ impl Points {
             let size = point.bytes.map_or_else(|| "-".into(), words::size);
             [point.step.clone(), words::time(point.time), point.kind.clone(), size, short(&point.id).to_owned()]
         }));
-        let mut text = table(rows);
+        let mut text = table(&rows);
         for window in &self.windows {
             text.push_str(&format!(
                 "{}: any moment from {} to {} (--at TIME)\n",
