@@ -100,6 +100,20 @@ impl Monitor {
         }
     }
 
+    /// Says again how far it is, at most every five seconds: a sign of life when nothing countable moves, but something
+    /// does (a slow upload, a request that is tried again).
+    pub fn alive(&self) {
+        const INTERVAL: Duration = Duration::from_secs(5);
+        let mut inner = self.lock();
+        let now = Instant::now();
+        if let Some((at, progress)) = inner.last.clone()
+            && now - at >= INTERVAL
+        {
+            (inner.sink)(Event::Progress(progress.clone()));
+            inner.last = Some((now, progress));
+        }
+    }
+
     /// Sends an event as it is.
     pub fn send(&self, event: Event) {
         (self.lock().sink)(event);

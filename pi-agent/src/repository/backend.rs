@@ -1,0 +1,251 @@
+//! restic's repository layout over a [`Store`], as rustic's backend.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
+
+use crate::Error;
+use crate::error::Kind;
+use crate::storage::Store;
+
+/// How many packs may be in memory for reading at once: rustic restores with 20 threads, and each would hold one.
+/// Two gave 52–77 MiB resident at no loss of speed.
+const READERS: usize = 2;
+
+/// The backend; it remembers what went wrong in storage, because rustic's errors do not say whether it may pass.
+#[derive(Debug)]
+pub(super) struct Backend {
+    store: Store,
+    config: Mutex<Option<Bytes>>,
+    failure: Mutex<Option<Error>>,
+    write_failed: AtomicBool,
+    /// A snapshot is written only when it is known what it is worth: see [`Backend::hold_snapshots`].
+    holding: AtomicBool,
+    held: Mutex<Option<(Id, BytesList)>>,
+    last_snapshot: Mutex<Option<Id>>,
+    readers: Arc<Permits>,
+}
+
+impl Backend {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            store,
+            config: Mutex::default(),
+            failure: Mutex::default(),
+            write_failed: AtomicBool::new(false),
+            holding: AtomicBool::new(false),
+            held: Mutex::default(),
+            last_snapshot: Mutex::default(),
+            readers: Arc::new(Permits::new(READERS)),
+        }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The repository's configuration, asked for once; `None`: there is none.
+    pub(super) fn config(&self) -> crate::Result<Option<Bytes>> {
+        let mut config = lock(&self.config);
+        if config.is_none() {
+            *config = match self.store.get("config") {
+                Ok(bytes) => Some(bytes),
+                Err(error) if error.kind() == Kind::NotFound => {
+                    // A missing root is NotFound too, and must not pass for a place without a repository.
+                    self.store.list("config/")?;
+                    None
+                }
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(config.clone())
+    }
+
+    /// The first storage error since the last call.
+    pub(super) fn take_failure(&self) -> Option<Error> {
+        self.write_failed.store(false, Ordering::SeqCst);
+        lock(&self.failure).take()
+    }
+
+    /// A write failed since [`Self::take_failure`] was called last.
+    pub(super) fn write_failed(&self) -> bool {
+        self.write_failed.load(Ordering::SeqCst)
+    }
+
+    /// From now on a snapshot is kept back until [`Self::release_snapshot`] or [`Self::drop_snapshot`]. So no snapshot
+    /// ever appears, not even for a moment, that looks complete and is not.
+    pub(super) fn hold_snapshots(&self) {
+        self.holding.store(true, Ordering::SeqCst);
+        lock(&self.held).take();
+    }
+
+    /// Writes the snapshot kept back.
+    pub(super) fn release_snapshot(&self) -> RusticResult<()> {
+        self.holding.store(false, Ordering::SeqCst);
+        match lock(&self.held).take() {
+            Some((id, content)) => self.write_bytes(FileType::Snapshot, &id, false, content),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets the snapshot kept back.
+    pub(super) fn drop_snapshot(&self) {
+        self.holding.store(false, Ordering::SeqCst);
+        lock(&self.held).take();
+    }
+
+    /// The id of the snapshot written last.
+    pub(super) fn last_snapshot(&self) -> Option<String> {
+        lock(&self.last_snapshot).map(|id| id.to_hex().as_str().to_owned())
+    }
+
+    fn failed(&self, error: Error) -> Box<RusticError> {
+        let text = error.chain();
+        // The first failure is the cause of those that follow.
+        lock(&self.failure).get_or_insert(error);
+        RusticError::new(ErrorKind::Backend, text)
+    }
+
+    /// Ties the permit to the life of the bytes: given back any earlier, it would limit nothing.
+    fn read_pack(&self, read: impl FnOnce() -> crate::Result<Bytes>) -> RusticResult<Bytes> {
+        let permit = Permits::take(&self.readers);
+        let bytes = read().map_err(|error| self.failed(error))?;
+        Ok(Bytes::from_owner(Permitted { bytes, _permit: permit }))
+    }
+}
+
+fn key(kind: FileType, id: &Id) -> String {
+    let hex = id.to_hex();
+    let hex = hex.as_str();
+    match kind {
+        FileType::Config => "config".into(),
+        FileType::Pack => format!("data/{}/{hex}", &hex[..2]),
+        other => format!("{}/{hex}", other.dirname()),
+    }
+}
+
+impl ReadBackend for Backend {
+    fn location(&self) -> String {
+        self.store.to_string()
+    }
+
+    fn list_with_size(&self, kind: FileType) -> RusticResult<Vec<(Id, u32)>> {
+        if kind == FileType::Config {
+            let config = self.config().map_err(|error| self.failed(error))?;
+            return Ok(config
+                .map(|bytes| (Id::default(), u32::try_from(bytes.len()).unwrap_or(u32::MAX)))
+                .into_iter()
+                .collect());
+        }
+        let prefix = format!("{}/", kind.dirname());
+        let listed = self.store.list(&prefix).map_err(|error| self.failed(error))?;
+        listed
+            .into_iter()
+            .filter_map(|(key, size)| {
+                // What has another kind of name is none of the repository's.
+                let name = key.rsplit('/').next().filter(|name| name.len() == 64)?;
+                let id = name.parse::<Id>().ok()?;
+                Some(u32::try_from(size).map(|size| (id, size)).map_err(|_| {
+                    self.failed(Error::new(format!(
+                        "list {prefix} in {}: {key} of {size} bytes is no part of a repository",
+                        self.store
+                    )))
+                }))
+            })
+            .collect()
+    }
+
+    fn read_full(&self, kind: FileType, id: &Id) -> RusticResult<Bytes> {
+        match kind {
+            FileType::Config => self
+                .config()
+                .and_then(|config| {
+                    config.ok_or_else(|| Error::new(format!("{} has no config", self.store)).kind_of(Kind::NotFound))
+                })
+                .map_err(|error| self.failed(error)),
+            FileType::Pack => self.read_pack(|| self.store.get(&key(kind, id))),
+            _ => self.store.get(&key(kind, id)).map_err(|error| self.failed(error)),
+        }
+    }
+
+    fn read_partial(&self, kind: FileType, id: &Id, _cacheable: bool, offset: u32, length: u32) -> RusticResult<Bytes> {
+        self.read_pack(|| self.store.get_range(&key(kind, id), offset.into(), length as usize))
+    }
+
+    fn warmup_path(&self, kind: FileType, id: &Id) -> String {
+        key(kind, id)
+    }
+}
+
+impl WriteBackend for Backend {
+    fn write_bytes(&self, kind: FileType, id: &Id, _cacheable: bool, content: BytesList) -> RusticResult<()> {
+        if kind == FileType::Snapshot && self.holding.load(Ordering::SeqCst) {
+            *lock(&self.held) = Some((*id, content));
+            return Ok(());
+        }
+        self.store.put(&key(kind, id), content.slice()).map_err(|error| {
+            self.write_failed.store(true, Ordering::SeqCst);
+            self.failed(error)
+        })?;
+        match kind {
+            FileType::Snapshot => *lock(&self.last_snapshot) = Some(*id),
+            FileType::Config => *lock(&self.config) = None,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn remove(&self, kind: FileType, id: &Id, _cacheable: bool) -> RusticResult<()> {
+        self.store.delete(&key(kind, id)).map_err(|error| self.failed(error))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each lock guards one value that is replaced whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A counting semaphore for plain threads.
+#[derive(Debug)]
+struct Permits {
+    free: Mutex<usize>,
+    given_back: Condvar,
+}
+
+impl Permits {
+    fn new(count: usize) -> Self {
+        Self { free: Mutex::new(count), given_back: Condvar::new() }
+    }
+
+    fn take(this: &Arc<Self>) -> Permit {
+        let mut free = lock(&this.free);
+        while *free == 0 {
+            free = this.given_back.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
+        *free -= 1;
+        Permit(this.clone())
+    }
+}
+
+#[derive(Debug)]
+struct Permit(Arc<Permits>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        *lock(&self.0.free) += 1;
+        self.0.given_back.notify_one();
+    }
+}
+
+struct Permitted {
+    bytes: Bytes,
+    _permit: Permit,
+}
+
+impl AsRef<[u8]> for Permitted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}

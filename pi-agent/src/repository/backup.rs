@@ -1,0 +1,154 @@
+//! Making a snapshot.
+
+use rustic_core::{BackupOptions, ParentOptions, SnapshotOptions};
+
+use super::source::{Source, Sources, Tally};
+use super::{Repository, Snapshot};
+use crate::monitor::{Monitor, Problem};
+use crate::steps::Figures;
+use crate::{Error, Result};
+
+/// The tag of a snapshot that lacks files because time ran out. It is never "the latest", but the next backup's parent.
+pub const UNFINISHED: &str = "unfinished";
+
+/// A snapshot that was made.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    /// The snapshot; `unfinished` when time ran out.
+    pub snapshot: Snapshot,
+    /// What was left out.
+    pub tally: Tally,
+    /// Files that rustic left out without our source knowing why; 0 unless something is badly wrong.
+    pub lost: u64,
+    /// Sizes and counts.
+    pub figures: Figures,
+}
+
+impl Repository {
+    /// Reads `sources` into a new snapshot; `known` are the snapshots there are.
+    ///
+    /// # Errors
+    /// Storage fails (no snapshot is then made), or a configured path cannot be looked at.
+    pub fn backup(&self, sources: Sources, known: &[Snapshot], monitor: &Monitor) -> Result<Backup> {
+        let source = Source::new(sources)?;
+        self.watched(monitor, || self.back_up(&source, known))
+    }
+
+    fn back_up(&self, source: &Source, known: &[Snapshot]) -> Result<Backup> {
+        let parents = parents(known, &self.step);
+        let options =
+            BackupOptions::default().parent_opts(ParentOptions::default().force(parents.is_empty()).parents(parents));
+        let snapshot =
+            SnapshotOptions::default().host(self.host.clone()).label(self.step.clone()).command("pi-agent".to_owned());
+        // Only this much may be tried again: the source's counts belong to one reading.
+        let rustic = self.cached("read the index of", |rustic| rustic.to_indexed_ids())?;
+
+        self.backend.hold_snapshots();
+        let archived = self.attempt("back up to", || {
+            let mut snapshot = snapshot.to_snapshot()?;
+            snapshot.program_version = format!("pi-agent {}", env!("CARGO_PKG_VERSION"));
+            rustic.archive(&options, source, snapshot, source.paths())
+        });
+        let tally = source.shared().tally();
+        // rustic may take a failed upload for an unreadable file: what storage said counts. (A failed read of the parent
+        // only costs time.)
+        let archived = match archived {
+            Ok(archived) if !self.backend.write_failed() => archived,
+            Ok(_) => {
+                self.backend.drop_snapshot();
+                return Err(self.failed_with("back up to", "a write failed").error);
+            }
+            Err(failed) => {
+                self.backend.drop_snapshot();
+                return Err(failed.error);
+            }
+        };
+        let written = self.attempt("write the snapshot to", || {
+            if tally.stopped {
+                self.backend.drop_snapshot();
+                let mut unfinished = archived.clone();
+                unfinished.tags.add(UNFINISHED.into());
+                rustic.save_snapshots(vec![unfinished])
+            } else {
+                self.backend.release_snapshot()
+            }
+        });
+        written.map_err(|failed| failed.error)?;
+
+        let id = self.backend.last_snapshot().ok_or_else(|| Error::new("the snapshot was not written"))?;
+        let summary = archived.summary.clone().unwrap_or_default();
+        let figures = Figures {
+            bytes_processed: Some(summary.total_bytes_processed),
+            bytes_added: Some(summary.data_added),
+            bytes_added_stored: Some(summary.data_added_packed),
+            files: Some(summary.total_files_processed),
+            files_changed: Some(summary.files_new + summary.files_changed),
+            files_skipped: Some(tally.unreadable_count),
+            files_vanished: Some(tally.vanished),
+            ..Figures::default()
+        };
+        Ok(Backup {
+            snapshot: Snapshot { id, unfinished: tally.stopped, ..Snapshot::from(&archived) },
+            lost: tally.handed_over.saturating_sub(tally.failed + summary.total_files_processed),
+            tally,
+            figures,
+        })
+    }
+}
+
+impl Backup {
+    /// The files that were left out and should not have been, one line each; the rest as a number.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems: Vec<_> = self
+            .tally
+            .unreadable
+            .iter()
+            .map(|(path, error)| Problem { message: format!("cannot read {}: {error}", path.display()), hint: None })
+            .collect();
+        let more = self.tally.unreadable_count - problems.len() as u64;
+        if more > 0 {
+            problems.push(Problem { message: format!("{more} more files cannot be read"), hint: None });
+        }
+        if self.lost > 0 {
+            let message = format!("{} files were left out for an unknown reason", self.lost);
+            problems.push(Problem { message, hint: Some("the journal may say why; run the step again".into()) });
+        }
+        problems
+    }
+}
+
+/// The newest complete snapshot, and an unfinished one made after it: together they cover most files. A repository that
+/// another tool made serves with its newest.
+fn parents(known: &[Snapshot], step: &str) -> Vec<String> {
+    let ours: Vec<_> = known.iter().filter(|snapshot| snapshot.label == step).collect();
+    let candidates = if ours.is_empty() { known.iter().collect() } else { ours };
+    let complete = candidates.iter().rposition(|snapshot| !snapshot.unfinished);
+    let unfinished = candidates.iter().rposition(|snapshot| snapshot.unfinished).filter(|at| Some(*at) > complete);
+    complete.into_iter().chain(unfinished).map(|at| candidates[at].id.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(id: &str, label: &str, unfinished: bool) -> Snapshot {
+        let time = jiff::Timestamp::UNIX_EPOCH;
+        Snapshot { id: id.into(), time, label: label.into(), unfinished, bytes: None, files: None }
+    }
+
+    #[test]
+    fn the_parents_are_the_newest_complete_snapshot_and_what_was_begun_after_it() {
+        let (a, b, c) = (snapshot("a", "s", false), snapshot("b", "s", true), snapshot("c", "s", true));
+        assert_eq!(parents(&[a.clone(), b.clone(), c.clone()], "s"), ["a", "c"]);
+        assert_eq!(parents(&[b.clone(), a.clone()], "s"), ["a"]);
+        assert_eq!(parents(&[b, c], "s"), ["c"]);
+        assert!(parents(&[], "s").is_empty());
+    }
+
+    #[test]
+    fn another_tools_snapshot_is_a_parent_only_where_there_is_none_of_ours() {
+        let (a, b) = (snapshot("a", "", false), snapshot("b", "s", false));
+        assert_eq!(parents(std::slice::from_ref(&a), "s"), ["a"]);
+        assert_eq!(parents(&[b, a], "s"), ["b"]);
+    }
+}

@@ -1,0 +1,116 @@
+//! Forgetting, pruning, checking, measuring.
+
+use rustic_core::{CheckOptions, CheckResults, PruneOptions, ReadSubsetOption};
+
+use super::Repository;
+use crate::error::Kind;
+use crate::monitor::{Monitor, Unit};
+use crate::steps::Check;
+use crate::{Error, Result};
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Findings {
+    /// Damage: a restore point may not be restorable.
+    pub errors: Vec<String>,
+    /// Harmless leftovers, as of interrupted backups; the next prune removes them.
+    pub leftovers: usize,
+}
+
+/// What a prune did, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pruned {
+    /// Deleted for good now.
+    pub freed: u64,
+    /// No longer used; deleted by the first prune after 23 hours or more.
+    pub marked: u64,
+}
+
+impl Repository {
+    /// Deletes snapshots by id; their data stays until a prune.
+    ///
+    /// # Errors
+    /// Storage fails; some may be deleted then.
+    pub fn forget(&self, ids: &[String]) -> Result<()> {
+        let ids = ids
+            .iter()
+            .map(|id| id.parse::<rustic_core::Id>().map(Into::into))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| Error::new("forget: an id is no snapshot's"))?;
+        self.attempt("forget snapshots of", || self.rustic()?.delete_snapshots(&ids)).map_err(|failed| failed.error)
+    }
+
+    /// Removes what no snapshot uses, in two phases: unused packs are marked, and deleted by a prune at least 23 hours
+    /// later. Deleting at once would destroy what a backup running beside it has just decided to use.
+    ///
+    /// # Errors
+    /// Storage fails, or the repository is damaged; nothing that is used is removed then.
+    pub fn prune(&self, monitor: &Monitor) -> Result<Pruned> {
+        self.watched(monitor, || {
+            self.store().remove_leftovers()?;
+            // The defaults are meant: keep_delete 23 h, instant_delete off, at most 10 % repacked.
+            let options = PruneOptions::default();
+            self.cached("prune", |rustic| {
+                let plan = rustic.prune_plan(&options)?;
+                let stats = &plan.stats;
+                let sizes = stats.size_sum();
+                let pruned = Pruned {
+                    freed: stats.size_to_delete.remove + stats.size_unref,
+                    marked: sizes.remove + sizes.repackrm,
+                };
+                rustic.prune(&options, plan)?;
+                Ok(pruned)
+            })
+        })
+    }
+
+    /// Checks the repository against what lies in storage, never against the local cache.
+    ///
+    /// # Errors
+    /// The check could not be done; damage is no error but a finding.
+    pub fn check(&self, check: Check, monitor: &Monitor) -> Result<Findings> {
+        // Emptied first, the cache is filled from storage by the check itself, each tree pack by one request.
+        self.clear_cache();
+        let mut options = CheckOptions::default();
+        options.trust_cache = true;
+        if let Check::Data { part, of } = check {
+            options.read_data = true;
+            options.read_data_subset = ReadSubsetOption::IdSubSet((part % of.max(1), of.max(1)));
+        }
+        self.gauge.phase("checking", Unit::Items);
+        let results = self.watched(monitor, || self.attempt("check", || self.rustic()?.check(options)));
+        let results = match results {
+            Ok(results) => results,
+            Err(failed) if failed.storage => return Err(failed.error),
+            // What is there and cannot be read at all is damage, too.
+            Err(failed) => return Ok(Findings { errors: vec![failed.error.chain()], leftovers: 0 }),
+        };
+        // rustic takes what it could not fetch for damage; that storage could not be reached is another thing.
+        if let Some(cause) = self.backend.take_failure().filter(|cause| cause.kind() == Kind::Transient) {
+            return Err(Error::transient(format!("check {}", self.store())).caused_by(cause));
+        }
+        let mut findings = Findings { errors: Vec::new(), leftovers: 0 };
+        for (level, finding) in results.0 {
+            let text = one_line(&finding.to_string());
+            match CheckResults(vec![(level, finding)]).is_ok() {
+                Ok(()) => findings.leftovers += 1,
+                Err(_) => findings.errors.push(text),
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Bytes of all packs, by the index: cheaper than a listing of every object.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn stored_bytes(&self) -> Result<u64> {
+        let infos = self.cached("read the index of", |rustic| rustic.infos_index())?;
+        Ok(infos.blobs.iter().chain(&infos.blobs_delete).map(|blobs| blobs.size).sum())
+    }
+}
+
+/// rustic's errors are pages; the first words tell.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
+}

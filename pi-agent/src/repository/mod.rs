@@ -1,0 +1,295 @@
+//! Backups of files: restic's repository format, by rustic_core. Nothing outside this folder knows rustic.
+//!
+//! What rustic leaves to its caller is done here: it takes no locks (the host's run lock serves), it does not retry (the
+//! store does), it logs what it leaves out (our [`source`] counts it), it panics inside (caught here), and its errors do
+//! not say whether they may pass (the backend remembers what storage said).
+
+mod backend;
+mod backup;
+mod maintenance;
+mod progress;
+mod restore;
+mod source;
+
+use std::any::Any;
+use std::fs::{self, DirBuilder};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustic_core::repofile::{MasterKey, SnapshotFile};
+use rustic_core::{
+    ConfigOptions, Credentials, KeyOptions, OpenStatus, Repository as Rustic, RepositoryBackends, RepositoryOptions,
+    RusticResult,
+};
+
+use crate::config::Settings;
+use crate::error::Context;
+use crate::monitor::{Monitor, Problem};
+use crate::secrets::Secrets;
+use crate::storage::Store;
+use crate::{Error, Result};
+
+use backend::Backend;
+use progress::{Bars, Gauge};
+
+pub use backup::{Backup, UNFINISHED};
+pub use maintenance::{Findings, Pruned};
+pub use restore::Selection;
+pub use source::{Look, Sources, Tally};
+
+/// 4 MiB: 8 MiB packs cost some 15 MiB more memory in a first backup, at half the requests.
+const PACK_SIZE: &str = "4 MiB";
+
+/// An open repository of one step.
+pub struct Repository {
+    backend: Arc<Backend>,
+    gauge: Arc<Gauge>,
+    key: MasterKey,
+    cache: PathBuf,
+    step: String,
+    host: String,
+    remarks: Vec<Problem>,
+}
+
+/// A snapshot as its file tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// When it was begun.
+    pub time: Timestamp,
+    /// The step's name; another tool's snapshot may have none.
+    pub label: String,
+    /// Made by a backup that ran out of time: it lacks files.
+    pub unfinished: bool,
+    /// Bytes of the source it covers, when recorded.
+    pub bytes: Option<u64>,
+    /// Files it covers, when recorded.
+    pub files: Option<u64>,
+}
+
+impl Repository {
+    /// Opens the repository of `step` at `store`; `None`: the place is reachable and there is none.
+    ///
+    /// # Errors
+    /// Storage fails, the password is wrong, or the repository is damaged.
+    pub fn open(settings: &Settings, step: &str, store: Store, secrets: &Secrets) -> Result<Option<Self>> {
+        let backend = Arc::new(Backend::new(store));
+        if backend.config()?.is_none() {
+            return Ok(None);
+        }
+        let mut this = Self::closed(settings, step, backend);
+        let file = secrets.master_key_file(step);
+        let kept = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<MasterKey>(&bytes).ok());
+        if let Some(key) = kept {
+            this.key = key;
+            match this.attempt("open", || this.rustic()) {
+                Ok(_) => return Ok(Some(this)),
+                // Storage's own failures (it knows a hint or a kind) are not cured by a password.
+                Err(error) if error.storage => return Err(error.error),
+                // Another repository lies here now, or the key file is damaged: the password decides.
+                Err(_) => {}
+            }
+        }
+        let password = secrets.restic_key()?;
+        let opened = this.with_credentials(&Credentials::password(password.reveal()));
+        let opened = opened.map_err(|error| match error.is_incorrect_password() {
+            true => Error::usage(format!(
+                "open {}: the password in restic.key is not this repository's",
+                this.backend.store()
+            ))
+            .hint("put the password it was made with into restic.key"),
+            false => this.failed("open", &error).error,
+        })?;
+        this.key = opened.key();
+        this.keep_key(&file);
+        Ok(Some(this))
+    }
+
+    /// Opens the repository of `step`, or makes one where the place is proven to be empty.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; also when there is no repository and the place is not empty.
+    pub fn open_or_init(settings: &Settings, step: &str, store: Store, secrets: &Secrets) -> Result<Self> {
+        if let Some(this) = Self::open(settings, step, store.clone(), secrets)? {
+            return Ok(this);
+        }
+        // A key with no config is what an interrupted first use leaves: it is harmless and may stay.
+        let rest: Vec<_> = store.list("")?.into_iter().filter(|(key, _)| !key.starts_with("keys/")).collect();
+        if let Some((key, _)) = rest.first() {
+            return Err(Error::new(format!("{store} is no repository but holds {} objects ({key}, …)", rest.len()))
+                .hint("if it was one, its config is lost: restore that object; else empty the place or name another"));
+        }
+        let password = secrets.restic_key()?;
+        let mut this = Self::closed(settings, step, Arc::new(Backend::new(store)));
+        let mut options = ConfigOptions::default();
+        options.set_datapack_size = PACK_SIZE.parse().ok();
+        options.set_treepack_size = PACK_SIZE.parse().ok();
+        // Without these, packs grow with the square root of the repository.
+        options.set_datapack_growfactor = Some(0);
+        options.set_treepack_growfactor = Some(0);
+        let mut key_options = KeyOptions::default();
+        key_options.hostname = Some(settings.host.clone());
+        let credentials = Credentials::password(password.reveal());
+        let made = this.attempt("make the repository", || {
+            Rustic::new_with_progress(&this.options(), &this.backends(), Bars(this.gauge.clone()))?
+                .init(&credentials, &key_options, &options)
+                .map(|made| made.key())
+        });
+        this.key = made.map_err(|failed| failed.error)?;
+        this.keep_key(&secrets.master_key_file(step));
+        Ok(this)
+    }
+
+    fn closed(settings: &Settings, step: &str, backend: Arc<Backend>) -> Self {
+        let cache = settings.local.cache.join(step);
+        // Without a cache all works, only slower; rustic says nothing then, so neither need we.
+        let _ = DirBuilder::new().recursive(true).mode(0o700).create(&cache);
+        Self {
+            backend,
+            gauge: Arc::default(),
+            key: MasterKey::new(),
+            cache,
+            step: step.into(),
+            host: settings.host.clone(),
+            remarks: Vec::new(),
+        }
+    }
+
+    /// What is worth a line in the report though it stopped nothing.
+    pub fn remarks(&self) -> &[Problem] {
+        &self.remarks
+    }
+
+    /// Where it lies.
+    pub fn store(&self) -> &Store {
+        self.backend.store()
+    }
+
+    /// All snapshots, oldest first.
+    ///
+    /// # Errors
+    /// Any of them cannot be read: what looks absent might otherwise be forgotten.
+    pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        let files = self.cached("list the snapshots of", |rustic| rustic.get_all_snapshots())?;
+        let mut snapshots: Vec<Snapshot> = files.iter().map(Snapshot::from).collect();
+        snapshots.sort_by(|one, other| one.time.cmp(&other.time).then_with(|| one.id.cmp(&other.id)));
+        Ok(snapshots)
+    }
+
+    /// Keeps the opened master key, so that the next night needs no scrypt (134 MB and a second, more on a Pi).
+    fn keep_key(&mut self, file: &Path) {
+        let kept = (|| -> Result<()> {
+            let failed = || format!("cannot keep the master key in {}", file.display());
+            let directory = file.parent().ok_or_else(|| Error::new(failed()))?;
+            DirBuilder::new().recursive(true).mode(0o700).create(directory).context(failed)?;
+            let mut temporary = tempfile::NamedTempFile::new_in(directory).context(failed)?;
+            temporary.as_file().set_permissions(fs::Permissions::from_mode(0o600)).context(failed)?;
+            serde_json::to_writer(&mut temporary, &self.key).context(failed)?;
+            temporary.flush().and_then(|()| temporary.as_file().sync_all()).context(failed)?;
+            temporary.persist(file).context(failed)?;
+            Ok(())
+        })();
+        if let Err(error) = kept {
+            let error = error.hint("without it each night needs 134 MB of memory more to open the repository");
+            self.remarks.push(Problem::from(&error));
+        }
+    }
+
+    fn options(&self) -> RepositoryOptions {
+        RepositoryOptions::default().cache_dir(self.cache.clone())
+    }
+
+    fn backends(&self) -> RepositoryBackends {
+        RepositoryBackends::new(self.backend.clone(), None)
+    }
+
+    fn with_credentials(&self, credentials: &Credentials) -> RusticResult<Rustic<OpenStatus>> {
+        Rustic::new_with_progress(&self.options(), &self.backends(), Bars(self.gauge.clone()))?.open(credentials)
+    }
+
+    /// Opens it anew: with the master key and the config in memory that costs nothing.
+    fn rustic(&self) -> RusticResult<Rustic<OpenStatus>> {
+        self.with_credentials(&Credentials::Masterkey(self.key.clone()))
+    }
+
+    /// Runs `work` on the opened repository. A power cut may have damaged the local cache, which rustic then reports as a
+    /// damaged repository: so a failure that storage has no part in is tried once more without the cache.
+    fn cached<T>(&self, what: &str, work: impl Fn(Rustic<OpenStatus>) -> RusticResult<T>) -> Result<T> {
+        match self.attempt(what, || work(self.rustic()?)) {
+            Ok(value) => Ok(value),
+            Err(failed) if failed.storage => Err(failed.error),
+            Err(_) => {
+                self.clear_cache();
+                self.attempt(what, || work(self.rustic()?)).map_err(|failed| failed.error)
+            }
+        }
+    }
+
+    fn clear_cache(&self) {
+        // What is left behind is compared with the storage's listing by rustic.
+        let _ = fs::remove_dir_all(&self.cache);
+        let _ = DirBuilder::new().recursive(true).mode(0o700).create(&self.cache);
+    }
+
+    /// Calls into rustic: its errors and panics become ours.
+    fn attempt<T>(&self, what: &str, work: impl FnOnce() -> RusticResult<T>) -> std::result::Result<T, Failed> {
+        self.backend.take_failure();
+        match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(self.failed(what, &error)),
+            Err(panic) => Err(self.failed_with(what, &format!("internal error: {}", panic_text(panic.as_ref())))),
+        }
+    }
+
+    fn failed(&self, what: &str, error: &rustic_core::RusticError) -> Failed {
+        let text = error.display_log();
+        self.failed_with(what, text.strip_prefix("Error: ").unwrap_or(&text))
+    }
+
+    fn failed_with(&self, what: &str, text: &str) -> Failed {
+        let what = format!("{what} {}", self.backend.store());
+        match self.backend.take_failure() {
+            Some(cause) => Failed { error: Error::new(what).kind_of(cause.kind()).caused_by(cause), storage: true },
+            None => Failed { error: Error::new(format!("{what}: {text}")), storage: false },
+        }
+    }
+
+    /// Does `work` while `monitor` is told how far it is.
+    fn watched<T>(&self, monitor: &Monitor, work: impl FnOnce() -> T) -> T {
+        self.gauge.watch(monitor, self.backend.store().meter(), work)
+    }
+}
+
+/// An error, and whether storage is its cause.
+struct Failed {
+    error: Error,
+    storage: bool,
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without words")
+}
+
+impl From<&SnapshotFile> for Snapshot {
+    fn from(file: &SnapshotFile) -> Self {
+        // restic's snapshots have no such summary before 0.17; rustic fills in zeros for what is missing.
+        let summary = file.summary.as_ref().filter(|summary| summary.total_files_processed > 0);
+        Self {
+            id: file.id.to_hex().as_str().to_owned(),
+            time: file.time.timestamp(),
+            label: file.label.clone(),
+            unfinished: file.tags.contains(UNFINISHED),
+            bytes: summary.map(|summary| summary.total_bytes_processed),
+            files: summary.map(|summary| summary.total_files_processed),
+        }
+    }
+}

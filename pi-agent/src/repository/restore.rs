@@ -1,0 +1,259 @@
+//! Writing a snapshot, or some paths of it, below a directory, as restic does: `/srv/a` becomes `TARGET/srv/a`.
+//!
+//! rustic only logs metadata it could not set and links it could not make. So afterwards everything is looked at again,
+//! and what is not as it was becomes a problem in the report.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, Metadata};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustic_core::repofile::{Node, NodeType};
+use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository as Rustic, RestoreOptions, RusticResult};
+
+use super::{Repository, Snapshot};
+use crate::error::{Context, Kind};
+use crate::monitor::{Monitor, Problem};
+use crate::{Error, Result};
+
+/// At most so many differences are named; all are counted.
+const NAMED: usize = 50;
+
+/// What to restore where.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Which snapshot.
+    pub snapshot: Snapshot,
+    /// Target directory.
+    pub to: PathBuf,
+    /// Only these, absolute, as they were on the source; empty: everything.
+    pub paths: Vec<PathBuf>,
+    /// The target is empty or does not exist.
+    pub fresh: bool,
+}
+
+impl Selection {
+    fn wants(&self, path: &Path) -> bool {
+        let whole = Path::new("/").join(path);
+        self.paths.is_empty() || self.paths.iter().any(|wanted| whole.starts_with(wanted) || wanted.starts_with(&whole))
+    }
+}
+
+impl Repository {
+    /// Restores; gives the bytes written and what is not as it was.
+    ///
+    /// # Errors
+    /// Storage fails, the target cannot be written, or a path is not in the snapshot.
+    pub fn restore(&self, selection: &Selection, monitor: &Monitor) -> Result<(u64, Vec<Problem>)> {
+        let Some(target) = selection.to.to_str() else {
+            return Err(Error::usage(format!("cannot restore to {}: its name is not UTF-8", selection.to.display())));
+        };
+        self.watched(monitor, || {
+            let rustic = self.cached("read the index of", |rustic| rustic.to_indexed())?;
+            let what = format!("restore to {target} from");
+            // Twice a result: rustic's around ours.
+            self.attempt(&what, || self.write(&rustic, selection, target)).map_err(|failed| failed.error)?
+        })
+    }
+
+    fn write(
+        &self,
+        rustic: &Rustic<IndexedFullStatus>,
+        selection: &Selection,
+        target: &str,
+    ) -> RusticResult<Result<(u64, Vec<Problem>)>> {
+        let file = rustic.get_snapshots(&[&selection.snapshot.id])?.remove(0);
+        let root = rustic.node_from_snapshot_and_path(&file, "")?;
+        let nodes = rustic.ls(&root, &LsOptions::default())?.filter(|item| match item {
+            Ok((path, _)) => selection.wants(path),
+            Err(_) => true,
+        });
+        let mut present = Present::default();
+        for item in nodes.clone() {
+            let (path, node) = item?;
+            present.see(selection, &path);
+            if !selection.fresh
+                && let Err(error) = present.clear_the_way(&selection.to, &path, &node)
+            {
+                return Ok(Err(error));
+            }
+        }
+        if let Some(missing) = present.missing(selection) {
+            return Ok(Err(Error::new(format!(
+                "{} is not in snapshot {}",
+                missing.display(),
+                short(&selection.snapshot.id)
+            ))
+            .kind_of(Kind::NotFound)
+            .hint("paths are absolute, as they were on the source")));
+        }
+        if let Err(error) = make_target(&selection.to) {
+            return Ok(Err(error));
+        }
+        let destination = LocalDestination::new(target, true, false)?;
+        let mut options = RestoreOptions::default();
+        // As restic does: a container's files belong to numbers, whatever name the number has on another host.
+        options.numeric_id = true;
+        if selection.fresh {
+            // Blocks of zeros are left as holes. Over an existing file that would leave its old content there. (The
+            // option's type has no public name.)
+            options.sparse = serde_json::from_value("ByContent".into()).ok();
+        }
+        let plan = rustic.prepare_restore(&options, nodes.clone(), &destination, false)?;
+        let bytes = plan.restore_size;
+        rustic.restore(plan, &options, nodes.clone(), &destination)?;
+        let mut seen = Compared::default();
+        for item in nodes {
+            let (path, node) = item?;
+            seen.compare(&selection.to.join(&path), &node);
+        }
+        Ok(Ok((bytes, seen.problems())))
+    }
+}
+
+/// The target holds whatever was secret on the source.
+fn make_target(target: &Path) -> Result<()> {
+    if target.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(target).context(|| format!("cannot make {}", target.display()))
+}
+
+fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
+/// What the snapshot holds of what is wanted, and what stands in its way.
+#[derive(Default)]
+struct Present {
+    found: Vec<PathBuf>,
+    links: HashMap<(u64, u64), ()>,
+}
+
+impl Present {
+    fn see(&mut self, selection: &Selection, path: &Path) {
+        let whole = Path::new("/").join(path);
+        if selection.paths.contains(&whole) {
+            self.found.push(whole);
+        }
+    }
+
+    fn missing<'a>(&self, selection: &'a Selection) -> Option<&'a PathBuf> {
+        selection.paths.iter().find(|wanted| !self.found.contains(wanted))
+    }
+
+    /// Removes an existing entry that rustic cannot turn into the node: of another type, or a link. A directory is
+    /// never removed for a file, and a link to a directory never followed out of the target.
+    fn clear_the_way(&mut self, target: &Path, path: &Path, node: &Node) -> Result<()> {
+        let further_link = link_key(node).is_some_and(|key| self.links.insert(key, ()).is_some());
+        let path = target.join(path);
+        let Ok(existing) = fs::symlink_metadata(&path) else { return Ok(()) };
+        let stays = (node.is_dir() && existing.is_dir()) || (node.is_file() && existing.is_file() && !further_link);
+        if stays {
+            // Writing into a file that has other names would change them, too.
+            let shared = existing.is_file() && existing.nlink() > 1;
+            if !shared {
+                return Ok(());
+            }
+        } else if existing.is_dir() {
+            return Err(Error::new(format!("{} is a directory where the snapshot has none", path.display()))
+                .hint("move it away, or restore to another directory"));
+        }
+        fs::remove_file(&path).context(|| format!("cannot replace {}", path.display()))
+    }
+}
+
+fn link_key(node: &Node) -> Option<(u64, u64)> {
+    let meta = &node.meta;
+    (node.is_file() && meta.links > 1 && meta.device_id != 0).then_some((meta.device_id, meta.inode))
+}
+
+/// Compares what was restored with what was recorded.
+#[derive(Default)]
+struct Compared {
+    links: HashMap<(u64, u64), u64>,
+    named: Vec<Problem>,
+    count: usize,
+}
+
+impl Compared {
+    fn compare(&mut self, path: &Path, node: &Node) {
+        let differs = match fs::symlink_metadata(path) {
+            Ok(found) => self.difference(path, node, &found),
+            Err(error) => Some(format!("was not restored: {error}")),
+        };
+        if let Some(difference) = differs {
+            self.count += 1;
+            if self.named.len() < NAMED {
+                self.named.push(Problem { message: format!("{} {difference}", path.display()), hint: None });
+            }
+        }
+    }
+
+    fn difference(&mut self, path: &Path, node: &Node, found: &Metadata) -> Option<String> {
+        if !same_type(&node.node_type, found) {
+            return Some("is of another type".into());
+        }
+        if node.is_symlink() {
+            let target = fs::read_link(path).unwrap_or_default();
+            if target != node.node_type.to_link() {
+                return Some(format!("points to {}", target.display()));
+            }
+        }
+        if let Some(key) = link_key(node)
+            && *self.links.entry(key).or_insert(found.ino()) != found.ino()
+        {
+            return Some("is no longer the hard link it was".into());
+        }
+        let meta = &node.meta;
+        let owner = (meta.uid.unwrap_or(found.uid()), meta.gid.unwrap_or(found.gid()));
+        if owner != (found.uid(), found.gid()) {
+            return Some(format!("belongs to {}:{} instead of {}:{}", found.uid(), found.gid(), owner.0, owner.1));
+        }
+        if let Some(mode) = meta.mode.map(unix_mode).filter(|mode| !node.is_symlink() && *mode != found.mode() & 0o7777)
+        {
+            return Some(format!("has mode {:04o} instead of {mode:04o}", found.mode() & 0o7777));
+        }
+        let time = found.modified().ok().and_then(|time| jiff::Timestamp::try_from(time).ok());
+        (meta.mtime.is_some() && meta.mtime != time).then(|| "has another modification time".into())
+    }
+
+    fn problems(mut self) -> Vec<Problem> {
+        if self.count > self.named.len() {
+            let message = format!("{} more are not as they were", self.count - self.named.len());
+            self.named.push(Problem { message, hint: None });
+        }
+        self.named
+    }
+}
+
+fn same_type(kind: &NodeType, found: &Metadata) -> bool {
+    let found = found.file_type();
+    match kind {
+        NodeType::File => found.is_file(),
+        NodeType::Dir => found.is_dir(),
+        NodeType::Symlink { .. } => found.is_symlink(),
+        NodeType::Dev { .. } => found.is_block_device(),
+        NodeType::Chardev { .. } => found.is_char_device(),
+        NodeType::Fifo => found.is_fifo(),
+        NodeType::Socket => found.is_socket(),
+    }
+}
+
+/// restic stores Go's file modes: permissions as in Unix, the three special bits elsewhere (Go, package io/fs).
+fn unix_mode(go: u32) -> u32 {
+    let bit = |from: u32, to: u32| if go & (1 << from) == 0 { 0 } else { to };
+    (go & 0o777) | bit(23, 0o4000) | bit(22, 0o2000) | bit(20, 0o1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gos_special_bits_become_unix_ones() {
+        assert_eq!(unix_mode(0o755), 0o755);
+        assert_eq!(unix_mode(1 << 31 | 1 << 20 | 0o777), 0o1777);
+        assert_eq!(unix_mode(1 << 23 | 1 << 22 | 0o4), 0o6004);
+    }
+}

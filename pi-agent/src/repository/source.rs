@@ -1,0 +1,404 @@
+//! What is read: rustic's mapping of files to nodes behind our own walk, because rustic only logs what it leaves out.
+//! Here every file that is left out is counted, with its reason.
+//!
+//! How a file left out stays harmless: it is not in the snapshot's tree at all, so that the next backup finds no parent
+//! of that name and reads it whole. Truncated content is never stored for a file that was cut short by the deadline or by
+//! a read error, and so never taken over. (What was uploaded of it stays in the index: the next try sends only the rest.)
+
+use std::collections::{HashSet, VecDeque};
+use std::error::Error as StdError;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Take};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use ignore::{DirEntry, Walk, WalkBuilder};
+use rustic_core::{
+    ErrorKind, LocalSourceSaveOptions, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult,
+};
+
+use crate::{Error, Result};
+
+/// At most so many unreadable files are named; all are counted.
+const NAMED: usize = 50;
+
+/// What to read.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Absolute; none is a symbolic link, and each exists: see [`Sources::look`].
+    pub paths: Vec<PathBuf>,
+    /// gitignore patterns; a leading `/` means the root of the file system.
+    pub exclude: Vec<String>,
+    /// Do not enter other file systems than those the paths lie on.
+    pub one_file_system: bool,
+    /// Never read, whatever the patterns say: our own repository and cache.
+    pub never: Vec<PathBuf>,
+    /// When to stop.
+    pub deadline: Option<Instant>,
+}
+
+/// How a configured path looks before it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Device number of the file system it lies on.
+    pub device: u64,
+    /// A directory with no entries or a file of no bytes.
+    pub empty: bool,
+}
+
+impl Sources {
+    /// Looks at a configured path. A symbolic link is refused: following it would let a changed link silently replace
+    /// what is backed up, and not following it would back up nothing.
+    ///
+    /// # Errors
+    /// It does not exist, cannot be read, or is a symbolic link.
+    pub fn look(path: &Path) -> Result<Look> {
+        let failed = |error| Error::new(format!("cannot read {}", path.display())).caused_by(error);
+        let metadata = fs::symlink_metadata(path).map_err(failed)?;
+        if metadata.is_symlink() {
+            let target = fs::canonicalize(path).unwrap_or_else(|_| "a place that does not exist".into());
+            return Err(Error::new(format!("{} is a symbolic link", path.display()))
+                .hint(format!("name in `paths` what is to be backed up: it points to {}", target.display())));
+        }
+        let empty =
+            if metadata.is_dir() { fs::read_dir(path).map_err(failed)?.next().is_none() } else { metadata.len() == 0 };
+        Ok(Look { device: metadata.dev(), empty })
+    }
+}
+
+/// What was left out, and why.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// The first unreadable files with their errors.
+    pub unreadable: Vec<(PathBuf, String)>,
+    /// How many could not be read.
+    pub unreadable_count: u64,
+    /// How many were gone when they were to be read.
+    pub vanished: u64,
+    /// A directory could not be listed: nobody knows what is missing.
+    pub listing_incomplete: bool,
+    /// The deadline stopped the reading.
+    pub stopped: bool,
+    /// Files handed to rustic.
+    pub(super) handed_over: u64,
+    /// Of those, how many then failed.
+    pub(super) failed: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Shared(Mutex<Tally>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Tally> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        self.lock().clone()
+    }
+
+    /// A file (or directory) that could not be read. One that is gone is only counted, but for a configured path.
+    fn left_out(&self, path: &Path, error: &io::Error, configured: bool) {
+        let mut tally = self.lock();
+        let gone = matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::StaleNetworkFileHandle
+        );
+        if gone && !configured {
+            tally.vanished += 1;
+            return;
+        }
+        tally.unreadable_count += 1;
+        if tally.unreadable.len() < NAMED {
+            tally.unreadable.push((path.into(), error.to_string()));
+        }
+    }
+}
+
+/// A [`ReadSource`] over [`Sources`].
+pub(super) struct Source {
+    sources: Sources,
+    devices: HashSet<u64>,
+    exclude: Gitignore,
+    shared: Arc<Shared>,
+}
+
+impl Source {
+    /// `sources.paths` are read in order of their names, those inside others once.
+    pub(super) fn new(mut sources: Sources) -> Result<Self> {
+        let devices = sources.paths.iter().map(|path| Ok(Sources::look(path)?.device)).collect::<Result<_>>()?;
+        sources.paths.sort();
+        let all = sources.paths.clone();
+        sources.paths.retain(|path| !all.iter().any(|other| other != path && path.starts_with(other)));
+        sources.paths.dedup();
+        let mut builder = GitignoreBuilder::new("/");
+        for pattern in &sources.exclude {
+            builder.add_line(None, pattern).map_err(|error| {
+                Error::usage(format!("exclude pattern {pattern:?} is not understood")).caused_by(error)
+            })?;
+        }
+        let exclude =
+            builder.build().map_err(|error| Error::usage("exclude patterns are not understood").caused_by(error))?;
+        Ok(Self { sources, devices, exclude, shared: Arc::default() })
+    }
+
+    pub(super) fn paths(&self) -> &[PathBuf] {
+        &self.sources.paths
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    fn walk(&self, path: &Path) -> Walk {
+        let (exclude, never) = (self.exclude.clone(), self.sources.never.clone());
+        let devices = self.sources.one_file_system.then(|| self.devices.clone());
+        // Directories that another file system is mounted on: they are kept, empty, and nothing below them.
+        let mounts = Mutex::new(HashSet::<PathBuf>::new());
+        WalkBuilder::new(path)
+            .standard_filters(false)
+            .follow_links(false)
+            .sort_by_file_name(|one, other| one.cmp(other))
+            .filter_entry(move |entry| {
+                let path = entry.path();
+                let mut mounts = mounts.lock().unwrap_or_else(PoisonError::into_inner);
+                if path.parent().is_some_and(|parent| mounts.contains(parent))
+                    || never.iter().any(|other| other == path)
+                {
+                    return false;
+                }
+                let directory = entry.file_type().is_some_and(|kind| kind.is_dir());
+                if exclude.matched(path, directory).is_ignore() {
+                    return false;
+                }
+                if directory && let Some(devices) = &devices {
+                    // What cannot be looked at is found unreadable when it is its turn.
+                    if fs::symlink_metadata(path).is_ok_and(|metadata| !devices.contains(&metadata.dev())) {
+                        mounts.insert(path.into());
+                    }
+                }
+                true
+            })
+            .build()
+    }
+}
+
+impl ReadSource for Source {
+    type Open = Opener;
+    type Iter = Entries;
+
+    /// The sum of all sizes, for the time left; what cannot be read counts nothing here.
+    fn size(&self) -> RusticResult<Option<u64>> {
+        let sizes = self.sources.paths.iter().flat_map(|path| self.walk(path)).filter_map(|entry| {
+            let metadata = entry.ok()?.metadata().ok()?;
+            metadata.is_file().then_some(metadata.len())
+        });
+        let in_time = |_: &u64| self.sources.deadline.is_none_or(|deadline| Instant::now() < deadline);
+        Ok(Some(sizes.take_while(in_time).sum()))
+    }
+
+    fn entries(&self) -> Entries {
+        let walks = self.sources.paths.iter().map(|path| (path.clone(), self.walk(path))).collect();
+        Entries {
+            walks,
+            current: None,
+            ancestors: VecDeque::new(),
+            opened: HashSet::new(),
+            deadline: self.sources.deadline,
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+type Entry = ReadSourceEntry<Opener>;
+
+/// Directories above the configured paths with their own owners and modes, then each path and what lies in it.
+pub(super) struct Entries {
+    walks: VecDeque<(PathBuf, Walk)>,
+    current: Option<Walk>,
+    ancestors: VecDeque<PathBuf>,
+    opened: HashSet<PathBuf>,
+    deadline: Option<Instant>,
+    shared: Arc<Shared>,
+}
+
+impl Iterator for Entries {
+    type Item = RusticResult<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let found = self.step()?;
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                self.shared.lock().stopped = true;
+                return None;
+            }
+            if let Some(entry) = found {
+                return Some(Ok(entry));
+            }
+        }
+    }
+}
+
+impl Entries {
+    /// The next entry; `Some(None)` when something was left out; `None` at the end.
+    fn step(&mut self) -> Option<Option<Entry>> {
+        loop {
+            if let Some(ancestor) = self.ancestors.pop_front() {
+                return Some(self.ancestor(&ancestor));
+            }
+            if let Some(found) = self.current.as_mut().and_then(Iterator::next) {
+                return Some(match found {
+                    Ok(entry) => self.entry(entry),
+                    Err(error) => {
+                        self.unlisted(&error);
+                        None
+                    }
+                });
+            }
+            let (path, walk) = self.walks.pop_front()?;
+            self.current = Some(walk);
+            let above: Vec<_> = path.ancestors().skip(1).filter(|above| above.parent().is_some()).collect();
+            for above in above.into_iter().rev() {
+                if self.opened.insert(above.into()) {
+                    self.ancestors.push_back(above.into());
+                }
+            }
+        }
+    }
+
+    /// A directory above a configured path, through symbolic links: only its owner, mode and times are of use. Without
+    /// it, rustic makes one up.
+    fn ancestor(&self, path: &Path) -> Option<Entry> {
+        let entry =
+            WalkBuilder::new(path).standard_filters(false).follow_links(true).max_depth(Some(0)).build().next()?;
+        let mapped = LocalSourceSaveOptions::default().map_entry(entry.ok()?).ok()?;
+        mapped.node.is_dir().then_some(ReadSourceEntry { path: mapped.path, node: mapped.node, open: None })
+    }
+
+    fn entry(&self, entry: DirEntry) -> Option<Entry> {
+        let (path, configured) = (entry.path().to_owned(), entry.depth() == 0);
+        match LocalSourceSaveOptions::default().map_entry(entry) {
+            Ok(mapped) => {
+                if !mapped.node.is_dir() {
+                    self.shared.lock().handed_over += 1;
+                }
+                let open = Opener {
+                    path: mapped.path.clone(),
+                    size: mapped.node.meta.size,
+                    deadline: self.deadline,
+                    shared: self.shared.clone(),
+                };
+                Some(ReadSourceEntry { path: mapped.path, node: mapped.node, open: Some(open) })
+            }
+            Err(error) => {
+                let error = io_cause(&error).unwrap_or_else(|| io::Error::other(error.to_string()));
+                self.shared.left_out(&path, &error, configured);
+                None
+            }
+        }
+    }
+
+    /// The walk could not read a directory, or one of its entries.
+    fn unlisted(&self, error: &ignore::Error) {
+        let path = path_of(error).unwrap_or(Path::new("(unknown path)"));
+        let io = error.io_error().map_or_else(|| io::Error::other(error.to_string()), copy);
+        if io.kind() != io::ErrorKind::NotFound {
+            self.shared.lock().listing_incomplete = true;
+        }
+        self.shared.left_out(path, &io, error.depth() == Some(0));
+    }
+}
+
+fn path_of(error: &ignore::Error) -> Option<&Path> {
+    match error {
+        ignore::Error::WithPath { path, .. } => Some(path),
+        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => path_of(err),
+        ignore::Error::Partial(errors) => errors.iter().find_map(path_of),
+        _ => None,
+    }
+}
+
+/// The input/output error somewhere below `error`.
+fn io_cause(error: &(dyn StdError + 'static)) -> Option<io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let found = error
+            .downcast_ref::<io::Error>()
+            .or_else(|| error.downcast_ref::<ignore::Error>().and_then(ignore::Error::io_error));
+        if let Some(io) = found {
+            return Some(copy(io));
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error)
+}
+
+/// Opens one file.
+pub(super) struct Opener {
+    path: PathBuf,
+    size: u64,
+    deadline: Option<Instant>,
+    shared: Arc<Shared>,
+}
+
+impl ReadSourceOpen for Opener {
+    type Reader = Reader;
+
+    fn open(self) -> RusticResult<Reader> {
+        // What was a file a moment ago may be a pipe now, whose opening would wait for ever.
+        let opened =
+            OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.path).and_then(
+                |file| match file.metadata()?.is_file() {
+                    true => Ok(file),
+                    false => Err(io::ErrorKind::NotFound.into()),
+                },
+            );
+        match opened {
+            // A file that grows is stored as long as it was when its size was taken: size and content then agree.
+            Ok(file) => Ok(Reader { file: file.take(self.size), opener: self, failed: false }),
+            Err(error) => {
+                self.shared.lock().failed += 1;
+                self.shared.left_out(&self.path, &error, false);
+                Err(RusticError::with_source(ErrorKind::InputOutput, "cannot open {path}", error)
+                    .attach_context("path", self.path.display().to_string()))
+            }
+        }
+    }
+}
+
+/// Reads one file, up to the deadline.
+pub(super) struct Reader {
+    file: Take<File>,
+    opener: Opener,
+    failed: bool,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let shared = &self.opener.shared;
+        let late = self.opener.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let result = if late { Err(io::Error::other("out of time")) } else { self.file.read(buffer) };
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                if !self.failed {
+                    self.failed = true;
+                    shared.lock().failed += 1;
+                    if late {
+                        shared.lock().stopped = true;
+                    } else {
+                        shared.left_out(&self.opener.path, &error, false);
+                    }
+                }
+                Err(error)
+            }
+            result => result,
+        }
+    }
+}
