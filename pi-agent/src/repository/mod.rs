@@ -13,8 +13,7 @@ mod source;
 
 use std::any::Any;
 use std::fs::{self, DirBuilder};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +28,7 @@ use rustic_core::{
 use crate::config::Settings;
 use crate::error::Context;
 use crate::monitor::{Monitor, Problem};
-use crate::secrets::Secrets;
+use crate::secrets::{Secrets, read_private, write_private};
 use crate::storage::Store;
 use crate::{Error, Result};
 
@@ -84,7 +83,8 @@ impl Repository {
         }
         let mut this = Self::closed(settings, step, backend);
         let file = secrets.master_key_file(step);
-        let kept = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<MasterKey>(&bytes).ok());
+        let kept =
+            read_private(&file).ok().flatten().and_then(|key| serde_json::from_str::<MasterKey>(key.reveal()).ok());
         if let Some(key) = kept {
             this.key = key;
             match this.attempt("open", || this.rustic()) {
@@ -183,17 +183,9 @@ impl Repository {
 
     /// Keeps the opened master key, so that the next night needs no scrypt (134 MB and a second, more on a Pi).
     fn keep_key(&mut self, file: &Path) {
-        let kept = (|| -> Result<()> {
-            let failed = || format!("cannot keep the master key in {}", file.display());
-            let directory = file.parent().ok_or_else(|| Error::new(failed()))?;
-            DirBuilder::new().recursive(true).mode(0o700).create(directory).context(failed)?;
-            let mut temporary = tempfile::NamedTempFile::new_in(directory).context(failed)?;
-            temporary.as_file().set_permissions(fs::Permissions::from_mode(0o600)).context(failed)?;
-            serde_json::to_writer(&mut temporary, &self.key).context(failed)?;
-            temporary.flush().and_then(|()| temporary.as_file().sync_all()).context(failed)?;
-            temporary.persist(file).context(failed)?;
-            Ok(())
-        })();
+        let kept = serde_json::to_vec(&self.key)
+            .context(|| "cannot write down the master key".into())
+            .and_then(|bytes| write_private(file, &bytes));
         if let Err(error) = kept {
             let error = error.hint("without it each night needs 134 MB of memory more to open the repository");
             self.remarks.push(Problem::from(&error));
