@@ -1,0 +1,289 @@
+//! The only place that knows pgBackRest's arguments ([`PgBackRest`]), its configuration ([`files`]), its JSON ([`info`])
+//! and its exit codes ([`failure`]). Another engine would replace this folder.
+//!
+//! Every call names a generated configuration, which holds the secrets, so that argv shows none and `/etc` is never read.
+
+mod failure;
+mod files;
+mod info;
+mod version;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::config::{Postgres, Settings, Step};
+use crate::error::Kind;
+use crate::process::{Output, Program, Stream, User};
+use crate::{Error, Result};
+
+pub use failure::{Code, code_of};
+pub use files::{directory, server_user};
+pub use info::{Backup, Cluster, Info};
+pub use version::{Version, version};
+
+/// How long a command may take that only looks at the repository.
+const SHORT: Duration = Duration::from_secs(600);
+/// How long pgBackRest waits for a WAL segment to reach the repository: one of 16 MiB takes five minutes at 50 KB/s.
+const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How often a command is tried; pgBackRest itself tries each request again for a minute.
+const TRIES: u32 = 3;
+
+/// Which configuration a command gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum View {
+    /// Repository and server.
+    Server,
+    /// Only the repository: with `pg1-*` a push reads the server's control file, and a restore could aim at the live cluster.
+    Repository,
+}
+
+/// pgBackRest for one step's stanza, its configuration written.
+#[derive(Clone, Debug)]
+pub struct PgBackRest {
+    stanza: String,
+    user: User,
+    files: files::Files,
+}
+
+/// The kind of backup asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupType {
+    /// Everything.
+    Full,
+    /// What changed since the last backup; pgBackRest makes the first one full by itself.
+    Incremental,
+}
+
+/// How far a restored cluster is recovered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To the end of the archive.
+    Latest,
+    /// To the moment the backup became consistent; needs only the WAL that every kept backup keeps.
+    Immediate,
+    /// To the last transaction committed at or before this moment.
+    Time(Timestamp),
+}
+
+/// A restore, as pgBackRest is asked for it.
+#[derive(Clone, Debug)]
+pub struct RestoreOrder<'a> {
+    /// Where to.
+    pub to: &'a Path,
+    /// The backup to begin with.
+    pub label: &'a str,
+    /// How far to recover.
+    pub target: Target,
+    /// Tablespaces are put below this directory (as `OID`'s names), never at the paths they had.
+    pub tablespaces: &'a Path,
+    /// The clone must not archive into the repository of the original.
+    pub archive_off: bool,
+    /// Files already there are compared and replaced.
+    pub delta: bool,
+}
+
+impl PgBackRest {
+    /// Writes the configuration anew (keys may have been rotated) and checks the repository's folder.
+    ///
+    /// # Errors
+    /// A secret is missing, the endpoint is one pgBackRest cannot use, or a file or folder cannot be made.
+    pub fn prepare(settings: &Settings, step: &Step, postgres: &Postgres, user: &User) -> Result<Self> {
+        let files = files::write(settings, step, postgres, user)?;
+        Ok(Self { stanza: postgres.stanza.clone(), user: user.clone(), files })
+    }
+
+    /// The user it runs as.
+    pub fn user(&self) -> &User {
+        &self.user
+    }
+
+    /// What the repository holds. A stanza that was never created is an empty [`Info`].
+    ///
+    /// # Errors
+    /// The repository cannot be read (also: another passphrase).
+    pub fn info(&self) -> Result<Info> {
+        let output = self.run(View::Repository, "info", ["--output=json"], SHORT, &mut |_, _| ())?;
+        info::parse(&output.stdout, &self.stanza)
+    }
+
+    /// Makes the stanza.
+    ///
+    /// # Errors
+    /// pgBackRest's.
+    pub fn create_stanza(&self) -> Result<()> {
+        self.run(View::Server, "stanza-create", [], SHORT, &mut |_, _| ()).map(drop)
+    }
+
+    /// Accepts the server's present version and system id as the stanza's next.
+    ///
+    /// # Errors
+    /// pgBackRest's.
+    pub fn upgrade_stanza(&self) -> Result<()> {
+        self.run(View::Server, "stanza-upgrade", [], SHORT, &mut |_, _| ()).map(drop)
+    }
+
+    /// Makes a backup and returns pgBackRest's warnings. Nothing is expired. WAL must be pushed meanwhile.
+    /// `on_file` is told the bytes done and the percentage after each file.
+    ///
+    /// # Errors
+    /// pgBackRest's; `Transient` also when `deadline` passed.
+    pub fn backup(
+        &self,
+        kind: BackupType,
+        deadline: Duration,
+        on_file: &mut dyn FnMut(u64, Option<u64>),
+    ) -> Result<Vec<String>> {
+        let kind = match kind {
+            BackupType::Full => "--type=full",
+            BackupType::Incremental => "--type=incr",
+        };
+        let archive_timeout = format!("--archive-timeout={}", ARCHIVE_TIMEOUT.as_secs());
+        let arguments =
+            [kind, "--start-fast", "--no-expire-auto", "--log-level-console=detail", archive_timeout.as_str()];
+        let mut done = 0;
+        let mut warnings = Vec::new();
+        self.run(View::Server, "backup", arguments, deadline, &mut |stream, line| match stream {
+            Stream::Out => {
+                if let Some((bytes, percent)) = info::file_done(line) {
+                    done += bytes;
+                    let total = (percent >= 1.0).then(|| (done as f64 * 100.0 / percent) as u64);
+                    on_file(done, total.map(|total| total.max(done)));
+                }
+            }
+            Stream::Err => warnings.extend(failure::warning(line)),
+        })?;
+        Ok(warnings)
+    }
+
+    /// Removes a backup and all that depend on it.
+    ///
+    /// # Errors
+    /// pgBackRest's.
+    pub fn expire(&self, label: &str) -> Result<()> {
+        let set = format!("--set={label}");
+        self.run(View::Repository, "expire", [set.as_str()], SHORT, &mut |_, _| ()).map(drop)
+    }
+
+    /// Removes the WAL older than the `fulls` newest full backups, but never what makes a kept backup consistent.
+    ///
+    /// # Errors
+    /// pgBackRest's.
+    pub fn expire_wal(&self, fulls: usize) -> Result<()> {
+        let arguments = [format!("--repo1-retention-archive={fulls}"), "--repo1-retention-archive-type=full".into()];
+        self.run(View::Repository, "expire", arguments.each_ref().map(String::as_str), SHORT, &mut |_, _| ()).map(drop)
+    }
+
+    /// Puts one finished WAL file into the repository. What is there already with the same content is fine.
+    ///
+    /// # Errors
+    /// pgBackRest's; [`code_of`] tells which.
+    pub fn push(&self, file: &Path) -> Result<()> {
+        let file = file.to_str().ok_or_else(|| Error::new(format!("odd WAL file name {}", file.display())))?;
+        self.run(View::Repository, "archive-push", [file], SHORT * 2, &mut |_, _| ()).map(drop)
+    }
+
+    /// Restores files; recovery comes after. `on_file` as in [`Self::backup`].
+    ///
+    /// # Errors
+    /// pgBackRest's.
+    pub fn restore(&self, order: &RestoreOrder<'_>, on_file: &mut dyn FnMut(u64, Option<u64>)) -> Result<()> {
+        let mut arguments = vec![
+            format!("--pg1-path={}", order.to.display()),
+            format!("--set={}", order.label),
+            format!("--tablespace-map-all={}", order.tablespaces.display()),
+            "--log-level-console=detail".into(),
+        ];
+        match order.target {
+            Target::Latest => arguments.push("--type=default".into()),
+            Target::Immediate => {
+                arguments.extend(["--type=immediate".into(), "--target-action=promote".into()]);
+            }
+            Target::Time(time) => {
+                // An offset it understands: "Z" and "UTC" are refused with [029].
+                let time = time.strftime("%Y-%m-%d %H:%M:%S%.6f+00");
+                let target = format!("--target={time}");
+                arguments.extend(["--type=time".into(), target, "--target-action=promote".into()]);
+            }
+        }
+        if order.archive_off {
+            arguments.push("--archive-mode=off".into());
+        }
+        if order.delta {
+            arguments.push("--delta".into());
+        }
+        let arguments = arguments.iter().map(String::as_str);
+        let mut done = 0;
+        self.run(View::Repository, "restore", arguments, failure::A_WEEK, &mut |_, line| {
+            if let Some((bytes, percent)) = info::file_done(line) {
+                done += bytes;
+                let total = (percent >= 1.0).then(|| (done as f64 * 100.0 / percent) as u64);
+                on_file(done, total.map(|total| total.max(done)));
+            }
+        })
+        .map(drop)
+    }
+
+    /// When the newest WAL segment of the newest cluster reached the repository.
+    ///
+    /// # Errors
+    /// pgBackRest's, or its list cannot be understood.
+    pub fn newest_wal_time(&self, info: &Info) -> Result<Option<Timestamp>> {
+        let Some((archive, segment)) = &info.newest_wal else { return Ok(None) };
+        let folder = format!("archive/{}/{archive}/{}", self.stanza, &segment[..segment.len().min(16)]);
+        let filter = format!("--filter=^{segment}-");
+        let arguments = [folder.as_str(), filter.as_str(), "--output=json"];
+        let output = self.run(View::Repository, "repo-ls", arguments, SHORT, &mut |_, _| ())?;
+        info::newest_time(&output.stdout)
+    }
+
+    /// Reads every backup and WAL segment and compares checksums; the report in words.
+    ///
+    /// # Errors
+    /// Something is damaged, or pgBackRest's.
+    pub fn verify(&self, deadline: Duration) -> Result<String> {
+        let output = self.run(View::Repository, "verify", ["--output=text", "--verbose"], deadline, &mut |_, _| ())?;
+        info::verified(&output.stdout)
+    }
+
+    fn run<'a>(
+        &self,
+        view: View,
+        command: &str,
+        arguments: impl IntoIterator<Item = &'a str>,
+        deadline: Duration,
+        on_line: &mut dyn FnMut(Stream, &str),
+    ) -> Result<Output> {
+        let mut all = vec![
+            command.to_owned(),
+            format!("--config={}", self.files.config(view).display()),
+            format!("--stanza={}", self.stanza),
+            format!("--lock-path={}", self.files.lock.display()),
+        ];
+        all.extend(arguments.into_iter().map(str::to_owned));
+        // Positional arguments (a WAL file, a folder) are recognised wherever they stand.
+        let started = Instant::now();
+        let mut tries = 0;
+        loop {
+            let left = deadline.saturating_sub(started.elapsed());
+            let program = Program::new(version::PROGRAM, &all).within(left).as_user(&self.user);
+            let result =
+                program.run(on_line).map_err(version::missing).and_then(|output| match output.status.success() {
+                    true => Ok(output),
+                    false => Err(failure::error(command, &self.stanza, &output)),
+                });
+            tries += 1;
+            let pause = failure::pause(tries);
+            match result {
+                Err(error)
+                    if error.kind() == Kind::Transient && tries < TRIES && started.elapsed() + pause < deadline =>
+                {
+                    std::thread::sleep(pause);
+                }
+                result => return result,
+            }
+        }
+    }
+}
