@@ -1,19 +1,320 @@
-//! WAL.
-use crate::config::{Postgres, Settings, Step};
-use crate::{Error, Result};
+//! WAL from the spool into the repository. PostgreSQL's `archive_command` copies finished files into `SPOOL/STANZA`;
+//! [`push`] hands them to pgBackRest one by one and removes them.
+//!
+//! It has a lock of its own, per stanza, and never the run lock: a backup waits for WAL that only a push delivers.
 
-/// What was pushed.
+use std::fs::{self, File, TryLockError};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Postgres, Settings, Step};
+use crate::error::{Context, Error, Result};
+use crate::monitor::Problem;
+use crate::pgbackrest::{self, Code, PgBackRest, code_of};
+
+/// What one pass did.
+#[derive(Debug, Default)]
 pub struct PushReport {
-    /// Files.
+    /// Files now in the repository.
     pub pushed: u64,
-    /// What is wrong.
-    pub problems: Vec<crate::monitor::Problem>,
+    /// Files still in the spool.
+    pub waiting: u64,
+    /// What is wrong; whatever it concerns is still on this disk.
+    pub problems: Vec<Problem>,
 }
 
-/// Not there yet.
+/// Where a stanza's server puts its WAL.
+pub fn spool_directory(settings: &Settings, postgres: &Postgres) -> PathBuf {
+    settings.local.spool.join(&postgres.stanza)
+}
+
+/// The `archive_command` for a server on this host, which fills the spool safely: a file appears there whole and
+/// durable or not at all, and one of the same name must be the same file.
+pub fn archive_command(spool: &Path) -> String {
+    let quoted = spool.to_string_lossy().replace('\'', r"'\''").replace('%', "%%");
+    let mut command = format!(
+        "d='{quoted}'; test -e \"$d/%f\" && exec cmp -s \"%p\" \"$d/%f\"; \
+         cp \"%p\" \"$d/.%f.tmp\" && sync \"$d/.%f.tmp\" && mv \"$d/.%f.tmp\" \"$d/%f\" && sync \"$d\""
+    );
+    if !quoted.contains("pgbackrest") {
+        // pgBackRest refuses to back up a server whose archive_command does not name it.
+        command.push_str(" # pgbackrest");
+    }
+    command
+}
+
+/// Pushes what lies in the spool, in order. Another push at work is no error: it does the same.
 ///
 /// # Errors
-/// Always.
-pub fn push(_: &Settings, _: &Step, _: &Postgres) -> Result<PushReport> {
-    Err(Error::new("not there yet"))
+/// The spool cannot be read, or pgBackRest cannot be prepared. What happens to single files is in the report.
+pub fn push(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<PushReport> {
+    let spool = spool_directory(settings, postgres);
+    let user = pgbackrest::server_user(settings, step, postgres)?;
+    let home = settings.local.runtime.join("pgbackrest").join(&postgres.stanza);
+    pgbackrest::directory(&home, &user, 0o700)?;
+    let lock = home.join("wal.lock");
+    let lock = File::create(&lock).context(|| format!("open the lock {}", lock.display()))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(PushReport::default()),
+        Err(TryLockError::Error(error)) => return Err(Error::new("lock the WAL spool").caused_by(error)),
+    }
+    let names = waiting(&spool)?;
+    if names.is_empty() {
+        return Ok(PushReport::default());
+    }
+    let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
+    let live = system_id_of(&postgres.data_directory);
+    let mut report = PushReport::default();
+    for name in &names {
+        match push_one(&pgbackrest, &spool.join(name), live, &step.name) {
+            Ok(()) => report.pushed += 1,
+            Err(refused) => {
+                report.problems.push((&refused.error).into());
+                if refused.stop {
+                    break;
+                }
+            }
+        }
+    }
+    report.waiting = waiting(&spool)?.len() as u64;
+    Ok(report)
+}
+
+/// The files in the spool that are WAL, oldest first. None when PostgreSQL has not archived anything yet.
+///
+/// # Errors
+/// The spool cannot be read.
+pub fn waiting(spool: &Path) -> Result<Vec<String>> {
+    let doing = || format!("read the WAL spool {}", spool.display());
+    let entries = match fs::read_dir(spool) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        entries => entries.context(doing)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.context(doing)?;
+        names.extend(entry.file_name().into_string().ok().filter(|name| Name::of(name).is_some()));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Why a file was not pushed, and whether the next ones would fare the same.
+struct Refused {
+    error: Error,
+    stop: bool,
+}
+
+fn push_one(pgbackrest: &PgBackRest, file: &Path, live: Option<u64>, step: &str) -> Result<(), Refused> {
+    let header = match Name::of_file(file) {
+        Some(Name::Segment) => {
+            // pgBackRest would accept a truncated one, and then refuse the good one for ever.
+            Some(Header::check(file).map_err(|error| Refused { error, stop: false })?)
+        }
+        _ => None,
+    };
+    let doing = || format!("push WAL {}", file.display());
+    let pushed =
+        pgbackrest.push(file).and_then(|()| fs::remove_file(file).context(|| "remove it from the spool".into()));
+    let Err(error) = pushed else { return Ok(()) };
+    let foreign = header.is_some_and(|header| live.is_some_and(|live| live != header.system_id));
+    Err(match code_of(&error) {
+        Some(Code::ARCHIVE_MISMATCH) if foreign => {
+            let error = match set_aside(file, header.map_or(0, |header| header.system_id)) {
+                Ok(place) => Error::new(format!("WAL of another cluster was set aside: {}", place.display()))
+                    .hint("it belongs to a cluster that was here before; delete it when that one is not needed"),
+                Err(error) => error,
+            };
+            Refused { error, stop: false }
+        }
+        Some(Code::ARCHIVE_MISMATCH) => Refused {
+            error: Error::new(doing())
+                .hint(format!("the cluster was made anew; if that is meant: pi-agent adopt {step}"))
+                .caused_by(error),
+            stop: true,
+        },
+        Some(Code::ARCHIVE_DUPLICATE) => Refused {
+            error: Error::new(doing())
+                .hint(format!(
+                    "the repository holds another file of this name; keep this one elsewhere, then a full backup \
+                     starts anew: pi-agent run {step}"
+                ))
+                .caused_by(error),
+            stop: false,
+        },
+        _ => Refused { error: Error::new(doing()).kind_of(error.kind()).caused_by(error), stop: true },
+    })
+}
+
+fn set_aside(file: &Path, system_id: u64) -> Result<PathBuf> {
+    let doing = || format!("set WAL of another cluster aside: {}", file.display());
+    let folder = file.with_file_name(format!("set-aside-{system_id}"));
+    let place = folder.join(file.file_name().unwrap_or_default());
+    fs::create_dir_all(&folder).context(doing)?;
+    fs::rename(file, &place).context(doing)?;
+    Ok(place)
+}
+
+/// The kinds of names that PostgreSQL archives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    /// A segment, or the last, partly filled one of a timeline (`.partial`).
+    Segment,
+    /// `.history` and `.backup`.
+    Note,
+}
+
+impl Name {
+    fn of(name: &str) -> Option<Self> {
+        let hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
+        let (base, rest) = name.split_once('.').map_or((name, None), |(base, rest)| (base, Some(rest)));
+        match (base.len(), rest) {
+            _ if !hex(base) => None,
+            (24, None | Some("partial")) => Some(Self::Segment),
+            (8, Some("history")) => Some(Self::Note),
+            (24, Some(rest)) => {
+                let offset = rest.strip_suffix(".backup")?;
+                (offset.len() == 8 && hex(offset)).then_some(Self::Note)
+            }
+            _ => None,
+        }
+    }
+
+    fn of_file(file: &Path) -> Option<Self> {
+        Self::of(file.file_name()?.to_str()?)
+    }
+}
+
+/// What the long header at the beginning of a segment says (PostgreSQL's `XLogLongPageHeaderData`, in the machine's byte order).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Header {
+    system_id: u64,
+}
+
+impl Header {
+    const LENGTH: usize = 40;
+    /// `XLP_LONG_HEADER` in `xlp_info`.
+    const LONG: u16 = 2;
+
+    /// Reads it, and compares the size it states with the file's.
+    fn check(file: &Path) -> Result<Self> {
+        let doing = || format!("read WAL {}", file.display());
+        let mut open = File::open(file).context(doing)?;
+        let size = open.metadata().context(doing)?.len();
+        let mut bytes = [0; Self::LENGTH];
+        let damaged = |what: String| {
+            Error::new(format!("WAL {} {what}", file.display())).hint(
+                "something other than the recommended archive_command put it there; remove it: PostgreSQL delivers it \
+                 again if it has not counted it as archived, else only a new backup closes the hole",
+            )
+        };
+        if let Err(error) = open.read_exact(&mut bytes) {
+            return Err(match error.kind() {
+                std::io::ErrorKind::UnexpectedEof => damaged(format!("is truncated: {size} bytes")),
+                _ => Error::new(doing()).caused_by(error),
+            });
+        }
+        let field = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let info = u16::from_ne_bytes([bytes[2], bytes[3]]);
+        let wanted = u64::from(field(32));
+        if info & Self::LONG == 0 || !wanted.is_power_of_two() {
+            return Err(damaged("does not begin like a WAL segment".into()));
+        }
+        if wanted != size {
+            return Err(damaged(format!("is truncated: {size} of {wanted} bytes")));
+        }
+        let mut id = [0; 8];
+        id.copy_from_slice(&bytes[24..32]);
+        Ok(Self { system_id: u64::from_ne_bytes(id) })
+    }
+}
+
+/// The system identifier in a data directory's control file (its first field); `None` when it cannot be read.
+fn system_id_of(data_directory: &Path) -> Option<u64> {
+    let mut bytes = [0; 8];
+    File::open(data_directory.join("global/pg_control")).ok()?.read_exact(&mut bytes).ok()?;
+    Some(u64::from_ne_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn only_wal_is_pushed() {
+        for name in ["00000001000000000000000A", "00000002.history", "00000001000000000000000A.partial"] {
+            assert!(Name::of(name).is_some(), "{name}");
+        }
+        assert_eq!(Name::of("00000001000000000000000A.00000028.backup"), Some(Name::Note));
+        for name in [
+            ".00000001000000000000000A.tmp",
+            "00000001000000000000000a",
+            "00000001000000000000000A.tmp",
+            "00000001000000000000000A.28.backup",
+            "history",
+            "set-aside-1",
+            "",
+        ] {
+            assert_eq!(Name::of(name), None, "{name}");
+        }
+    }
+
+    fn segment(size: usize, stated: u32) -> Vec<u8> {
+        let mut bytes = vec![0; size.max(Header::LENGTH)];
+        bytes[2..4].copy_from_slice(&Header::LONG.to_ne_bytes());
+        bytes[24..32].copy_from_slice(&77_u64.to_ne_bytes());
+        bytes[32..36].copy_from_slice(&stated.to_ne_bytes());
+        bytes.truncate(size);
+        bytes
+    }
+
+    #[test]
+    fn a_segment_must_be_as_long_as_it_says() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("000000010000000000000001");
+        let check = |bytes: &[u8]| {
+            fs::write(&file, bytes).expect("written");
+            Header::check(&file).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(&segment(1 << 20, 1 << 20)), Ok(Header { system_id: 77 }));
+        assert!(check(&segment(4096, 1 << 20)).expect_err("short").contains("4096 of 1048576 bytes"));
+        assert!(check(&[]).expect_err("empty").contains("is truncated: 0 bytes"));
+        assert!(check(&[7; 8192]).expect_err("garbage").contains("does not begin like"));
+    }
+
+    /// Runs the command as PostgreSQL would, with `%p` and `%f` filled in.
+    fn archive(spool: &Path, file: &Path) -> bool {
+        let name = file.file_name().expect("a name").to_string_lossy();
+        let command = archive_command(spool)
+            .replace("%%", "\0")
+            .replace("%p", &file.to_string_lossy())
+            .replace("%f", &name)
+            .replace('\0', "%");
+        Command::new("sh").args(["-c", &command]).status().expect("sh runs").success()
+    }
+
+    #[test]
+    fn the_archive_command_accepts_the_same_file_and_refuses_another() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = folder.path().join("it's 100% odd");
+        let file = folder.path().join("000000010000000000000001");
+        fs::write(&file, "one").expect("written");
+        assert!(!archive(&spool, &file), "without its folder it fails");
+        fs::create_dir(&spool).expect("made");
+        assert!(archive(&spool, &file));
+        assert!(archive(&spool, &file), "the same again");
+        fs::write(&file, "two").expect("written");
+        assert!(!archive(&spool, &file), "another of that name");
+        assert_eq!(fs::read_to_string(spool.join("000000010000000000000001")).expect("kept"), "one");
+        assert_eq!(waiting(&spool).expect("readable"), ["000000010000000000000001"]);
+        assert_eq!(fs::read_dir(&spool).expect("readable").count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn pgbackrest_finds_its_name_in_it() {
+        assert!(!archive_command(Path::new("/var/spool/pgbackrest/main")).contains('#'));
+        assert!(archive_command(Path::new("/srv/wal")).ends_with("# pgbackrest"));
+    }
 }

@@ -1,0 +1,150 @@
+//! The live server, asked through psql.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::config::Postgres;
+use crate::error::{Context, Error, Kind, Result};
+use crate::process::{Program, User};
+
+/// A server that should be running.
+pub(super) struct Server<'a> {
+    pub postgres: &'a Postgres,
+    pub user: &'a User,
+}
+
+/// What a server says of itself.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Identity {
+    #[serde(deserialize_with = "number_in_text")]
+    pub system_id: u64,
+    version_num: u32,
+    pub data_directory: PathBuf,
+    pub archive_mode: String,
+    pub archive_command: String,
+    pub archive_library: String,
+    pub wal_level: String,
+    pub in_recovery: bool,
+}
+
+impl Identity {
+    /// The major version.
+    pub fn version(&self) -> u32 {
+        self.version_num / 10_000
+    }
+}
+
+/// JSON numbers lose digits in many readers, so PostgreSQL is asked for text.
+fn number_in_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<u64, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+/// How archiving fares.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Archiver {
+    /// The last file that archive_command accepted.
+    pub last_archived_wal: Option<String>,
+    /// How often it failed.
+    pub failed_count: u64,
+}
+
+/// A server that starts answers within a minute, or is not starting at all.
+const STARTING_UP: Duration = Duration::from_secs(60);
+
+impl Server<'_> {
+    /// Who it is and how it archives.
+    pub fn identity(&self) -> Result<Identity> {
+        self.json(
+            "select json_build_object(\
+               'system_id', (select system_identifier::text from pg_control_system()), \
+               'version_num', current_setting('server_version_num')::int, \
+               'data_directory', current_setting('data_directory'), \
+               'archive_mode', current_setting('archive_mode'), \
+               'archive_command', current_setting('archive_command'), \
+               'archive_library', coalesce(current_setting('archive_library', true), ''), \
+               'wal_level', current_setting('wal_level'), \
+               'in_recovery', pg_is_in_recovery())",
+        )
+    }
+
+    /// What `pg_stat_archiver` says.
+    pub fn archiver(&self) -> Result<Archiver> {
+        self.json(
+            "select json_build_object('last_archived_wal', last_archived_wal, 'failed_count', failed_count) \
+             from pg_stat_archiver",
+        )
+    }
+
+    /// Writes a record and switches to the next segment; the name of the one that must now be archived.
+    pub fn switch_wal(&self) -> Result<String> {
+        // Without a record in it, an unused segment would not be switched.
+        let segment = self.query("select pg_walfile_name(pg_create_restore_point('pi-agent: archiving works'))")?;
+        self.query("select pg_switch_wal()")?;
+        Ok(segment)
+    }
+
+    fn json<T: for<'de> Deserialize<'de>>(&self, sql: &str) -> Result<T> {
+        let text = self.query(sql)?;
+        serde_json::from_str(&text).context(|| format!("understand what PostgreSQL says: {text:?}"))
+    }
+
+    fn query(&self, sql: &str) -> Result<String> {
+        let started = Instant::now();
+        loop {
+            match self.query_once(sql) {
+                Err(error) if error.kind() == Kind::Transient && started.elapsed() < STARTING_UP => {
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn query_once(&self, sql: &str) -> Result<String> {
+        let postgres = self.postgres;
+        let role = postgres.user.as_deref().unwrap_or(&self.user.name);
+        let socket = postgres.socket_directory.display();
+        let output = Program::new(
+            "psql",
+            [
+                "--no-psqlrc".to_owned(),
+                "--no-align".into(),
+                "--tuples-only".into(),
+                "--quiet".into(),
+                "--no-password".into(),
+                "--set=ON_ERROR_STOP=1".into(),
+                format!("--host={socket}"),
+                format!("--port={}", postgres.port),
+                format!("--username={role}"),
+                "--dbname=postgres".into(),
+                format!("--command={sql}"),
+            ],
+        )
+        .as_user(self.user)
+        .env("PGCONNECT_TIMEOUT", "15")
+        .run(&mut |_, _| ())
+        .map_err(|error| match error.kind() {
+            Kind::NotFound => Error::new("psql is not installed").hint("apt install postgresql-client"),
+            _ => error,
+        })?;
+        if output.status.success() {
+            return Ok(output.stdout.trim_end().to_owned());
+        }
+        let said = output.stderr.trim().to_owned();
+        // psql's exit code 2: there is no connection.
+        Err(if output.status.code() != Some(2) {
+            Error::new(format!("ask PostgreSQL on {socket} port {}: {said}", postgres.port))
+        } else if said.contains("starting up") {
+            Error::transient(format!("PostgreSQL on {socket} port {} is starting up", postgres.port))
+        } else {
+            let error = Error::new(format!("PostgreSQL does not answer on {socket} port {}: {said}", postgres.port));
+            if said.contains("authentication failed") || said.contains("role ") {
+                error.hint(format!("pg_hba.conf must let the system user {} in as role {role}", self.user.name))
+            } else {
+                error.hint("start it (pg_lsclusters shows what there is), or correct socket-directory and port")
+            }
+        })
+    }
+}
