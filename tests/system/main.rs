@@ -1,1 +1,5 @@
 //! Tests on real parts.
+#![allow(clippy::unwrap_used)]
+
+mod documents;
+mod history;
