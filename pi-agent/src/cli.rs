@@ -188,7 +188,7 @@ impl Cli {
                 start(&settings()?, &directory, &Options { wanted: Wanted::Prune, steps, reason: None }, &output)
             }
             Command::Doctor { output } => {
-                let findings = doctor::examine(config::load(&self.config), &directory);
+                let findings = doctor::examine(&config::load(&self.config), &directory);
                 output.print(|| doctor::json(&findings), || doctor::text(&findings))?;
                 Ok(doctor::exit_code(&findings))
             }

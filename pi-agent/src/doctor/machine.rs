@@ -59,7 +59,7 @@ pub(super) fn clock(state: Option<&State>) -> Vec<Finding> {
         findings.push(Finding::note(
             "clock",
             "systemd-timesyncd has not set it since the start",
-            "if nothing else sets it (chrony, a clock chip): apt install systemd-timesyncd",
+            "nothing, if chrony or a clock chip sets it; otherwise: apt install systemd-timesyncd",
         ));
     }
     findings

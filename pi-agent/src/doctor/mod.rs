@@ -76,18 +76,18 @@ impl Finding {
 }
 
 /// Looks at everything. Changes nothing that stays: storage is tried with a small object that is deleted again.
-pub fn examine(settings: Result<Settings, ConfigErrors>, state_directory: &StateDirectory) -> Vec<Finding> {
+pub fn examine(settings: &Result<Settings, ConfigErrors>, state_directory: &StateDirectory) -> Vec<Finding> {
     let mut findings = Vec::new();
+    findings.extend(match &settings {
+        Ok(settings) => configuration(settings),
+        Err(errors) => mistakes(errors),
+    });
     findings.extend(machine::rights());
     let state = machine::state(state_directory, &mut findings);
     findings.extend(machine::clock(state.as_ref()));
     findings.push(machine::room("state directory", state_directory.path()));
-    match settings {
-        Err(errors) => findings.extend(mistakes(errors)),
-        Ok(settings) => {
-            findings.extend(configuration(&settings));
-            findings.extend(of_settings(&settings, state.as_ref()));
-        }
+    if let Ok(settings) = &settings {
+        findings.extend(of_settings(settings, state.as_ref()));
     }
     findings
 }
@@ -115,10 +115,10 @@ fn of_settings(settings: &Settings, state: Option<&State>) -> Vec<Finding> {
     findings
 }
 
-fn mistakes(ConfigErrors { file, mistakes }: ConfigErrors) -> Vec<Finding> {
+fn mistakes(ConfigErrors { file, mistakes }: &ConfigErrors) -> Vec<Finding> {
     let one = |mistake| ConfigErrors { file: file.clone(), mistakes: vec![mistake] }.to_string();
     let advice = "correct the file; the rest is looked at once it is right";
-    mistakes.into_iter().map(|mistake| Finding::problem(CONFIGURATION, one(mistake), advice)).collect()
+    mistakes.iter().cloned().map(|mistake| Finding::problem(CONFIGURATION, one(mistake), advice)).collect()
 }
 
 fn configuration(settings: &Settings) -> Vec<Finding> {
@@ -266,7 +266,7 @@ mod tests {
     fn each_mistake_of_the_configuration_is_a_problem() {
         let errors = crate::config::parse("[host]\n", "/etc/pi-agent/config.toml".as_ref()).unwrap_err();
         let directory = tempfile::tempdir().unwrap();
-        let findings = examine(Err(errors.clone()), &StateDirectory(directory.path().join("state")));
+        let findings = examine(&Err(errors.clone()), &StateDirectory(directory.path().join("state")));
         let told: Vec<_> = findings.iter().filter(|finding| finding.subject == "configuration").collect();
         assert_eq!(told.len(), errors.mistakes.len());
         assert!(told[0].message.starts_with("/etc/pi-agent/config.toml:1: "));
@@ -285,7 +285,7 @@ mod tests {
              [[step]]\nname = \"p\"\nkind = \"postgres\"\ndata-directory = \"{here}/cluster\"\n"
         );
         let settings = crate::config::parse(&text, "/etc/pi-agent/config.toml".as_ref());
-        let findings = examine(settings, &StateDirectory(directory.path().join("state")));
+        let findings = examine(&settings, &StateDirectory(directory.path().join("state")));
         for finding in &findings {
             assert_eq!(finding.advice.is_none(), finding.severity == Severity::Ok, "{finding:?}");
         }

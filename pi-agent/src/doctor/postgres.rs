@@ -164,12 +164,12 @@ fn archiving(subject: &str, cluster: &Postgres, spool: &Path, server: &Server) -
 }
 
 /// Copies a WAL file into the spool so that it is there whole or not at all; one that is there already must be the same.
-/// pgBackRest insists on its own name in the command: the spool's path has it.
+/// pgBackRest insists on finding its own name in the command: the default spool's path has it, for others a comment does.
 fn spool_command(spool: &Path) -> String {
     let s = spool.display();
+    let word = if s.to_string().contains("pgbackrest") { "" } else { " # pgbackrest" };
     format!(
-        "if test -e {s}/%f; then cmp -s %p {s}/%f; \
-         else cp %p {s}/.%f && sync {s}/.%f && mv {s}/.%f {s}/%f && sync {s}; fi"
+        r#"if test -e "{s}/%f"; then cmp -s "%p" "{s}/%f"; else cp "%p" "{s}/.%f" && sync "{s}/.%f" && mv "{s}/.%f" "{s}/%f" && sync "{s}"; fi{word}"#
     )
 }
 
@@ -208,7 +208,7 @@ fn output(program: &Program) -> Result<Output> {
     if output.status.success() {
         return Ok(output);
     }
-    let said = output.stderr.trim().replace('\n', " ");
+    let said = output.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
     Err(Error::new(format!("{} ended with {}: {said}", program.program.display(), output.status)))
 }
 
