@@ -297,7 +297,7 @@ mod tests {
         };
         problem("secrets", "secrets: it does not exist");
         problem("storage", "nowhere");
-        problem("step d", "missing does not exist");
+        problem("step d", "missing");
         problem("step p", "cluster");
         assert_eq!(directory.path().read_dir().unwrap().count(), 0, "the doctor leaves nothing behind");
     }

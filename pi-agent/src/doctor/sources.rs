@@ -1,15 +1,17 @@
-//! The sources of a directory step: there, readable, and what they were.
+//! The sources of a directory step: there, readable, and what they were when they were backed up last.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Finding;
 use crate::config::Directory;
+use crate::repository::{Look, Sources};
 use crate::state::State;
 
 pub(super) fn examine(step: &str, directory: &Directory, state: Option<&State>) -> Vec<Finding> {
-    let _ = state;
     let subject = format!("step {step}");
-    let mut findings: Vec<_> = directory.paths.iter().filter_map(|path| look(&subject, path)).collect();
+    let facts = state.and_then(|state| state.facts(step).ok()).unwrap_or_default();
+    let mut findings: Vec<_> = directory.paths.iter().filter_map(|path| wrong(&subject, step, path, &facts)).collect();
     if findings.is_empty() {
         let paths: Vec<_> = directory.paths.iter().map(|path| path.display().to_string()).collect();
         findings.push(Finding::ok(&subject, format!("{} can be read", paths.join(", "))));
@@ -18,23 +20,54 @@ pub(super) fn examine(step: &str, directory: &Directory, state: Option<&State>) 
 }
 
 /// What is wrong with a source, if anything.
-fn look(subject: &str, path: &Path) -> Option<Finding> {
+fn wrong(subject: &str, step: &str, path: &Path, facts: &BTreeMap<String, String>) -> Option<Finding> {
     let shown = path.display();
-    let problem = |message: String, advice: String| Some(Finding::problem(subject, message, advice));
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => problem(
-            format!("{shown} does not exist"),
-            format!("mount or make it, or take it out of paths: ls -ld {shown}"),
-        ),
-        Err(error) => problem(format!("{shown} cannot be looked at: {error}"), format!("ls -ld {shown}")),
-        Ok(_) if !path.exists() => problem(
-            format!("{shown} is a link to what does not exist"),
-            format!("ls -l {shown}; name its target in paths"),
-        ),
-        Ok(found) => {
-            let opened = if found.is_dir() { path.read_dir().map(drop) } else { std::fs::File::open(path).map(drop) };
-            let error = opened.err()?;
-            problem(format!("{shown} cannot be read: {error}"), format!("look as root: ls -ld {shown}"))
+    let now = match Sources::look(path) {
+        Ok(now) => now,
+        Err(error) => {
+            let advice = format!("make, mount or repair it, or take it out of paths: ls -ld {shown}");
+            return Some(Finding::error(subject, &error, &advice));
         }
+    };
+    let before = facts.get(&format!("source:{shown}"))?;
+    let (device, filled) = before.split_once(':').map(|(device, content)| (device, content == "filled"))?;
+    let Look { device: device_now, empty } = now;
+    let advice = format!("look whether it is mounted: findmnt -T {shown}; if it is right so: pi-agent adopt {step}");
+    if empty && filled {
+        return Some(Finding::problem(subject, format!("{shown} is empty, at the last backup it was not"), advice));
+    }
+    (device != device_now.to_string())
+        .then(|| Finding::problem(subject, format!("{shown} lies on another disk than at the last backup"), advice))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_source_is_there_and_what_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let device = path.metadata().unwrap().dev();
+        let told = |path: &Path, fact: Option<String>| {
+            let facts = fact.map(|fact| (format!("source:{}", path.display()), fact)).into_iter().collect();
+            wrong("step d", "d", path, &facts).map(|finding| (finding.message, finding.advice.unwrap()))
+        };
+        assert_eq!(told(path, None), None);
+        assert_eq!(told(path, Some(format!("{device}:empty"))), None);
+        let (message, advice) = told(path, Some(format!("{device}:filled"))).unwrap();
+        assert!(message.contains("is empty") && advice.contains("pi-agent adopt d"), "{message} {advice}");
+
+        std::fs::write(path.join("file"), "x").unwrap();
+        assert_eq!(told(path, Some(format!("{device}:filled"))), None);
+        assert!(told(path, Some(format!("{}:filled", device + 1))).unwrap().0.contains("another disk"));
+        assert_eq!(told(&path.join("file"), None), None);
+
+        assert!(told(&path.join("missing"), None).unwrap().0.contains("missing"));
+        symlink(path.join("missing"), path.join("link")).unwrap();
+        assert!(told(&path.join("link"), None).unwrap().0.contains("symbolic link"));
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Finding;
-use crate::Error;
 use crate::config::{Settings, Storage};
 use crate::secrets::Secrets;
 use crate::storage::{Store, place};
+use crate::{Error, Result};
 
 const SUBJECT: &str = "storage";
 /// A person waits for the answer; a backup's patience would be minutes.
@@ -25,16 +25,17 @@ pub(super) fn examine(settings: &Settings, secrets: &Secrets) -> Vec<Finding> {
         retry_for: settings.storage.retry_for.min(PATIENCE),
         ..settings.storage.clone()
     };
-    let result = Store::open(&hurried, &hurried.location, secrets).and_then(|store| look(&store, settings));
+    let result = Store::open(&hurried, &hurried.location, secrets)
+        .and_then(|store| look(&store, &settings.host, || place::machine_id(Path::new("/"))));
     result
         .unwrap_or_else(|error| vec![Finding::error(SUBJECT, &error, "check [storage] url and that it can be reached")])
 }
 
-fn look(store: &Store, settings: &Settings) -> Result<Vec<Finding>, Error> {
-    let ours = place::machine_id(Path::new("/"))?;
+/// `ours` is this machine's id, asked only when there is one to compare with.
+fn look(store: &Store, host: &str, ours: impl Fn() -> Result<String>) -> Result<Vec<Finding>> {
     let owner = place::owner(store)?;
     if let Some(owner) = &owner
-        && owner.machine_id != ours
+        && owner.machine_id != ours()?
     {
         let message = format!("{store} belongs to the machine {} since {:.0}", owner.host, owner.since);
         let advice = "give this machine a place of its own in [storage] url; if it replaces that one: pi-agent adopt";
@@ -42,12 +43,9 @@ fn look(store: &Store, settings: &Settings) -> Result<Vec<Finding>, Error> {
     }
     let mut findings = Vec::new();
     match &owner {
-        Some(owner) if owner.host != settings.host => findings.push(Finding::note(
+        Some(owner) if owner.host != host => findings.push(Finding::note(
             SUBJECT,
-            format!(
-                "{store} was made by this machine under the name {}, now [host] name is {}",
-                owner.host, settings.host
-            ),
+            format!("{store} was made by this machine under the name {}, now [host] name is {host}", owner.host),
             "set [host] name back, or let `pi-agent adopt` write down the new one",
         )),
         Some(_) => {}
@@ -67,7 +65,7 @@ fn look(store: &Store, settings: &Settings) -> Result<Vec<Finding>, Error> {
     Ok(findings)
 }
 
-fn try_writing(store: &Store) -> Result<(), Error> {
+fn try_writing(store: &Store) -> Result<()> {
     // A name of its own for each try, so that two at once do not disturb each other.
     let key = format!("doctor-{}-{}", std::process::id(), jiff::Timestamp::now().as_microsecond());
     let content = Bytes::from_static(b"written and deleted by pi-agent doctor\n");
@@ -84,4 +82,51 @@ fn try_writing(store: &Store) -> Result<(), Error> {
             .hint("the disk or the server damages data: do not use it"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::Location;
+    use crate::doctor::Severity;
+
+    fn store(path: &Path) -> Store {
+        let location = Location::File(path.to_owned());
+        let storage = Storage { location: location.clone(), timeout: PATIENCE, retry_for: PATIENCE };
+        Store::open(&storage, &location, &Secrets::new("/nowhere")).unwrap()
+    }
+
+    fn told(path: &Path) -> Result<Vec<(Severity, String)>> {
+        let findings = look(&store(path), "pi", || Ok("ours".into()))?;
+        Ok(findings.into_iter().map(|finding| (finding.severity, finding.message)).collect())
+    }
+
+    #[test]
+    fn a_place_is_tried_and_left_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let told = told(directory.path()).unwrap();
+        assert_eq!(told.iter().map(|(severity, _)| *severity).collect::<Vec<_>>(), [Severity::Note, Severity::Ok]);
+        assert!(told[1].1.contains("read and written"), "{told:?}");
+        assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn ours_is_well_and_another_machines_is_not_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        place::take_over(&store(directory.path()), "pi", "ours").unwrap();
+        assert!(matches!(&told(directory.path()).unwrap()[..], [(Severity::Ok, _)]));
+        place::take_over(&store(directory.path()), "pi", "theirs").unwrap();
+        let told = told(directory.path()).unwrap();
+        assert!(matches!(&told[..], [(Severity::Problem, message)] if message.contains("belongs to the machine pi")));
+    }
+
+    #[test]
+    fn what_is_nobodys_or_not_there_is_a_problem() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("config"), "x").unwrap();
+        let told_of_it = told(directory.path()).unwrap();
+        assert!(told_of_it.iter().any(|(severity, _)| *severity == Severity::Problem), "{told_of_it:?}");
+        assert!(told(&directory.path().join("unmounted")).is_err());
+    }
 }
