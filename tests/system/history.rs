@@ -37,7 +37,10 @@ fn a_damaged_state_database_is_set_aside_told_and_brought_back() {
 
     // The first run happened before the copy was taken, so its own end is not in it; that it was, is.
     let text = fs::read(agent.state().join("state.db")).unwrap();
-    assert!(text.windows(9).any(|window| window == b"the first"), "the reason of the first run is in the database again");
+    assert!(
+        text.windows(9).any(|window| window == b"the first"),
+        "the reason of the first run is in the database again"
+    );
     assert_eq!(before["restore_points"], 1);
     assert_eq!(agent.ok(["status", "--json"]).step("foundry")["restore_points"], 2);
     agent.ok(["run"]);
