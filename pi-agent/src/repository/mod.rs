@@ -181,6 +181,21 @@ impl Repository {
         Ok(snapshots)
     }
 
+    /// Those of `snapshots` that hold `path` (absolute, as it was on the source).
+    ///
+    /// # Errors
+    /// The repository cannot be read.
+    pub fn holding(&self, snapshots: &[Snapshot], path: &Path) -> Result<Vec<Snapshot>> {
+        let ids: Vec<_> = snapshots.iter().map(|snapshot| snapshot.id.as_str()).collect();
+        let found = self.cached("look into the snapshots of", |rustic| {
+            let files = rustic.get_snapshots(&ids)?;
+            let rustic = rustic.to_indexed_ids()?;
+            rustic.find_nodes_from_path(files.iter().map(|file| file.tree), path)
+        })?;
+        let matched = snapshots.iter().zip(found.matches).filter(|(_, found)| found.is_some());
+        Ok(matched.map(|(snapshot, _)| snapshot.clone()).collect())
+    }
+
     /// Keeps the opened master key, so that the next night needs no scrypt (134 MB and a second, more on a Pi).
     fn keep_key(&mut self, file: &Path) {
         let kept = serde_json::to_vec(&self.key)

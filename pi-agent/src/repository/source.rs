@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::{DirEntry, Walk, WalkBuilder};
+use nix::sys::statvfs::statvfs;
 use rustic_core::{
     ErrorKind, LocalSourceSaveOptions, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult,
 };
@@ -41,10 +42,13 @@ pub struct Sources {
 }
 
 /// How a configured path looks before it is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// Device number of the file system it lies on.
+    /// Device number of the file system it lies on; it may be another after a reboot.
     pub device: u64,
+    /// The file system's own id where it has one (ext4 and btrfs derive it from their UUID), so that a disk that changed
+    /// its device number is still known.
+    pub file_system: String,
     /// A directory with no entries or a file of no bytes.
     pub empty: bool,
 }
@@ -65,7 +69,9 @@ impl Sources {
         }
         let empty =
             if metadata.is_dir() { fs::read_dir(path).map_err(failed)?.next().is_none() } else { metadata.len() == 0 };
-        Ok(Look { device: metadata.dev(), empty })
+        let id = statvfs(path).map_err(|error| failed(error.into()))?.filesystem_id();
+        let file_system = if id == 0 { format!("device-{}", metadata.dev()) } else { format!("{id:x}") };
+        Ok(Look { device: metadata.dev(), file_system, empty })
     }
 }
 

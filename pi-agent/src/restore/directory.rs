@@ -1,22 +1,108 @@
-//! The directory restore.
-use super::{Point, Request, Restored};
-use crate::config::{Settings, Step};
-use crate::monitor::Monitor;
-use crate::{Error, Result};
-use std::path::Path;
+//! Getting directories and files back.
 
-/// Not there yet.
+use std::path::{Path, PathBuf};
+
+use super::{At, Point, Request, Restored};
+use crate::config::{Settings, Source, Step};
+use crate::error::Kind;
+use crate::monitor::Monitor;
+use crate::repository::{Repository, Selection, Snapshot};
+use crate::secrets::Secrets;
+use crate::steps::directory::newest;
+use crate::storage::Store;
+use crate::{Error, Result};
+
+/// Every snapshot of a step, oldest first; with `path`, those that hold it.
 ///
 /// # Errors
-/// Always.
-pub fn points(_: &Settings, _: &Step, _: Option<&Path>) -> Result<Vec<Point>> {
-    Err(Error::new("not there yet"))
+/// The repository cannot be read.
+pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<Vec<Point>> {
+    let Some(repository) = open(settings, step)? else { return Ok(Vec::new()) };
+    let mut snapshots = repository.snapshots()?;
+    if let Some(path) = path {
+        snapshots = repository.holding(&snapshots, path)?;
+    }
+    let point = |snapshot: Snapshot| Point {
+        step: step.name.clone(),
+        id: snapshot.id,
+        time: snapshot.time,
+        kind: if snapshot.unfinished { "unfinished" } else { "snapshot" }.into(),
+        bytes: snapshot.bytes,
+    };
+    Ok(snapshots.into_iter().map(point).collect())
 }
 
-/// Not there yet.
+/// Restores a snapshot, or paths of it, below a directory: `/srv/a` becomes `TO/srv/a`.
 ///
 /// # Errors
-/// Always.
-pub fn restore(_: &Settings, _: &Step, _: &Request, _: &Monitor) -> Result<Restored> {
-    Err(Error::new("not there yet"))
+/// There is no such snapshot or path in it; storage fails; the target cannot be written.
+pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Monitor) -> Result<Restored> {
+    monitor.phase("opening the repository");
+    let repository = open(settings, step)?.ok_or_else(|| nothing(step, "nothing was ever backed up there"))?;
+    let snapshots = repository.snapshots()?;
+    let snapshot = choose(&snapshots, step, &request.at)?.clone();
+    let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
+    let selection = Selection { snapshot, to: request.to.clone(), paths: request.paths.clone(), fresh };
+    let (bytes, problems) = repository.restore(&selection, monitor)?;
+    let Selection { snapshot, .. } = selection;
+    Ok(Restored {
+        restore_point: snapshot.id,
+        time: snapshot.time,
+        bytes: Some(bytes),
+        problems,
+        next: next(step, request),
+    })
+}
+
+fn open(settings: &Settings, step: &Step) -> Result<Option<Repository>> {
+    let secrets = Secrets::new(&settings.secrets);
+    let store = Store::open(&settings.storage, &settings.storage.location, &secrets)?.join(&step.name);
+    Repository::open(settings, &step.name, store, &secrets)
+}
+
+fn choose<'a>(snapshots: &'a [Snapshot], step: &Step, at: &At) -> Result<&'a Snapshot> {
+    match at {
+        At::Latest => newest(snapshots, step, |_| true).ok_or_else(|| nothing(step, "there is no complete snapshot")),
+        At::Time(time) => newest(snapshots, step, |snapshot| snapshot.time <= *time)
+            .ok_or_else(|| nothing(step, &format!("there is no snapshot at or before {time}"))),
+        At::Id(id) => {
+            let mut matching = snapshots.iter().filter(|snapshot| snapshot.id.starts_with(id.as_str()));
+            match (matching.next(), matching.next()) {
+                (Some(only), None) => Ok(only),
+                (None, _) => Err(nothing(step, &format!("there is no snapshot {id}"))),
+                (Some(_), Some(_)) => {
+                    Err(Error::usage(format!("restore {}: several snapshots begin with {id}", step.name))
+                        .hint("give more of the id"))
+                }
+            }
+        }
+    }
+}
+
+fn nothing(step: &Step, what: &str) -> Error {
+    Error::new(format!("restore {}: {what}", step.name))
+        .kind_of(Kind::NotFound)
+        .hint(format!("see what there is: pi-agent points {}", step.name))
+}
+
+fn next(step: &Step, request: &Request) -> Vec<String> {
+    let paths: &[PathBuf] = match &step.source {
+        Source::Directory(directory) | Source::Agent(directory) if request.paths.is_empty() => &directory.paths,
+        _ => &request.paths,
+    };
+    let mut lines =
+        vec!["nothing in the original places was changed; to put it back, stop what uses it and:".to_owned()];
+    lines.extend(paths.iter().map(|path| {
+        let from = request.to.join(path.strip_prefix("/").unwrap_or(path));
+        // A directory's content goes into the directory.
+        let slash = if from.is_dir() { "/" } else { "" };
+        format!("  rsync -aHAXS {}{slash} {}{slash}", quoted(&from), quoted(path))
+    }));
+    lines
+}
+
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+    if is_plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

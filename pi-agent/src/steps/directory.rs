@@ -1,14 +1,395 @@
-//! The directory step.
+//! A step that backs up directories and files into a restic-compatible repository.
 
-/// Not there yet.
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+
+use super::{Check, Job, Maintenance, Outcome, StepResult, Task};
+use crate::config::{Directory, Location, Source, Step};
+use crate::error::{Context, Kind};
+use crate::monitor::{Monitor, Problem};
+use crate::repository::{Backup, Repository, Selection, Snapshot, Sources};
+use crate::retention::{self, Point};
+use crate::secrets::Secrets;
+use crate::storage::{Store, place};
+use crate::{Error, Result};
+
+/// Does what the job asks of a directory step.
 ///
 /// # Errors
-/// Always.
-pub fn run<T>(
-    _: &super::Job,
-    _: &crate::config::Step,
-    _: &T,
-    _: &crate::monitor::Monitor,
-) -> crate::Result<super::StepResult> {
-    Err(crate::Error::new("not there yet"))
+/// Only what happens before storage is opened; later failures are results, with the requests that were made.
+pub fn run(job: &Job, step: &Step, directory: &Directory, monitor: &Monitor) -> Result<StepResult> {
+    let secrets = Secrets::new(&job.settings.secrets);
+    let root = Store::open(&job.settings.storage, &job.settings.storage.location, &secrets)?;
+    let work = Work { job, step, directory, monitor, secrets, root };
+    let mut result = work.perform().unwrap_or_else(|error| StepResult::failed(&error));
+    result.requests = work.root.meter().requests();
+    Ok(result)
+}
+
+struct Work<'a> {
+    job: &'a Job,
+    step: &'a Step,
+    directory: &'a Directory,
+    monitor: &'a Monitor,
+    secrets: Secrets,
+    root: Store,
+}
+
+impl Work<'_> {
+    fn perform(&self) -> Result<StepResult> {
+        match &self.job.task {
+            Task::Backup { prune, check, keep_everything, .. } => {
+                self.backup(*prune, *check, keep_everything.is_some())
+            }
+            Task::Prune => {
+                self.verify_place()?;
+                self.alone(|repository| self.prune(repository))
+            }
+            Task::Check(check) => self.alone(|repository| self.check(repository, *check).0),
+            Task::FetchState { to } => self.fetch_state(to),
+        }
+    }
+
+    /// One night.
+    fn backup(&self, prune: bool, check: Option<Check>, keep_everything: bool) -> Result<StepResult> {
+        // 1. The place is ours, and the sources are what they were: else nothing is touched.
+        self.verify_place()?;
+        let sources = self.sources()?;
+        let facts = self.facts(&sources)?;
+
+        // 2. The repository, made on first use.
+        self.monitor.phase("opening the repository");
+        let store = self.root.join(&self.step.name);
+        let repository = Repository::open_or_init(&self.job.settings, &self.step.name, store, &self.secrets)?;
+        let mut snapshots = repository.snapshots()?;
+
+        // 3. The snapshot.
+        let backup = repository.backup(sources, &snapshots, self.monitor)?;
+        let mut result = result_of(&backup);
+        result.facts = facts;
+        result.place_verified = true;
+        result.problems.extend(repository.remarks().iter().cloned());
+        let is_complete = !backup.snapshot.unfinished;
+        // What could not be listed may be all that an older snapshot still holds.
+        let all_listed = is_complete && !backup.tally.listing_incomplete && backup.lost == 0;
+        let succeeded = result.outcome == Outcome::Succeeded;
+        snapshots.push(backup.snapshot);
+
+        // 4. Forget, prune, check; each failure is told, and none undoes the snapshot.
+        if all_listed && !keep_everything {
+            let victims = victims(&snapshots, self.step);
+            if !victims.is_empty() {
+                self.note(&mut result, self.forget(&repository, &mut snapshots, &victims));
+            }
+        }
+        if prune && succeeded && !keep_everything {
+            self.note(&mut result, self.prune(&repository));
+        }
+        if let Some(check) = check.filter(|_| is_complete) {
+            let (checked, damaged) = self.check(&repository, check);
+            if damaged {
+                // What was just backed up may not be restorable.
+                result.problems.extend(result.error.take());
+                result.outcome = Outcome::Failed;
+                result.error = checked.problem.clone();
+            }
+            self.note(&mut result, checked);
+        }
+
+        // 5. Figures.
+        let ours = snapshots.iter().filter(|snapshot| snapshot.label == self.step.name && !snapshot.unfinished);
+        result.figures.restore_points = Some(ours.count() as u64);
+        match repository.stored_bytes() {
+            Ok(bytes) => result.figures.bytes_stored = Some(bytes),
+            Err(error) => result.problems.push((&error).into()),
+        }
+        Ok(result)
+    }
+
+    fn verify_place(&self) -> Result<()> {
+        if self.job.place_verified {
+            return Ok(());
+        }
+        self.monitor.phase("looking whose place it is");
+        place::verify(&self.root, &self.job.settings.host, &place::machine_id(Path::new("/"))?)
+    }
+
+    fn sources(&self) -> Result<Sources> {
+        let settings = &self.job.settings;
+        let mut paths = self.directory.paths.clone();
+        if matches!(self.step.source, Source::Agent(_)) {
+            // The configuration file may well be a link; it is followed, since it is ours and not a person's choice.
+            paths = paths.into_iter().map(|path| fs::canonicalize(&path).unwrap_or(path)).collect();
+        }
+        let mut never = vec![settings.local.cache.clone()];
+        if let Location::File(root) = &settings.storage.location {
+            never.push(root.clone());
+        }
+        Ok(Sources {
+            paths,
+            exclude: self.directory.exclude.clone(),
+            one_file_system: self.directory.one_file_system,
+            never,
+            deadline: self.job.deadline.map(until),
+        })
+    }
+
+    /// Facts to remember for next time; an error when what was filled is empty, or lies on another file system: an
+    /// unmounted disk must not become an empty snapshot.
+    fn facts(&self, sources: &Sources) -> Result<BTreeMap<String, String>> {
+        let mut facts = BTreeMap::new();
+        for path in &sources.paths {
+            let look = Sources::look(path)?;
+            let key = format!("source:{}", path.display());
+            let is = format!("{}:{}", look.file_system, if look.empty { "empty" } else { "filled" });
+            let was = self.job.facts.get(&key).and_then(|fact| fact.strip_suffix(":filled"));
+            let change = match was {
+                Some(_) if look.empty => Some("is empty, and was not before"),
+                Some(file_system) if file_system != look.file_system => Some("lies on another file system than before"),
+                _ => None,
+            };
+            if let Some(change) = change {
+                return Err(Error::new(format!("{} {change}", path.display())).hint(format!(
+                    "mount what belongs there; if the change is intended: pi-agent adopt {}",
+                    self.step.name
+                )));
+            }
+            facts.insert(key, is);
+        }
+        Ok(facts)
+    }
+
+    fn forget(&self, repository: &Repository, snapshots: &mut Vec<Snapshot>, victims: &[String]) -> Maintenance {
+        self.monitor.phase("forgetting snapshots");
+        match repository.forget(victims) {
+            Ok(()) => {
+                snapshots.retain(|snapshot| !victims.contains(&snapshot.id));
+                done("forget", format!("removed {} snapshots", victims.len()))
+            }
+            Err(error) => failed("forget", &error),
+        }
+    }
+
+    fn prune(&self, repository: &Repository) -> Maintenance {
+        match repository.prune(self.monitor) {
+            Ok(pruned) => done(
+                "prune",
+                format!(
+                    "freed {}, marked {} to be freed by the next",
+                    mebibytes(pruned.freed),
+                    mebibytes(pruned.marked)
+                ),
+            ),
+            Err(error) => failed("prune", &error),
+        }
+    }
+
+    /// The check, and whether it found damage.
+    fn check(&self, repository: &Repository, check: Check) -> (Maintenance, bool) {
+        let what = match check {
+            Check::Structure => "check".to_owned(),
+            // As people count.
+            Check::Data { part, of } => format!("check-data:{}/{of}", part + 1),
+        };
+        match repository.check(check, self.monitor) {
+            Ok(findings) if findings.errors.is_empty() => {
+                let note = format!("no damage, {} leftovers of interrupted backups", findings.leftovers);
+                (done(&what, note), false)
+            }
+            Ok(findings) => {
+                let (count, first) = (findings.errors.len(), &findings.errors[0]);
+                let message = format!("repository damaged: {count} findings, the first: {first}");
+                let hint = format!(
+                    "do not prune; look with: restic -r {} check --read-data; restore what is needed while it can be read",
+                    repository.store()
+                );
+                let problem = Some(Problem { message, hint: Some(hint) });
+                (Maintenance { what, problem, note: findings.errors.join("; ") }, true)
+            }
+            Err(error) => (failed(&what, &error), false),
+        }
+    }
+
+    /// Notes what maintenance was done; one that failed makes a success degraded.
+    fn note(&self, result: &mut StepResult, maintenance: Maintenance) {
+        if let Some(problem) = &maintenance.problem
+            && result.outcome != Outcome::Failed
+        {
+            if result.outcome == Outcome::Succeeded {
+                result.outcome = Outcome::Degraded;
+                result.error = Some(problem.clone());
+            } else {
+                result.problems.push(problem.clone());
+            }
+        }
+        result.maintenance.push(maintenance);
+    }
+
+    /// Maintenance without a backup.
+    fn alone(&self, maintain: impl FnOnce(&Repository) -> Maintenance) -> Result<StepResult> {
+        let repository = self.existing()?;
+        let maintenance = maintain(&repository);
+        let outcome = if maintenance.problem.is_some() { Outcome::Failed } else { Outcome::Succeeded };
+        Ok(StepResult {
+            error: maintenance.problem.clone(),
+            problems: repository.remarks().to_vec(),
+            maintenance: vec![maintenance],
+            ..StepResult::of(outcome)
+        })
+    }
+
+    fn existing(&self) -> Result<Repository> {
+        let store = self.root.join(&self.step.name);
+        let place = store.to_string();
+        Repository::open(&self.job.settings, &self.step.name, store, &self.secrets)?
+            .ok_or_else(|| Error::new(format!("{place} holds no repository yet")).kind_of(Kind::NotFound))
+    }
+
+    /// Brings the newest saved state database back to `to`, whole or not at all.
+    fn fetch_state(&self, to: &Path) -> Result<StepResult> {
+        let saved = self.directory.paths.iter().find(|path| path.file_name() == Some("state.db".as_ref()));
+        let saved = saved.ok_or_else(|| Error::new("no step saves the state database"))?;
+        let repository = self.existing()?;
+        let snapshots = repository.snapshots()?;
+        let snapshot = newest(&snapshots, self.step, |_| true)
+            .ok_or_else(|| Error::new(format!("{} holds no snapshot", repository.store())).kind_of(Kind::NotFound))?;
+        let directory = to.parent().unwrap_or(Path::new("/"));
+        let failed = || format!("cannot write {}", to.display());
+        let aside = tempfile::tempdir_in(directory).context(failed)?;
+        let selection = Selection {
+            snapshot: snapshot.clone(),
+            to: aside.path().into(),
+            paths: vec![fs::canonicalize(saved).unwrap_or_else(|_| saved.clone())],
+            fresh: true,
+        };
+        repository.restore(&selection, self.monitor)?;
+        fs::rename(below(aside.path(), &selection.paths[0]), to).context(failed)?;
+        Ok(StepResult { restore_point: Some(snapshot.id.clone()), ..StepResult::of(Outcome::Succeeded) })
+    }
+}
+
+/// Where `path` comes to lie when it is restored to `target`.
+fn below(target: &Path, path: &Path) -> PathBuf {
+    target.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// The newest snapshot of the step that is complete and pleases; where the step has made none, another tool's.
+pub fn newest<'a>(snapshots: &'a [Snapshot], step: &Step, pleases: impl Fn(&Snapshot) -> bool) -> Option<&'a Snapshot> {
+    let any_of_ours = snapshots.iter().any(|snapshot| snapshot.label == step.name);
+    snapshots
+        .iter()
+        .filter(|snapshot| !snapshot.unfinished && (snapshot.label == step.name || !any_of_ours) && pleases(snapshot))
+        .max_by_key(|snapshot| snapshot.time)
+}
+
+/// The snapshots to forget: those retention no longer keeps, and unfinished ones that a newer complete one makes
+/// useless. Another tool's snapshots are its own affair.
+fn victims(snapshots: &[Snapshot], step: &Step) -> Vec<String> {
+    let ours = || snapshots.iter().filter(|snapshot| snapshot.label == step.name);
+    let points: Vec<_> = ours()
+        .filter(|snapshot| !snapshot.unfinished)
+        .map(|snapshot| Point { id: snapshot.id.clone(), time: snapshot.time, full: true, needs: Vec::new() })
+        .collect();
+    let newest = points.iter().map(|point| point.time).max();
+    let superseded = ours().filter(|snapshot| snapshot.unfinished && Some(snapshot.time) < newest);
+    let mut victims = retention::victims(&points, &step.keep, Timestamp::now(), &TimeZone::system());
+    victims.extend(superseded.map(|snapshot| snapshot.id.clone()));
+    victims
+}
+
+fn result_of(backup: &Backup) -> StepResult {
+    let problems = backup.problems();
+    let (outcome, error) = if backup.snapshot.unfinished {
+        let message = "stopped at max-duration; what was read is kept, and the next run goes on from there".into();
+        (Outcome::Unfinished, Some(Problem { message, hint: None }))
+    } else if problems.is_empty() {
+        (Outcome::Succeeded, None)
+    } else {
+        let message = match backup.tally.unreadable_count {
+            0 => problems[0].message.clone(),
+            1 => "1 file could not be read".into(),
+            count => format!("{count} files could not be read"),
+        };
+        let hint = "the others are safe; the files are named in the report".to_owned();
+        (Outcome::Degraded, Some(Problem { message, hint: Some(hint) }))
+    };
+    StepResult {
+        error,
+        problems,
+        restore_point: Some(backup.snapshot.id.clone()),
+        figures: backup.figures.clone(),
+        ..StepResult::of(outcome)
+    }
+}
+
+fn done(what: &str, note: String) -> Maintenance {
+    Maintenance { what: what.into(), problem: None, note }
+}
+
+fn failed(what: &str, error: &Error) -> Maintenance {
+    Maintenance { what: what.into(), problem: Some(error.into()), note: String::new() }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// The moment on the monotonic clock, which no correction of the time of day moves.
+fn until(deadline: Timestamp) -> Instant {
+    let left = deadline.duration_since(Timestamp::now()).max(SignedDuration::ZERO);
+    Instant::now() + Duration::try_from(left).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::{Count, Keep};
+
+    fn step() -> Step {
+        let directory = Directory {
+            paths: Vec::new(),
+            exclude: Vec::new(),
+            one_file_system: true,
+            prune_every: Duration::ZERO,
+            check_every: Duration::ZERO,
+            read_all_months: 0,
+        };
+        let none = Count::Of(0);
+        Step {
+            name: "s".into(),
+            source: Source::Directory(directory),
+            keep: Keep::Rules { last: none, daily: Count::Of(2), weekly: none, monthly: none, yearly: none },
+            max_duration: None,
+            stall: Duration::from_secs(900),
+        }
+    }
+
+    fn snapshot(id: &str, label: &str, days_ago: i64, unfinished: bool) -> Snapshot {
+        let time = Timestamp::now() - SignedDuration::from_hours(24 * days_ago);
+        Snapshot { id: id.into(), time, label: label.into(), unfinished, bytes: None, files: None }
+    }
+
+    #[test]
+    fn unfinished_snapshots_go_once_a_newer_complete_one_exists_and_count_for_nothing_before() {
+        let old = snapshot("old", "s", 10, false);
+        let begun = snapshot("begun", "s", 5, true);
+        assert!(victims(&[old.clone(), begun.clone()], &step()).is_empty());
+        let complete = snapshot("complete", "s", 4, false);
+        assert_eq!(victims(&[old.clone(), begun.clone(), complete.clone()], &step()), ["begun"]);
+        let later = snapshot("later", "s", 1, true);
+        assert_eq!(victims(&[old, begun, complete, later], &step()), ["begun"]);
+    }
+
+    #[test]
+    fn another_tools_snapshots_are_never_forgotten() {
+        let (foreign, ours) = (snapshot("foreign", "", 400, false), snapshot("ours", "s", 0, false));
+        assert!(victims(&[foreign.clone(), ours.clone()], &step()).is_empty());
+        assert_eq!(newest(&[ours.clone(), foreign.clone()], &step(), |_| true).unwrap().id, "ours");
+        assert_eq!(newest(std::slice::from_ref(&foreign), &step(), |_| true).unwrap().id, "foreign");
+    }
 }
