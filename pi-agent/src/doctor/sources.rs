@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Finding;
 use crate::config::Directory;
-use crate::repository::{Look, Sources};
+use crate::repository::Sources;
 use crate::state::State;
 
 pub(super) fn examine(step: &str, directory: &Directory, state: Option<&State>) -> Vec<Finding> {
@@ -30,20 +30,15 @@ fn wrong(subject: &str, step: &str, path: &Path, facts: &BTreeMap<String, String
         }
     };
     let before = facts.get(&format!("source:{shown}"))?;
-    let (device, filled) = before.split_once(':').map(|(device, content)| (device, content == "filled"))?;
-    let Look { device: device_now, empty } = now;
+    let change = now.change_since(before)?;
     let advice = format!("look whether it is mounted: findmnt -T {shown}; if it is right so: pi-agent adopt {step}");
-    if empty && filled {
-        return Some(Finding::problem(subject, format!("{shown} is empty, at the last backup it was not"), advice));
-    }
-    (device != device_now.to_string())
-        .then(|| Finding::problem(subject, format!("{shown} lies on another disk than at the last backup"), advice))
+    Some(Finding::problem(subject, format!("{shown} {change}"), advice))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -51,7 +46,7 @@ mod tests {
     fn a_source_is_there_and_what_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        let device = path.metadata().unwrap().dev();
+        let device = Sources::look(path).unwrap().file_system;
         let told = |path: &Path, fact: Option<String>| {
             let facts = fact.map(|fact| (format!("source:{}", path.display()), fact)).into_iter().collect();
             wrong("step d", "d", path, &facts).map(|finding| (finding.message, finding.advice.unwrap()))
@@ -63,7 +58,7 @@ mod tests {
 
         std::fs::write(path.join("file"), "x").unwrap();
         assert_eq!(told(path, Some(format!("{device}:filled"))), None);
-        assert!(told(path, Some(format!("{}:filled", device + 1))).unwrap().0.contains("another disk"));
+        assert!(told(path, Some("elsewhere:filled".into())).unwrap().0.contains("another disk"));
         assert_eq!(told(&path.join("file"), None), None);
 
         assert!(told(&path.join("missing"), None).unwrap().0.contains("missing"));

@@ -53,6 +53,26 @@ pub struct Look {
     pub empty: bool,
 }
 
+impl Look {
+    /// The fact to remember: `FILE-SYSTEM:empty` or `FILE-SYSTEM:filled`.
+    #[must_use]
+    pub fn fact(&self) -> String {
+        format!("{}:{}", self.file_system, if self.empty { "empty" } else { "filled" })
+    }
+
+    /// What is suspicious since `fact` was remembered, as the rest of a sentence: an unmounted disk must not become an
+    /// empty snapshot. What was empty may change at will.
+    #[must_use]
+    pub fn change_since(&self, fact: &str) -> Option<&'static str> {
+        let file_system = fact.strip_suffix(":filled")?;
+        match self {
+            Self { empty: true, .. } => Some("is empty, at the last backup it was not"),
+            _ if self.file_system != file_system => Some("lies on another disk than at the last backup"),
+            _ => None,
+        }
+    }
+}
+
 impl Sources {
     /// Looks at a configured path. A symbolic link is refused: following it would let a changed link silently replace
     /// what is backed up, and not following it would back up nothing.

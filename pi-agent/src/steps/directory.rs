@@ -145,20 +145,14 @@ impl Work<'_> {
         for path in &sources.paths {
             let look = Sources::look(path)?;
             let key = format!("source:{}", path.display());
-            let is = format!("{}:{}", look.file_system, if look.empty { "empty" } else { "filled" });
-            let was = self.job.facts.get(&key).and_then(|fact| fact.strip_suffix(":filled"));
-            let change = match was {
-                Some(_) if look.empty => Some("is empty, and was not before"),
-                Some(file_system) if file_system != look.file_system => Some("lies on another file system than before"),
-                _ => None,
-            };
+            let change = self.job.facts.get(&key).and_then(|fact| look.change_since(fact));
             if let Some(change) = change {
                 return Err(Error::new(format!("{} {change}", path.display())).hint(format!(
                     "mount what belongs there; if the change is intended: pi-agent adopt {}",
                     self.step.name
                 )));
             }
-            facts.insert(key, is);
+            facts.insert(key, look.fact());
         }
         Ok(facts)
     }
