@@ -100,13 +100,12 @@ fn of_settings(settings: &Settings, state: Option<&State>) -> Vec<Finding> {
         findings.push(machine::room("storage", path));
     }
     findings.extend(storage::examine(settings, &secrets));
-    let clusters = || settings.steps.iter().filter(|step| matches!(step.source, Source::Postgres(_)));
-    let pgbackrest = clusters().next().and_then(|_| postgres::tools(&mut findings));
+    if settings.steps.iter().any(|step| matches!(step.source, Source::Postgres(_))) {
+        findings.extend(postgres::tools());
+    }
     for step in &settings.steps {
         match &step.source {
-            Source::Postgres(cluster) => {
-                findings.extend(postgres::examine(&step.name, cluster, &settings.local.spool, pgbackrest));
-            }
+            Source::Postgres(cluster) => findings.extend(postgres::examine(settings, step, cluster)),
             Source::Directory(directory) => findings.extend(sources::examine(&step.name, directory, state)),
             // Its one source is the file that has just been read.
             Source::Agent(_) => {}

@@ -1,6 +1,7 @@
 //! A PostgreSQL cluster on this host, by pgBackRest: [`run`] reads as the procedure it is.
 
 mod archiving;
+mod look;
 mod server;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use self::archiving::Style;
+pub use self::look::{Look, look};
 use self::server::{Identity, Server};
 use super::{Figures, Job, Maintenance, Outcome, StepResult, Task};
 use crate::config::{Postgres, Settings, Step};
@@ -95,13 +97,41 @@ fn open_place(job: &Job) -> Result<Store> {
     Ok(store)
 }
 
+fn check_versions(identity: &Identity) -> Result<()> {
+    let installed = pgbackrest::version()?;
+    if identity.version() > installed.newest_postgres() {
+        return Err(Error::new(format!("pgbackrest {installed} does not know PostgreSQL {}", identity.version()))
+            .hint("install a newer pgbackrest, for example from apt.postgresql.org"));
+    }
+    Ok(())
+}
+
+fn check_server(postgres: &Postgres, identity: &Identity) -> Result<()> {
+    let ours = &postgres.data_directory;
+    let same = |path: &Path| path.canonicalize().ok();
+    if same(ours).is_none() || same(ours) != same(&identity.data_directory) {
+        return Err(Error::usage(format!(
+            "the server on port {} has its data in {}, not in {}",
+            postgres.port,
+            identity.data_directory.display(),
+            ours.display()
+        ))
+        .hint("correct data-directory, or socket-directory and port, of this step"));
+    }
+    if identity.in_recovery {
+        return Err(Error::new(format!("the server on port {} is in recovery", postgres.port))
+            .hint("wait until it is promoted; a standby cannot be backed up here"));
+    }
+    Ok(())
+}
+
 impl Work<'_> {
     fn backup(&self, full: bool, keep_everything: Option<&str>) -> Result<StepResult> {
         // 1. The tools, and a server that answers and is the one we mean.
         self.monitor.phase("asking the server");
         let identity = self.server.identity()?;
-        self.check_versions(&identity)?;
-        self.check_server(&identity)?;
+        check_versions(&identity)?;
+        check_server(self.postgres, &identity)?;
 
         // 2. The cluster is the one the repository knows; a first or an upgraded one is made known.
         let info = self.pgbackrest.info()?;
@@ -126,34 +156,6 @@ impl Work<'_> {
             made.ok_or_else(|| Error::new("pgBackRest succeeded, but its new backup is not in the repository"))?;
         let expired = self.expire(&info, keep_everything);
         Ok(self.result(&identity, made, warnings, wal_problems, expired))
-    }
-
-    fn check_versions(&self, identity: &Identity) -> Result<()> {
-        let installed = pgbackrest::version()?;
-        if identity.version() > installed.newest_postgres() {
-            return Err(Error::new(format!("pgbackrest {installed} does not know PostgreSQL {}", identity.version()))
-                .hint("install a newer pgbackrest, for example from apt.postgresql.org"));
-        }
-        Ok(())
-    }
-
-    fn check_server(&self, identity: &Identity) -> Result<()> {
-        let ours = &self.postgres.data_directory;
-        let same = |path: &Path| path.canonicalize().ok();
-        if same(ours).is_none() || same(ours) != same(&identity.data_directory) {
-            return Err(Error::usage(format!(
-                "the server on port {} has its data in {}, not in {}",
-                self.postgres.port,
-                identity.data_directory.display(),
-                ours.display()
-            ))
-            .hint("correct data-directory, or socket-directory and port, of this step"));
-        }
-        if identity.in_recovery {
-            return Err(Error::new(format!("the server on port {} is in recovery", self.postgres.port))
-                .hint("wait until it is promoted; a standby cannot be backed up here"));
-        }
-        Ok(())
     }
 
     /// True when the stanza went on to a higher major version: then the next backup is full.

@@ -48,6 +48,8 @@ pub(super) struct Archiver {
     pub last_archived_wal: Option<String>,
     /// How often it failed.
     pub failed_count: u64,
+    /// The last file that it refused, unless it accepted one since.
+    pub failing: Option<String>,
 }
 
 /// A server that starts answers within a minute, or is not starting at all.
@@ -72,7 +74,8 @@ impl Server<'_> {
     /// What `pg_stat_archiver` says.
     pub fn archiver(&self) -> Result<Archiver> {
         self.json(
-            "select json_build_object('last_archived_wal', last_archived_wal, 'failed_count', failed_count) \
+            "select json_build_object('last_archived_wal', last_archived_wal, 'failed_count', failed_count, 'failing', \
+               case when last_failed_time > coalesce(last_archived_time, '-infinity') then last_failed_wal end) \
              from pg_stat_archiver",
         )
     }

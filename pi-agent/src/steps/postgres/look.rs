@@ -1,0 +1,36 @@
+//! What a backup needs of the server, looked at without changing anything: for the doctor.
+
+use super::archiving::{self, Style};
+use super::server::Server;
+use super::{check_server, check_versions, user};
+use crate::config::{Postgres, Settings, Step};
+use crate::error::{Error, Result};
+use crate::wal;
+
+/// How a server looks.
+#[derive(Debug)]
+pub struct Look {
+    /// Its major version.
+    pub version: u32,
+    /// What would make a backup fail.
+    pub problems: Vec<Error>,
+    /// archive_command fills our spool, or has to be set to do so.
+    pub spool: bool,
+    /// The WAL file that could not be archived, unless one could since.
+    pub failing: Option<String>,
+}
+
+/// Asks the server.
+///
+/// # Errors
+/// It does not answer, or we cannot become its user.
+pub fn look(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<Look> {
+    let user = user(settings, step, postgres)?;
+    let server = Server { postgres, user: &user };
+    let identity = server.identity()?;
+    let style = archiving::style(&identity, &wal::spool_directory(settings, postgres));
+    let spool = !matches!(style, Ok(Style::Push));
+    let checks = [check_versions(&identity), check_server(postgres, &identity), style.map(drop)];
+    let problems = checks.into_iter().filter_map(Result::err).collect();
+    Ok(Look { version: identity.version(), problems, spool, failing: server.archiver()?.failing })
+}
