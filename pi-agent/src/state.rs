@@ -179,6 +179,22 @@ impl State {
         work().context(|| "mark interrupted runs in the state database".into())
     }
 
+    /// In a copy that came from storage, ends what was under way when it was made: the `agent` step, which did save it.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn settle_copy(&self) -> Result<()> {
+        self.connection
+            .execute_batch(
+                "update step_run set outcome = 'succeeded', finished_at = started_at where outcome is null;
+                 update run set finished_at = started_at, outcome = case
+                    when exists (select 1 from step_run where run_id = run.id and outcome not in ('succeeded', 'skipped'))
+                    then 'degraded' else 'succeeded' end
+                 where outcome is null;",
+            )
+            .context(|| "settle the saved history".into())
+    }
+
     /// Records that a run starts.
     ///
     /// # Errors

@@ -185,9 +185,8 @@ impl Night<'_> {
 
     /// A consistent copy of the state database for the `agent` step, always at the same path.
     fn save_history(&self) -> Result<PathBuf> {
-        let folder = self.settings.local.cache.join("agent-state");
-        make_private(&folder)?;
-        let copy = folder.join(recover::SAVED_STATE);
+        let copy = recover::saved_state(self.settings);
+        make_private(copy.parent().expect("it lies in the cache"))?;
         if copy.exists() {
             std::fs::remove_file(&copy).context(|| format!("replace {}", copy.display()))?;
         }

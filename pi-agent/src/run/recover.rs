@@ -1,11 +1,12 @@
 //! History that is gone or damaged: set aside, and fetched back from the `agent` snapshot. A backup never waits for it in vain.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::{info, warn};
 
-use crate::config::{AGENT, Settings, StateDirectory};
+use crate::config::{AGENT, Settings, Source, StateDirectory};
 use crate::error::{Context, Result};
 use crate::monitor::Problem;
 use crate::run::supervise::{Ended, Signals, supervise};
@@ -13,8 +14,11 @@ use crate::run::{Watcher, make_private};
 use crate::state::{Opened, State};
 use crate::steps::{Job, Task};
 
-/// Name of the state database in the `agent` snapshot.
-pub const SAVED_STATE: &str = "state.db";
+/// Where the copy of the state database lies that the `agent` step saves; always the same, so that it is found again.
+pub fn saved_state(settings: &Settings) -> PathBuf {
+    settings.local.cache.join("agent-state/state.db")
+}
+
 /// Fetching history is worth this long before the night's work starts without it.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -72,9 +76,16 @@ fn fetch(
 ) -> Result<(), String> {
     let path = directory.database();
     let fetched = directory.path().join("state.db.fetched");
+    let mut settings = settings.clone();
+    let saved = saved_state(&settings);
+    for step in &mut settings.steps {
+        if let Source::Agent(own) = &mut step.source {
+            own.paths.push(saved.clone());
+        }
+    }
     let job = Job {
         run_id: "recover".into(),
-        settings: settings.clone(),
+        settings,
         state_directory: directory.clone(),
         step: AGENT.into(),
         task: Task::FetchState { to: fetched.clone() },
@@ -96,12 +107,13 @@ fn fetch(
     outcome
 }
 
-fn install(fetched: &std::path::Path, path: &std::path::Path) -> Result<()> {
+fn install(fetched: &Path, path: &Path) -> Result<()> {
     make_private(path.parent().expect("it lies in the state directory"))?;
     // Proves that it is one of ours, and takes it to this version's schema.
     let Opened::Ready(state) = State::open(fetched)? else {
         return Err(crate::Error::new("the saved state database is damaged"));
     };
+    state.settle_copy()?;
     drop(state);
     for suffix in ["-wal", "-shm"] {
         // Those of the fresh database must not be applied to the saved one.
