@@ -76,3 +76,28 @@ fn a_dry_run_changes_nothing_anywhere() {
     agent.ok(["status"]);
     before.assert_equals(scratch.path());
 }
+
+#[test]
+fn the_first_run_makes_the_place_and_a_later_one_does_not() {
+    let scratch = Scratch::new();
+    let agent = household(&scratch);
+    let storage = scratch.join("storage");
+    fs::remove_dir(&storage).unwrap();
+    agent.ok(["run"]);
+
+    // The disk is not mounted: the mount point is empty, or not even there.
+    fs::rename(&storage, scratch.join("elsewhere")).unwrap();
+    for mount_point in [false, true] {
+        if mount_point {
+            fs::create_dir(&storage).unwrap();
+        }
+        let night = agent.run(["run", "--json"]).expect(3);
+        let error = night.step("foundry")["error"].clone();
+        assert!(error["message"].as_str().unwrap().contains("held this machine's backups"), "{night}");
+        assert!(error["hint"].as_str().unwrap().contains("mount the disk"), "{night}");
+        assert_eq!(fs::read_dir(&storage).map_or(0, Iterator::count), 0, "nothing was written there");
+    }
+    fs::remove_dir(&storage).unwrap();
+    fs::rename(scratch.join("elsewhere"), &storage).unwrap();
+    agent.ok(["run"]);
+}

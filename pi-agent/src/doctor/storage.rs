@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Finding;
-use crate::config::{Settings, Storage};
+use crate::config::{Location, Settings, Storage};
 use crate::secrets::Secrets;
 use crate::storage::{Store, place};
 use crate::{Error, Result};
@@ -16,7 +16,7 @@ const SUBJECT: &str = "storage";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn examine(settings: &Settings, secrets: &Secrets) -> Vec<Finding> {
-    if matches!(settings.storage.location, crate::config::Location::S3(_)) && secrets.aws().is_err() {
+    if matches!(settings.storage.location, Location::S3(_)) && secrets.aws().is_err() {
         // The secrets' own finding says what to do first.
         return Vec::new();
     }
@@ -25,6 +25,16 @@ pub(super) fn examine(settings: &Settings, secrets: &Secrets) -> Vec<Finding> {
         retry_for: settings.storage.retry_for.min(PATIENCE),
         ..settings.storage.clone()
     };
+    if let Location::File(root) = &hurried.location
+        && !root.exists()
+        && root.parent().is_some_and(Path::is_dir)
+    {
+        return vec![Finding::note(
+            SUBJECT,
+            format!("{} does not exist yet", root.display()),
+            "nothing, if it is a new place: the first run makes it; otherwise mount the disk it lies on",
+        )];
+    }
     let result = Store::open(&hurried, &hurried.location, secrets)
         .and_then(|store| look(&store, &settings.host, || place::machine_id(Path::new("/"))));
     result
@@ -88,7 +98,6 @@ fn try_writing(store: &Store) -> Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::config::Location;
     use crate::doctor::Severity;
 
     fn store(path: &Path) -> Store {

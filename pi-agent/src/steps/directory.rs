@@ -14,7 +14,7 @@ use crate::monitor::{Monitor, Problem};
 use crate::repository::{Backup, Repository, Selection, Snapshot, Sources};
 use crate::retention::{self, Point};
 use crate::secrets::Secrets;
-use crate::storage::{Store, place};
+use crate::storage::Store;
 use crate::{Error, Result};
 
 /// Does what the job asks of a directory step.
@@ -111,11 +111,8 @@ impl Work<'_> {
     }
 
     fn verify_place(&self) -> Result<()> {
-        if self.job.place_verified {
-            return Ok(());
-        }
         self.monitor.phase("looking whose place it is");
-        place::verify(&self.root, &self.job.settings.host, &place::machine_id(Path::new("/"))?)
+        self.job.verify_place(&self.root)
     }
 
     fn sources(&self) -> Result<Sources> {

@@ -1,14 +1,15 @@
 //! Inside a step's process: what it is asked ([`Job`]), what it answers ([`StepResult`]), one file per kind of source.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Settings, Source, StateDirectory};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::monitor::{Monitor, Problem};
+use crate::storage::{Store, place};
 
 pub mod child;
 pub mod directory;
@@ -33,6 +34,23 @@ pub struct Job {
     pub place_verified: bool,
     /// Facts this step recorded earlier (see [`StepResult::facts`]).
     pub facts: BTreeMap<String, String>,
+}
+
+/// The fact that a usable backup was made to that storage.
+const PLACE: &str = "place";
+
+impl Job {
+    /// Makes sure that storage is this machine's, and where its backups were before. Asked once a run.
+    ///
+    /// # Errors
+    /// See [`place::verify`].
+    fn verify_place(&self, root: &Store) -> Result<()> {
+        if self.place_verified {
+            return Ok(());
+        }
+        let known = self.facts.get(PLACE) == Some(&self.settings.storage.location.to_string());
+        place::verify(root, &self.settings.host, &place::machine_id(Path::new("/"))?, known)
+    }
 }
 
 /// What a step may be asked to do.
@@ -231,8 +249,10 @@ pub fn perform(job: &Job, monitor: &Monitor) -> StepResult {
         Source::Postgres(postgres) => postgres::run(job, step, postgres, monitor),
         Source::Directory(directory) | Source::Agent(directory) => directory::run(job, step, directory, monitor),
     };
-    result.unwrap_or_else(|error| match error.kind() {
+    let mut result = result.unwrap_or_else(|error| match error.kind() {
         Kind::OutOfTime => StepResult { error: Some((&error).into()), ..StepResult::of(Outcome::Unfinished) },
         _ => StepResult::failed(&error),
-    })
+    });
+    result.facts.insert(PLACE.into(), job.settings.storage.location.to_string());
+    result
 }

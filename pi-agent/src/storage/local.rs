@@ -41,6 +41,22 @@ impl Local {
         &self.meter
     }
 
+    /// Only the last folder: a missing parent is a disk that is not mounted, or a slip of the pen. Others may pass
+    /// through it, since a server's user keeps its backups below.
+    pub(super) fn make_root(&self) -> Result<()> {
+        match DirBuilder::new().mode(0o711).create(&self.root) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Error::new(format!("cannot make the storage directory {}", self.root.display()))
+                    .hint(format!(
+                        "mount the disk it lies on; for a new place, create it: mkdir -p {}",
+                        self.root.display()
+                    ))
+                    .caused_by(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn get(&self, key: &str) -> Result<Bytes> {
         let path = self.begin(Operation::Get, key);
         let bytes = fs::read(&path).map_err(|error| self.failed(Operation::Get, &path, error))?;

@@ -133,6 +133,17 @@ impl Store {
         }
     }
 
+    /// Makes the folder of a new place, in a folder that exists; a bucket has no folders.
+    ///
+    /// # Errors
+    /// The folder it would lie in does not exist, or it cannot be made.
+    pub fn make_root(&self) -> Result<()> {
+        match self {
+            Self::Local(local) => local.make_root(),
+            Self::S3(_) => Ok(()),
+        }
+    }
+
     /// Removes what interrupted writes left behind a day or more ago. A bucket has no such leftovers.
     ///
     /// # Errors

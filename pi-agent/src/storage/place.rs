@@ -58,11 +58,12 @@ pub fn owner(store: &Store) -> Result<Option<Owner>> {
     }
 }
 
-/// Makes sure that the place at the root of `store` is this machine's; an unclaimed one becomes it.
+/// Makes sure that the place at the root of `store` is this machine's; an unclaimed one becomes it. `known`: backups were
+/// made there before, so a place without an owner is not a new one but a disk that is not mounted.
 ///
 /// # Errors
-/// It belongs to another machine, it holds things but no owner, or storage fails.
-pub fn verify(store: &Store, host: &str, machine_id: &str) -> Result<()> {
+/// It belongs to another machine, it holds things but no owner, it was ours and is empty now, or storage fails.
+pub fn verify(store: &Store, host: &str, machine_id: &str, known: bool) -> Result<()> {
     match owner(store)? {
         Some(owner) if owner.machine_id == machine_id => Ok(()),
         Some(owner) => Err(Error::new(format!(
@@ -72,7 +73,12 @@ pub fn verify(store: &Store, host: &str, machine_id: &str) -> Result<()> {
         .hint(
             "each machine needs a place of its own in [storage] url; if this machine replaces that one: pi-agent adopt",
         )),
+        None if known => {
+            Err(Error::new(format!("{store} held this machine's backups, and now does not even say whose it is"))
+                .hint("mount the disk it lies on; if the backups were given up on purpose: pi-agent adopt"))
+        }
         None => {
+            store.make_root()?;
             // A listing that fails ends here: it does not make the place ours.
             if store.list("")?.is_empty() {
                 take_over(store, host, machine_id)

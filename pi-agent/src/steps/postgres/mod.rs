@@ -23,7 +23,7 @@ use crate::pgbackrest::{self, Backup, BackupType, Cluster, Info, PgBackRest};
 use crate::process::User;
 use crate::retention;
 use crate::secrets::Secrets;
-use crate::storage::{Store, place};
+use crate::storage::Store;
 use crate::wal;
 
 const SYSTEM_ID: &str = "system-id";
@@ -91,9 +91,7 @@ fn user(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<User> {
 fn open_place(job: &Job) -> Result<Store> {
     let settings = &job.settings;
     let store = Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;
-    if !job.place_verified {
-        place::verify(&store, &settings.host, &place::machine_id(Path::new("/"))?)?;
-    }
+    job.verify_place(&store)?;
     Ok(store)
 }
 
