@@ -1,5 +1,6 @@
 //! Tests on real parts.
 #![allow(clippy::unwrap_used)]
 
+mod doctor;
 mod documents;
 mod history;

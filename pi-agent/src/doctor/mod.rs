@@ -186,12 +186,9 @@ pub fn text(findings: &[Finding]) -> String {
             Severity::Problem => "PROBLEM",
         };
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{word:<8} {}: {}", finding.subject, finding.message);
+        let _ = writeln!(text, "{word:<8} {}: {}", finding.subject, indented(&finding.message, 9));
         if let Some(advice) = &finding.advice {
-            for (index, line) in advice.lines().enumerate() {
-                let mark = if index == 0 { "->" } else { "  " };
-                let _ = writeln!(text, "         {mark} {line}");
-            }
+            let _ = writeln!(text, "         -> {}", indented(advice, 12));
         }
     }
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
@@ -202,6 +199,11 @@ pub fn text(findings: &[Finding]) -> String {
         _ => writeln!(text, "{}, {}", plural(problems, "problem"), plural(warnings, "warning")),
     };
     text
+}
+
+/// What other programs say may have several lines: the later ones begin below the first.
+fn indented(text: &str, by: usize) -> String {
+    text.lines().map(str::trim).collect::<Vec<_>>().join(&format!("\n{:by$}", ""))
 }
 
 /// For programs: `{"schema":1,"healthy":…,"findings":[…]}`.
