@@ -106,7 +106,7 @@ fn storage_that_is_gone_or_another_machines_is_found() {
     host.agent.ok(["doctor"]);
 
     fs::rename(&storage, host.scratch.join("unplugged")).unwrap();
-    one_problem(&host.agent, "storage", "storage", "");
+    one_problem(&host.agent, "storage", "held this machine's backups", "mount the disk");
     assert!(!storage.exists(), "an unmounted disk gets no folder of ours");
 }
 

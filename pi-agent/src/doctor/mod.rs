@@ -99,7 +99,7 @@ fn of_settings(settings: &Settings, state: Option<&State>) -> Vec<Finding> {
     if let Location::File(path) = &settings.storage.location {
         findings.push(machine::room("storage", path));
     }
-    findings.extend(storage::examine(settings, &secrets));
+    findings.extend(storage::examine(settings, &secrets, state));
     if settings.steps.iter().any(|step| matches!(step.source, Source::Postgres(_))) {
         findings.extend(postgres::tools());
     }
@@ -280,7 +280,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let here = directory.path().display();
         let text = format!(
-            "[host]\nname = \"pi\"\n[storage]\nurl = \"file://{here}/nowhere\"\n[secrets]\ndirectory = \"{here}/secrets\"\n\
+            "[host]\nname = \"pi\"\n[storage]\nurl = \"file://{here}/not/there\"\n[secrets]\ndirectory = \"{here}/secrets\"\n\
              [local]\nspool = \"{here}/spool\"\n[limits]\nupload = 1\n\
              [[step]]\nname = \"d\"\nkind = \"directory\"\npaths = [\"{here}/missing\"]\n\
              [[step]]\nname = \"p\"\nkind = \"postgres\"\ndata-directory = \"{here}/cluster\"\n"
@@ -297,7 +297,7 @@ mod tests {
             assert!(found, "no problem {subject}: {message} in\n{}", super::text(&findings));
         };
         problem("secrets", "secrets: it does not exist");
-        problem("storage", "nowhere");
+        problem("storage", "not/there");
         problem("step d", "missing");
         problem("step p", "cluster");
         assert_eq!(directory.path().read_dir().unwrap().count(), 0, "the doctor leaves nothing behind");

@@ -6,8 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Finding;
-use crate::config::{Location, Settings, Storage};
+use crate::config::{Location, Settings, Step, Storage};
 use crate::secrets::Secrets;
+use crate::state::State;
+use crate::steps::PLACE;
 use crate::storage::{Store, place};
 use crate::{Error, Result};
 
@@ -15,7 +17,7 @@ const SUBJECT: &str = "storage";
 /// A person waits for the answer; a backup's patience would be minutes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) fn examine(settings: &Settings, secrets: &Secrets) -> Vec<Finding> {
+pub(super) fn examine(settings: &Settings, secrets: &Secrets, state: Option<&State>) -> Vec<Finding> {
     if matches!(settings.storage.location, Location::S3(_)) && secrets.aws().is_err() {
         // The secrets' own finding says what to do first.
         return Vec::new();
@@ -25,7 +27,9 @@ pub(super) fn examine(settings: &Settings, secrets: &Secrets) -> Vec<Finding> {
         retry_for: settings.storage.retry_for.min(PATIENCE),
         ..settings.storage.clone()
     };
+    let known = state.is_some_and(|state| held_backups(settings, state));
     if let Location::File(root) = &hurried.location
+        && !known
         && !root.exists()
         && root.parent().is_some_and(Path::is_dir)
     {
@@ -36,13 +40,24 @@ pub(super) fn examine(settings: &Settings, secrets: &Secrets) -> Vec<Finding> {
         )];
     }
     let result = Store::open(&hurried, &hurried.location, secrets)
-        .and_then(|store| look(&store, &settings.host, || place::machine_id(Path::new("/"))));
+        .and_then(|store| look(&store, &settings.host, known, || place::machine_id(Path::new("/"))));
     result
         .unwrap_or_else(|error| vec![Finding::error(SUBJECT, &error, "check [storage] url and that it can be reached")])
 }
 
+/// True when backups were made to this storage before.
+fn held_backups(settings: &Settings, state: &State) -> bool {
+    let place = settings.storage.location.to_string();
+    let was_there = |step: &Step| state.facts(&step.name).is_ok_and(|facts| facts.get(PLACE) == Some(&place));
+    settings.steps.iter().any(was_there)
+}
+
 /// `ours` is this machine's id, asked only when there is one to compare with.
-fn look(store: &Store, host: &str, ours: impl Fn() -> Result<String>) -> Result<Vec<Finding>> {
+fn look(store: &Store, host: &str, known: bool, ours: impl Fn() -> Result<String>) -> Result<Vec<Finding>> {
+    if known {
+        // Of a place that is known it only looks.
+        place::verify(store, host, &ours()?, known)?;
+    }
     let owner = place::owner(store)?;
     if let Some(owner) = &owner
         && owner.machine_id != ours()?
@@ -107,7 +122,7 @@ mod tests {
     }
 
     fn told(path: &Path) -> Result<Vec<(Severity, String)>> {
-        let findings = look(&store(path), "pi", || Ok("ours".into()))?;
+        let findings = look(&store(path), "pi", false, || Ok("ours".into()))?;
         Ok(findings.into_iter().map(|finding| (finding.severity, finding.message)).collect())
     }
 

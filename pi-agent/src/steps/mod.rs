@@ -37,7 +37,7 @@ pub struct Job {
 }
 
 /// The fact that a usable backup was made to that storage.
-const PLACE: &str = "place";
+pub(crate) const PLACE: &str = "place";
 
 impl Job {
     /// Makes sure that storage is this machine's, and where its backups were before. Asked once a run.
