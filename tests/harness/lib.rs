@@ -3,6 +3,7 @@
 //! * [`Scratch`] is a place to work in, [`Config`] the configuration of one host in it, [`Agent`] runs the program.
 //! * [`Household`] makes source trees and changes them; [`oddities`] what file systems allow and backups get wrong.
 //! * [`Tree`] reads a tree whole and tells every difference to another.
+//! * [`Cluster`] is a throwaway PostgreSQL.
 //! * [`Garage`] is an S3 server, [`TlsProxy`] the TLS and the faults in front of it.
 //!
 //! Everything panics with a readable message: it is for tests only.
@@ -10,6 +11,7 @@
 
 pub mod agent;
 pub mod certificates;
+pub mod cluster;
 pub mod config;
 pub mod faults;
 pub mod garage;
@@ -23,6 +25,7 @@ pub mod tls_proxy;
 pub mod tree;
 
 pub use agent::{Agent, Ran, Running};
+pub use cluster::Cluster;
 pub use config::Config;
 pub use faults::{Fault, Faults, Traffic};
 pub use garage::Garage;

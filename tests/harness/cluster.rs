@@ -1,0 +1,190 @@
+//! A throwaway PostgreSQL cluster: its own data directory and socket, nothing on the network, gone with the test.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::{Scratch, sh};
+
+/// A cluster of the newest installed version, run by the system user `postgres`.
+#[derive(Debug)]
+pub struct Cluster {
+    data: PathBuf,
+    socket: PathBuf,
+    port: u16,
+    environment: Vec<(String, String)>,
+}
+
+impl Cluster {
+    /// The port names the socket only.
+    pub const PORT: u16 = 54_321;
+
+    /// Makes one in `scratch`/`name`, with `settings` added to its `postgresql.conf`. Not started.
+    pub fn make(scratch: &Scratch, name: &str, settings: &str) -> Self {
+        let home = scratch.directory(name);
+        let socket = scratch.directory(format!("{name}/socket"));
+        give_to_postgres(&home);
+        give_to_postgres(&socket);
+        let cluster = Self { data: home.join("data"), socket, port: Self::PORT, environment: vec![] };
+        cluster.initialise(settings);
+        cluster
+    }
+
+    /// Makes the data directory anew: another cluster at the same place.
+    pub fn initialise(&self, settings: &str) {
+        if self.data.exists() {
+            fs::remove_dir_all(&self.data).expect("a stopped cluster");
+        }
+        let data = self.data.display().to_string();
+        sh(&mut as_postgres("initdb", ["-D", &data, "-A", "peer", "--no-locale", "-E", "UTF8", "--data-checksums"]));
+        let text = format!(
+            "listen_addresses = ''\nunix_socket_directories = '{}'\nport = {}\ntimezone = 'UTC'\nmax_connections = 30\n\
+             shared_buffers = '16MB'\narchive_mode = on\n{settings}\n",
+            self.socket.display(),
+            self.port
+        );
+        let conf = self.data.join("postgresql.conf");
+        let original = fs::read_to_string(&conf).expect("initdb made it");
+        fs::write(&conf, original + &text).expect("root may write it");
+    }
+
+    /// A cluster that exists in `data` already (a restored one), reachable in its own socket directory.
+    pub fn existing(scratch: &Scratch, data: &Path) -> Self {
+        let name = data.file_name().expect("a directory has a name").to_string_lossy();
+        let socket = scratch.directory(format!("{name}-socket"));
+        give_to_postgres(&socket);
+        Self { data: data.into(), socket, port: Self::PORT + 1, environment: vec![] }
+    }
+
+    /// Sets a variable in the server's environment from the next start on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.into(), value.into()));
+    }
+
+    /// `data_directory`.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Starts it and waits until it answers.
+    pub fn start(&self) -> &Self {
+        let log = self.socket.join("log");
+        let options = format!("-p {} -k {} -c listen_addresses=", self.port, self.socket.display());
+        let (data, log) = (self.data.display().to_string(), log.display().to_string());
+        let mut command = as_postgres("pg_ctl", ["-D", &data, "-w", "-s", "-l", &log, "-o", &options, "start"]);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let output = command.output().expect("pg_ctl can be started");
+        assert!(output.status.success(), "{} does not start: {}", data, fs::read_to_string(log).unwrap_or_default());
+        self
+    }
+
+    /// Stops it in an orderly way.
+    pub fn stop(&self) -> &Self {
+        sh(&mut as_postgres("pg_ctl", ["-D", &self.data.display().to_string(), "-w", "-s", "-m", "fast", "stop"]));
+        self
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        self.data.join("postmaster.pid").exists()
+    }
+
+    /// Runs SQL and returns what it prints, unaligned.
+    #[track_caller]
+    pub fn sql(&self, sql: &str) -> String {
+        let output = self.try_sql(sql);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{sql}: {said}");
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    fn try_sql(&self, sql: &str) -> Output {
+        let (socket, port) = (self.socket.display().to_string(), self.port.to_string());
+        as_postgres("psql", ["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", &socket, "-p", &port, "-d", "postgres", "-c", sql])
+            .output()
+            .expect("psql can be started")
+    }
+
+    /// Everything in it, as SQL text: two equal dumps are two equal databases.
+    pub fn dump(&self) -> String {
+        let (socket, port) = (self.socket.display().to_string(), self.port.to_string());
+        let text = sh(&mut as_postgres("pg_dumpall", ["-h", &socket, "-p", &port]));
+        // Newer ones put a random token into each dump.
+        text.lines().filter(|line| !line.contains("restrict ")).flat_map(|line| [line, "\n"]).collect()
+    }
+
+    /// Ends the current WAL segment and waits until archive_command has taken it.
+    pub fn finish_segment(&self) {
+        let segment = self.sql("select pg_walfile_name(pg_create_restore_point('test'))");
+        self.sql("select pg_switch_wal()");
+        let archived = format!("select coalesce(last_archived_wal >= '{segment}', false) from pg_stat_archiver");
+        for _ in 0..300 {
+            if self.sql(&archived) == "t" {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("{segment} is not archived: {}", self.sql("select row_to_json(a) from pg_stat_archiver a"));
+    }
+
+    /// The TOML lines of a step that backs it up.
+    pub fn step(&self, name: &str, stanza: &str, more: &str) -> String {
+        let keep = if more.contains("keep") { "" } else { "keep = { daily = 30, monthly = \"forever\" }\n" };
+        format!(
+            "name = \"{name}\"\nkind = \"postgres\"\nstanza = \"{stanza}\"\ndata-directory = \"{}\"\n\
+             socket-directory = \"{}\"\nport = {}\n{keep}{more}\n",
+            self.data.display(),
+            self.socket.display(),
+            self.port
+        )
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.is_running() {
+            let data = self.data.display().to_string();
+            let _ = as_postgres("pg_ctl", ["-D", &data, "-w", "-s", "-m", "immediate", "stop"]).output();
+        }
+    }
+}
+
+/// The installed versions' programs, newest last.
+fn programs() -> PathBuf {
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .expect("PostgreSQL is installed by tests/setup.sh")
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let bin = entry.path().join("bin");
+            Some((entry.file_name().to_str()?.parse().ok()?, bin)).filter(|(_, bin)| bin.join("initdb").exists())
+        })
+        .collect();
+    versions.sort();
+    versions.pop().expect("PostgreSQL is installed by tests/setup.sh").1
+}
+
+/// A command of PostgreSQL's as its user.
+fn as_postgres<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = Command::new(programs().join(program));
+    command.args(arguments).current_dir("/").env("LC_ALL", "C.UTF-8");
+    if nix::unistd::Uid::effective().is_root() {
+        let user = postgres();
+        command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+    }
+    command
+}
+
+/// Hands a path over to PostgreSQL's user.
+pub fn give_to_postgres(path: &Path) {
+    if nix::unistd::Uid::effective().is_root() {
+        let user = postgres();
+        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).expect("root may");
+    }
+}
+
+fn postgres() -> nix::unistd::User {
+    nix::unistd::User::from_name("postgres").expect("readable").expect("the postgresql package makes this user")
+}

@@ -1,0 +1,477 @@
+//! PostgreSQL and pgBackRest for real: backups, WAL, moments in time, and everything that is wrong with a server.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use harness::cluster::give_to_postgres;
+use harness::{Agent, Cluster, Config, Garage, Ran, Scratch, TlsProxy};
+use serde_json::Value;
+
+const STANZA: &str = "main";
+
+/// A running server that archives into the spool, and an agent that backs it up.
+struct Host {
+    scratch: Scratch,
+    cluster: Cluster,
+    agent: Agent,
+}
+
+impl Host {
+    fn local() -> Self {
+        let scratch = Scratch::new();
+        let config = Config::local(scratch.path());
+        Self::with(scratch, config, "")
+    }
+
+    fn with(scratch: Scratch, config: Config, more: &str) -> Self {
+        let cluster = Cluster::make(&scratch, "server", &archive_setting(&spool_of(&scratch)));
+        let agent = config.step(&cluster.step("database", STANZA, more)).write();
+        // The spool is made by the first run; until then archive_command fails and PostgreSQL tries again.
+        cluster.start();
+        cluster.sql("create table voters (id int primary key, name text, at timestamptz default clock_timestamp())");
+        Self { scratch, cluster, agent }
+    }
+
+    fn spool(&self) -> PathBuf {
+        spool_of(&self.scratch)
+    }
+
+    fn run(&self) -> Ran {
+        self.agent.run(["run", "database", "--json"])
+    }
+
+    /// A good run; the label of the new backup.
+    #[track_caller]
+    fn good_run(&self) -> String {
+        let ran = self.run().expect(0);
+        let step = ran.step("database");
+        assert_eq!(step["outcome"], "succeeded", "{ran}");
+        assert!(step["bytes_stored"].as_u64().unwrap() > 100_000, "{ran}");
+        step["restore_point"].as_str().expect("a label").to_owned()
+    }
+
+    /// A failed run; its message and hint.
+    #[track_caller]
+    fn failed_run(&self) -> (String, String) {
+        let ran = self.run().expect(3);
+        let step = ran.step("database");
+        assert_eq!(step["outcome"], "failed", "{ran}");
+        let text = |key: &str| step["error"][key].as_str().unwrap_or_default().to_owned();
+        (text("message"), text("hint"))
+    }
+
+    fn labels(&self) -> Vec<String> {
+        let points = self.agent.ok(["points", "database", "--json"]).json();
+        points["points"].as_array().unwrap().iter().map(|point| point["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Restores, starts the result and returns everything in it.
+    #[track_caller]
+    fn restored(&self, name: &str, at: &str) -> String {
+        let to = self.scratch.join(name);
+        self.agent.ok(["restore", "database", "--to", to.to_str().unwrap(), "--at", at]);
+        let clone = Cluster::existing(&self.scratch, &to);
+        clone.start();
+        assert_eq!(clone.sql("select pg_is_in_recovery()"), "f");
+        assert_eq!(clone.sql("show archive_mode"), "off", "a copy must not archive into the original's repository");
+        clone.dump()
+    }
+
+    fn insert(&self, name: &str) {
+        self.cluster.sql(&format!("insert into voters select count(*), '{name}' from voters"));
+    }
+
+    /// A moment between what was and what comes, and all that is in the database at it.
+    fn moment(&self) -> (String, String) {
+        let pause = || std::thread::sleep(std::time::Duration::from_millis(20));
+        pause();
+        let moment =
+            self.cluster.sql("select to_char(clock_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+        pause();
+        (moment, self.cluster.dump())
+    }
+}
+
+fn spool_of(scratch: &Scratch) -> PathBuf {
+    scratch.join("spool").join(STANZA)
+}
+
+fn archive_setting(spool: &Path) -> String {
+    format!("archive_command = '{}'", pi_agent::wal::archive_command(spool).replace('\'', "''"))
+}
+
+#[test]
+fn full_incremental_wal_and_any_moment_come_back() {
+    let host = Host::local();
+    host.insert("before the first night");
+    let first = host.good_run();
+    assert!(first.ends_with('F'), "the first is full: {first}");
+    let at_first = host.cluster.dump();
+
+    host.insert("before the second night");
+    let second = host.good_run();
+    assert!(second.starts_with(&first) && second.ends_with('I'), "{second}");
+
+    host.insert("a session was played");
+    let (moment, at_moment) = host.moment();
+    host.cluster.sql("delete from voters");
+    host.cluster.finish_segment();
+    host.agent.ok(["wal", "push"]);
+    assert!(pi_agent::wal::waiting(&host.spool()).unwrap().is_empty(), "all is in the repository");
+
+    assert_eq!(host.labels(), [first.clone(), second]);
+    let window = host.agent.ok(["points", "database", "--json"]).json()["windows"][0].clone();
+    assert!(window["from"].as_str() < Some(&moment) && window["to"].is_string(), "{window}");
+
+    assert_eq!(host.restored("moment", &moment), at_moment);
+    assert_eq!(host.restored("latest", "latest"), host.cluster.dump());
+    assert_eq!(host.restored("label", &first), at_first);
+
+    // The folder of a step is the server's; the secrets are in no argument, log or message, and closed in the file.
+    let folder = host.scratch.join("storage/database").metadata().unwrap();
+    assert_eq!(folder.uid(), host.cluster.data().metadata().unwrap().uid());
+    let generated = host.scratch.join("runtime/pgbackrest").join(STANZA).join("server.conf");
+    assert_eq!(generated.metadata().unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_moment_after_the_last_transaction_is_its_end_and_said_so() {
+    let host = Host::local();
+    host.good_run();
+    host.insert("the last there ever was");
+    host.cluster.finish_segment();
+    host.agent.ok(["wal", "push"]);
+    let (moment, at_moment) = host.moment();
+    let to = host.scratch.join("end");
+    let ran = host.agent.run(["restore", "database", "--to", to.to_str().unwrap(), "--at", &moment]).expect(5);
+    assert!(ran.stdout.contains("no transaction after the moment asked for"), "{ran}");
+    assert_eq!(Cluster::existing(&host.scratch, &to).start().dump(), at_moment);
+}
+
+#[test]
+fn the_printed_commands_start_what_was_restored() {
+    let host = Host::local();
+    host.insert("one");
+    host.good_run();
+    // As on Debian: the configuration is not in the data directory.
+    let conf = host.cluster.data().join("postgresql.conf");
+    fs::rename(&conf, host.scratch.join("kept.conf")).unwrap();
+    fs::remove_file(host.cluster.data().join("pg_hba.conf")).unwrap();
+    host.good_run();
+    let to = host.scratch.join("restored");
+    let ran = host.agent.ok(["restore", "database", "--to", to.to_str().unwrap()]);
+    let commands: Vec<_> = ran.stdout.lines().filter(|line| line.trim_start().starts_with("runuser")).collect();
+    assert_eq!(commands.len(), 3, "start, look, stop: {ran}");
+    let shell = |command: &str| harness::sh(std::process::Command::new("sh").args(["-ec", command]).current_dir("/"));
+    shell(commands[0]);
+    let rows = shell(&format!("{} -XAtqc 'select name from voters'", commands[1]));
+    shell(commands[2]);
+    assert_eq!(rows.trim(), "one");
+}
+
+#[test]
+fn tablespaces_come_back_beside_the_data_and_not_at_their_old_place() {
+    let host = Host::local();
+    let space = host.scratch.directory("space");
+    give_to_postgres(&space);
+    host.cluster.sql(&format!("create tablespace fast location '{}'", space.display()));
+    host.cluster.sql("create table elsewhere tablespace fast as select generate_series(1, 1000) as n");
+    host.good_run();
+    let before = harness::Tree::read(&space);
+    let to = host.scratch.join("restored");
+    host.agent.ok(["restore", "database", "--to", to.to_str().unwrap()]);
+    let clone = Cluster::existing(&host.scratch, &to);
+    assert_eq!(clone.start().sql("select sum(n) from elsewhere"), "500500");
+    let place = clone.sql("select pg_tablespace_location(oid) from pg_tablespace where spcname = 'fast'");
+    assert!(place.starts_with(&format!("{}.tablespaces/", to.display())), "{place}");
+    assert_eq!(before.differences(&harness::Tree::read(&space)), Vec::<String>::new());
+}
+
+#[test]
+fn an_archive_command_that_already_runs_pgbackrest_is_accepted() {
+    let scratch = Scratch::new();
+    let lock = scratch.directory("own-lock");
+    give_to_postgres(&lock);
+    let own = scratch.join("own.conf");
+    let text = format!(
+        "[global]\nrepo1-path={}\nrepo1-cipher-type=aes-256-cbc\nrepo1-cipher-pass={}\ncompress-type=zst\n\
+         log-level-file=off\nlock-path={}\n",
+        scratch.join("storage/database").display(),
+        Config::CIPHER,
+        lock.display()
+    );
+    fs::write(&own, text).unwrap();
+    give_to_postgres(&own);
+    let command = format!("pgbackrest --config={} --stanza={STANZA} archive-push %p", own.display());
+    let setting = format!("archive_command = '{command} --pg1-path={}/server/data'", scratch.path().display());
+    let cluster = Cluster::make(&scratch, "server", &setting);
+    let agent = Config::local(scratch.path()).step(&cluster.step("database", STANZA, "")).write();
+    cluster.start();
+    cluster.sql("create table voters (id int primary key, name text, at timestamptz default now())");
+    let host = Host { scratch, cluster, agent };
+    host.insert("one");
+    host.good_run();
+    host.insert("two");
+    host.cluster.finish_segment();
+    assert_eq!(host.restored("latest", "latest"), host.cluster.dump());
+}
+
+#[test]
+fn a_wrong_archive_command_is_refused_with_the_sql_that_cures_it() {
+    let host = Host::local();
+    host.cluster.sql("alter system set archive_command = 'cp %p /elsewhere/%f'");
+    host.cluster.sql("select pg_reload_conf()");
+    let (message, hint) = host.failed_run();
+    assert!(message.contains("pgbackrest") && message.contains("cp %p /elsewhere/%f"), "{message}");
+    let sql = hint.strip_prefix("in psql as a superuser: ").expect("SQL to run");
+    for statement in sql.split_inclusive("';") {
+        host.cluster.sql(statement);
+    }
+    host.insert("cured");
+    host.good_run();
+}
+
+#[test]
+fn archiving_that_fails_is_noticed_before_a_backup_is_made() {
+    let host = Host::local();
+    host.good_run();
+    // The right command, which cannot write.
+    let spool = host.spool();
+    fs::rename(&spool, host.scratch.join("spool/moved")).unwrap();
+    fs::create_dir(&spool).unwrap();
+    give_to_postgres(&spool);
+    fs::create_dir(spool.join("blocker")).unwrap();
+    let command = pi_agent::wal::archive_command(&spool).replace("cp ", "false && cp ");
+    host.cluster.sql(&format!("alter system set archive_command = '{}'", command.replace('\'', "''")));
+    host.cluster.sql("select pg_reload_conf()");
+    let (message, hint) = host.failed_run();
+    assert!(message.contains("archive_command fails"), "{message}");
+    assert!(hint.contains("PostgreSQL's log says why"), "{hint}");
+    assert_eq!(host.labels().len(), 1, "no backup was made that cannot be recovered");
+}
+
+#[test]
+fn archive_mode_off_needs_a_restart_and_the_hint_says_so() {
+    let host = Host::local();
+    host.cluster.stop();
+    let conf = host.cluster.data().join("postgresql.conf");
+    let text = fs::read_to_string(&conf).unwrap();
+    fs::write(&conf, text.replace("archive_mode = on", "archive_mode = off")).unwrap();
+    host.cluster.start();
+    let (message, hint) = host.failed_run();
+    assert_eq!(message, "archive_mode is off");
+    assert!(hint.contains("ALTER SYSTEM SET archive_mode = 'on'") && hint.ends_with("then restart PostgreSQL"), "{hint}");
+}
+
+#[test]
+fn a_stopped_server_is_a_clear_failure() {
+    let host = Host::local();
+    host.good_run();
+    host.cluster.stop();
+    let (message, hint) = host.failed_run();
+    assert!(message.contains("PostgreSQL does not answer on"), "{message}");
+    assert!(hint.contains("start it"), "{hint}");
+    // What there is can be listed and restored all the same.
+    assert_eq!(host.labels().len(), 1);
+    assert!(host.restored("latest", "latest").contains("voters"));
+}
+
+#[test]
+fn a_cluster_made_anew_is_refused_until_adopted_and_the_old_stays() {
+    let host = Host::local();
+    host.insert("the good old days");
+    let old = host.good_run();
+    let before = host.cluster.dump();
+    host.cluster.stop();
+    host.cluster.initialise(&archive_setting(&host.spool()));
+    host.cluster.start();
+    host.cluster.sql("create table voters (id int primary key, name text, at timestamptz default now())");
+
+    let (message, hint) = host.failed_run();
+    assert!(message.contains("another cluster than before") && message.contains("nothing was expired"), "{message}");
+    assert!(hint.contains("pi-agent adopt database"), "{hint}");
+    assert_eq!(host.labels(), [old.clone()]);
+    // Its WAL is held back, not lost and not mixed with the old one's.
+    host.cluster.finish_segment();
+    let push = host.agent.run(["wal", "push"]);
+    assert_ne!(push.code(), Some(0), "{push}");
+    assert!(!pi_agent::wal::waiting(&host.spool()).unwrap().is_empty());
+
+    host.agent.ok(["adopt", "database"]);
+    host.insert("the new days");
+    let new = host.good_run();
+    assert!(new.ends_with('F'), "a new cluster begins with a full: {new}");
+    assert_eq!(host.labels(), [old.clone(), new.clone()]);
+    assert_eq!(host.restored("new", "latest"), host.cluster.dump());
+    assert_eq!(host.restored("old", &old), before);
+}
+
+#[test]
+fn left_over_wal_of_another_cluster_is_set_aside() {
+    let host = Host::local();
+    host.good_run();
+    let segment = host.cluster.sql("select pg_walfile_name(pg_current_wal_lsn())");
+    host.cluster.finish_segment();
+    let left_over = fs::read(host.spool().join(&segment)).unwrap();
+    host.agent.ok(["wal", "push"]);
+    host.cluster.stop();
+    host.cluster.initialise(&archive_setting(&host.spool()));
+    host.cluster.start();
+    host.agent.ok(["adopt", "database"]);
+    let place = host.spool().join("0000000100000000000000AA");
+    fs::write(&place, &left_over).unwrap();
+    give_to_postgres(&place);
+    let push = host.agent.run(["wal", "push"]);
+    assert_ne!(push.code(), Some(0), "{push}");
+    push.says("WAL of another cluster was set aside");
+    assert!(!place.exists());
+    let aside: Vec<_> = fs::read_dir(host.spool())
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with("set-aside-"))
+        .collect();
+    assert_eq!(aside.len(), 1);
+    assert_eq!(fs::read(host.spool().join(&aside[0]).join("0000000100000000000000AA")).unwrap(), left_over);
+    host.agent.ok(["wal", "push"]);
+}
+
+#[test]
+fn a_truncated_segment_is_never_pushed() {
+    let host = Host::local();
+    host.good_run();
+    // A whole segment waits, and beside it the first half of the next.
+    let segment = host.cluster.sql("select pg_walfile_name(pg_current_wal_lsn())");
+    host.cluster.finish_segment();
+    let whole = fs::read(host.spool().join(&segment)).unwrap();
+    let next = host.cluster.sql("select pg_walfile_name(pg_current_wal_lsn())");
+    let place = host.spool().join(&next);
+    fs::write(&place, &whole[..whole.len() / 2]).unwrap();
+    give_to_postgres(&place);
+
+    let push = host.agent.run(["wal", "push"]);
+    assert_ne!(push.code(), Some(0), "{push}");
+    push.says("is truncated: 8388608 of 16777216 bytes");
+    assert_eq!(pi_agent::wal::waiting(&host.spool()).unwrap(), [next.clone()], "the whole one is pushed");
+
+    // Removed, as the hint says, PostgreSQL delivers the good one, and everything is recoverable.
+    fs::remove_file(&place).unwrap();
+    host.insert("after it");
+    host.cluster.finish_segment();
+    host.agent.ok(["wal", "push"]);
+    assert_eq!(host.restored("latest", "latest"), host.cluster.dump());
+}
+
+#[test]
+fn a_wrong_passphrase_is_said_to_be_one() {
+    let host = Host::local();
+    host.good_run();
+    fs::write(host.scratch.join("etc/secrets/pgbackrest.key"), "another one\n").unwrap();
+    let (message, hint) = host.failed_run();
+    assert!(hint.contains("pgbackrest.key"), "{message} / {hint}");
+    assert!(!message.contains("another one") && !message.contains(Config::CIPHER), "{message}");
+}
+
+/// The program in a mount namespace of its own, in which `change` was made to the machine.
+fn on_a_machine_where(change: &str, host: &Host) -> Ran {
+    let command = host.agent.command(["run", "database", "--json"]);
+    let words: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    let script = format!("mount -t tmpfs none /mnt && mkdir /mnt/bin /mnt/up /mnt/work && {change} && exec {}", words.join(" "));
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-ec", &script])
+        .output()
+        .unwrap();
+    Ran {
+        command: script,
+        status: output.status,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        took: std::time::Duration::ZERO,
+    }
+}
+
+#[test]
+fn pgbackrest_missing_or_too_old_is_a_failure_with_a_cure() {
+    let host = Host::local();
+    let missing = on_a_machine_where(
+        "mount -t overlay none -o lowerdir=/usr/bin,upperdir=/mnt/up,workdir=/mnt/work /usr/bin && rm /usr/bin/pgbackrest",
+        &host,
+    );
+    let error = missing.expect(3).step("database")["error"].clone();
+    assert_eq!(error["message"], "pgbackrest is not installed");
+    assert_eq!(error["hint"], "apt install pgbackrest");
+
+    let old = on_a_machine_where(
+        "printf '#!/bin/sh\\necho pgBackRest 2.30\\n' >/mnt/bin/old && chmod +x /mnt/bin/old && mount --bind /mnt/bin/old /usr/bin/pgbackrest",
+        &host,
+    );
+    let error = old.expect(3).step("database")["error"].clone();
+    assert_eq!(error["message"], "pgbackrest 2.30 is too old, 2.45 is wanted");
+}
+
+#[test]
+fn a_bucket_over_verified_tls_holds_it_all() {
+    let garage = Garage::start();
+    let proxy = TlsProxy::before(&garage);
+    let scratch = Scratch::new();
+    let url = format!("s3://{}/pi-hosting", Garage::BUCKET);
+    let keys = (Garage::KEY_ID, Garage::KEY);
+    let config = Config::s3(scratch.path(), &url, &proxy.endpoint(), proxy.ca_file(), keys);
+    let host = Host::with(scratch, config, "");
+    host.insert("in the cloud");
+    let first = host.good_run();
+    host.insert("still there");
+    let (moment, at_moment) = host.moment();
+    host.insert("too much");
+    host.cluster.finish_segment();
+    host.agent.ok(["wal", "push"]);
+    assert!(host.good_run().starts_with(&first));
+    assert_eq!(host.restored("moment", &moment), at_moment);
+
+    // Nobody vouches for it: it is not trusted.
+    let system_ca = Path::new("/etc/ssl/certs/ca-certificates.crt");
+    let config = Config::s3(host.scratch.path(), &url, &proxy.endpoint(), system_ca, keys);
+    config.step(&host.cluster.step("database", STANZA, "")).write();
+    let (message, _) = host.failed_run();
+    assert!(message.to_lowercase().contains("certificate"), "{message}");
+}
+
+/// Two months of nights with the server's clock set back: pgBackRest dates backups by the server's clock.
+#[test]
+fn old_backups_and_their_wal_really_go() {
+    let scratch = Scratch::new();
+    let config = Config::local(scratch.path());
+    let more = "full-every = \"7d\"\nkeep = { daily = 3, monthly = \"forever\" }";
+    let mut host = Host::with(scratch, config, more);
+    let mut contents = Vec::new();
+    for night in [-70, -69, -40, -33, -32, -6, -5, -4, -3, -2, -1] {
+        host.cluster.stop();
+        host.cluster.set_env("LD_PRELOAD", "libfaketime.so.1");
+        host.cluster.set_env("LD_LIBRARY_PATH", "/usr/lib/x86_64-linux-gnu/faketime:/usr/lib/aarch64-linux-gnu/faketime");
+        host.cluster.set_env("FAKETIME", &format!("{night}d"));
+        host.cluster.start();
+        host.insert(&format!("night {night}"));
+        let dump = host.cluster.dump();
+        contents.push((host.good_run(), dump));
+    }
+    let labels = host.labels();
+    println!("{labels:#?}");
+    let made: Vec<_> = contents.iter().map(|(label, _)| label.clone()).collect();
+    assert!(labels.len() < made.len(), "something went");
+    for (label, dump) in contents.iter().filter(|(label, _)| labels.contains(label)) {
+        assert_eq!(host.restored(label, label), *dump, "{label}");
+    }
+}
+
+#[test]
+fn json_of_points_names_kinds() {
+    let host = Host::local();
+    host.good_run();
+    let points: Value = host.agent.ok(["points", "--json"]).json();
+    let point = &points["points"][0];
+    assert_eq!((point["step"].as_str(), point["kind"].as_str()), (Some("database"), Some("full")));
+    assert!(point["bytes"].as_u64().unwrap() > 10_000_000);
+}
