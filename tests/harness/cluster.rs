@@ -101,6 +101,19 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
+    /// Runs a script as one would paste it into psql.
+    #[track_caller]
+    pub fn script(&self, script: &str) {
+        let folder = self.socket.join("script.sql");
+        fs::write(&folder, script).expect("our own directory");
+        let (socket, port) = (self.socket.display().to_string(), self.port.to_string());
+        let file = folder.display().to_string();
+        sh(&mut as_postgres(
+            "psql",
+            ["-Xq", "-v", "ON_ERROR_STOP=1", "-h", &socket, "-p", &port, "-d", "postgres", "-f", &file],
+        ));
+    }
+
     fn try_sql(&self, sql: &str) -> Output {
         let (socket, port) = (self.socket.display().to_string(), self.port.to_string());
         as_postgres("psql", ["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", &socket, "-p", &port, "-d", "postgres", "-c", sql])
@@ -116,14 +129,14 @@ impl Cluster {
         text.lines().filter(|line| !line.contains("restrict ")).flat_map(|line| [line, "\n"]).collect()
     }
 
-    /// Ends the current WAL segment and waits until archive_command has taken it.
-    pub fn finish_segment(&self) {
+    /// Ends the current WAL segment and waits until archive_command has taken it; its name.
+    pub fn finish_segment(&self) -> String {
         let segment = self.sql("select pg_walfile_name(pg_create_restore_point('test'))");
         self.sql("select pg_switch_wal()");
         let archived = format!("select coalesce(last_archived_wal >= '{segment}', false) from pg_stat_archiver");
         for _ in 0..300 {
             if self.sql(&archived) == "t" {
-                return;
+                return segment;
             }
             std::thread::sleep(std::time::Duration::from_millis(100));
         }

@@ -86,8 +86,7 @@ impl Host {
     fn moment(&self) -> (String, String) {
         let pause = || std::thread::sleep(std::time::Duration::from_millis(20));
         pause();
-        let moment =
-            self.cluster.sql("select to_char(clock_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+        let moment = self.cluster.sql("select to_char(clock_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
         pause();
         (moment, self.cluster.dump())
     }
@@ -225,9 +224,7 @@ fn a_wrong_archive_command_is_refused_with_the_sql_that_cures_it() {
     let (message, hint) = host.failed_run();
     assert!(message.contains("pgbackrest") && message.contains("cp %p /elsewhere/%f"), "{message}");
     let sql = hint.strip_prefix("in psql as a superuser: ").expect("SQL to run");
-    for statement in sql.split_inclusive("';") {
-        host.cluster.sql(statement);
-    }
+    host.cluster.script(sql);
     host.insert("cured");
     host.good_run();
 }
@@ -261,7 +258,10 @@ fn archive_mode_off_needs_a_restart_and_the_hint_says_so() {
     host.cluster.start();
     let (message, hint) = host.failed_run();
     assert_eq!(message, "archive_mode is off");
-    assert!(hint.contains("ALTER SYSTEM SET archive_mode = 'on'") && hint.ends_with("then restart PostgreSQL"), "{hint}");
+    assert!(
+        hint.contains("ALTER SYSTEM SET archive_mode = 'on'") && hint.ends_with("then restart PostgreSQL"),
+        "{hint}"
+    );
 }
 
 #[test]
@@ -311,8 +311,7 @@ fn a_cluster_made_anew_is_refused_until_adopted_and_the_old_stays() {
 fn left_over_wal_of_another_cluster_is_set_aside() {
     let host = Host::local();
     host.good_run();
-    let segment = host.cluster.sql("select pg_walfile_name(pg_current_wal_lsn())");
-    host.cluster.finish_segment();
+    let segment = host.cluster.finish_segment();
     let left_over = fs::read(host.spool().join(&segment)).unwrap();
     host.agent.ok(["wal", "push"]);
     host.cluster.stop();
@@ -341,10 +340,9 @@ fn a_truncated_segment_is_never_pushed() {
     let host = Host::local();
     host.good_run();
     // A whole segment waits, and beside it the first half of the next.
-    let segment = host.cluster.sql("select pg_walfile_name(pg_current_wal_lsn())");
-    host.cluster.finish_segment();
+    let segment = host.cluster.finish_segment();
     let whole = fs::read(host.spool().join(&segment)).unwrap();
-    let next = host.cluster.sql("select pg_walfile_name(pg_current_wal_lsn())");
+    let next = host.cluster.sql("select pg_walfile_name(pg_create_restore_point('in the next'))");
     let place = host.spool().join(&next);
     fs::write(&place, &whole[..whole.len() / 2]).unwrap();
     give_to_postgres(&place);
@@ -379,7 +377,8 @@ fn on_a_machine_where(change: &str, host: &Host) -> Ran {
         .chain(command.get_args())
         .map(|word| format!("'{}'", word.to_str().unwrap()))
         .collect();
-    let script = format!("mount -t tmpfs none /mnt && mkdir /mnt/bin /mnt/up /mnt/work && {change} && exec {}", words.join(" "));
+    let script =
+        format!("mount -t tmpfs none /mnt && mkdir /mnt/bin /mnt/up /mnt/work && {change} && exec {}", words.join(" "));
     let output = std::process::Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-ec", &script])
         .output()
@@ -439,31 +438,51 @@ fn a_bucket_over_verified_tls_holds_it_all() {
     assert!(message.to_lowercase().contains("certificate"), "{message}");
 }
 
-/// Two months of nights with the server's clock set back: pgBackRest dates backups by the server's clock.
+/// Three months of nights, with the server's clock set back: pgBackRest dates backups by the server's clock.
 #[test]
 fn old_backups_and_their_wal_really_go() {
     let scratch = Scratch::new();
     let config = Config::local(scratch.path());
-    let more = "full-every = \"7d\"\nkeep = { daily = 3, monthly = \"forever\" }";
-    let mut host = Host::with(scratch, config, more);
-    let mut contents = Vec::new();
-    for night in [-70, -69, -40, -33, -32, -6, -5, -4, -3, -2, -1] {
+    let mut host = Host::with(scratch, config.clone(), "");
+    let mut made: Vec<(String, String)> = Vec::new();
+    for (night, kind) in [
+        ("2024-01-10 03:00:00", 'F'),
+        ("2024-01-11 03:00:00", 'I'),
+        ("2024-02-10 03:00:00", 'F'),
+        ("2024-03-01 03:00:00", 'F'),
+        ("2024-03-02 03:00:00", 'I'),
+        ("2024-03-09 03:00:00", 'F'),
+        ("2024-03-10 02:00:00", 'I'),
+        ("2024-03-11 03:00:00", 'I'),
+        ("2024-03-12 03:00:00", 'I'),
+    ] {
+        // The agent's own clock cannot be moved: whether a full is due is told it by the configuration.
+        let full_every = if kind == 'F' { "1s" } else { "7d" };
+        let more = format!("full-every = \"{full_every}\"\nkeep = {{ daily = 2, monthly = \"forever\" }}");
+        host.agent = config.clone().step(&host.cluster.step("database", STANZA, &more)).write().env("TZ", "UTC");
         host.cluster.stop();
-        host.cluster.set_env("LD_PRELOAD", "libfaketime.so.1");
-        host.cluster.set_env("LD_LIBRARY_PATH", "/usr/lib/x86_64-linux-gnu/faketime:/usr/lib/aarch64-linux-gnu/faketime");
-        host.cluster.set_env("FAKETIME", &format!("{night}d"));
+        host.cluster.set_env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketime.so.1");
+        host.cluster.set_env("DONT_FAKE_MONOTONIC", "1");
+        host.cluster.set_env("FAKETIME", &format!("@{night}"));
         host.cluster.start();
-        host.insert(&format!("night {night}"));
+        host.insert(night);
         let dump = host.cluster.dump();
-        contents.push((host.good_run(), dump));
+        let label = host.good_run();
+        assert!(label.ends_with(kind) && label.contains(&night[..10].replace('-', "")), "{night}: {label}");
+        made.push((label, dump));
     }
-    let labels = host.labels();
-    println!("{labels:#?}");
-    let made: Vec<_> = contents.iter().map(|(label, _)| label.clone()).collect();
-    assert!(labels.len() < made.len(), "something went");
-    for (label, dump) in contents.iter().filter(|(label, _)| labels.contains(label)) {
-        assert_eq!(host.restored(label, label), *dump, "{label}");
-    }
+    let labels: Vec<_> = made.iter().map(|(label, _)| label.clone()).collect();
+    // The newest full of January, of February and of March; the last two days; what reaches the start of the window, and its full.
+    let kept: Vec<_> = [0, 2, 5, 6, 7, 8].map(|night| labels[night].clone()).into();
+    assert_eq!(host.labels(), kept);
+
+    // A kept month stands without WAL; the window is whole; what lies between them is gone, and that is said.
+    assert_eq!(host.restored("january", &labels[0]), made[0].1);
+    assert_eq!(host.restored("window", "2024-03-10T12:00:00Z"), made[6].1);
+    let to = host.scratch.join("between");
+    let gone = host.agent.run(["restore", "database", "--to", to.to_str().unwrap(), "--at", "2024-02-20T00:00:00Z"]);
+    assert_eq!(gone.code(), Some(1), "{gone}");
+    gone.says("no WAL for").says(&format!("--at {}", labels[2]));
 }
 
 #[test]

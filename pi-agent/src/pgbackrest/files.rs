@@ -16,7 +16,6 @@ use crate::secrets::Secrets;
 pub(super) struct Files {
     server: PathBuf,
     repository: PathBuf,
-    pub(super) lock: PathBuf,
 }
 
 impl Files {
@@ -89,6 +88,7 @@ pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user:
 
     let secrets = Secrets::new(&settings.secrets);
     let mut text = common(&secrets)?;
+    line(&mut text, "lock-path", &lock.to_string_lossy())?;
     match settings.storage.location.join(&step.name) {
         Location::File(path) => {
             repository_folder(&settings.storage.location, &path, user)?;
@@ -97,7 +97,7 @@ pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user:
         }
         Location::S3(s3) => s3_options(&mut text, &s3, &secrets, &home, user)?,
     }
-    let files = Files { server: home.join("server.conf"), repository: home.join("repository.conf"), lock };
+    let files = Files { server: home.join("server.conf"), repository: home.join("repository.conf") };
     // 2.45 wants the stanza named in the file only for its own options, so this one has none.
     replace(&files.repository, &text, user)?;
     text.push_str(&format!("[{}]\n", postgres.stanza));

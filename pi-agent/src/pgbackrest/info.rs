@@ -149,8 +149,10 @@ struct RawRepositorySizes {
 const OK: [u32; 4] = [0, 1, 2, 3];
 
 pub(super) fn parse(json: &str, stanza: &str) -> Result<Info> {
+    // With a wrong passphrase its messages hold undeciphered bytes, which it does not escape.
+    let clean: String = json.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let stanzas: Vec<RawStanza> =
-        serde_json::from_str(json).context(|| "understand pgbackrest info's output".into())?;
+        serde_json::from_str(&clean).context(|| "understand pgbackrest info's output".into())?;
     let Some(raw) = stanzas.into_iter().find(|raw| raw.name == stanza) else { return Ok(Info::default()) };
     if !OK.contains(&raw.status.code) {
         let message = raw.repo.first().map_or(&raw.status.message, |repo| &repo.status.message);

@@ -260,7 +260,6 @@ impl PgBackRest {
             command.to_owned(),
             format!("--config={}", self.files.config(view).display()),
             format!("--stanza={}", self.stanza),
-            format!("--lock-path={}", self.files.lock.display()),
         ];
         all.extend(arguments.into_iter().map(str::to_owned));
         // Positional arguments (a WAL file, a folder) are recognised wherever they stand.
