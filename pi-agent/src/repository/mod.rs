@@ -196,6 +196,20 @@ impl Repository {
         Ok(matched.map(|(snapshot, _)| snapshot.clone()).collect())
     }
 
+    /// Where a snapshot holds a file of that name (the first one), as an absolute path.
+    ///
+    /// # Errors
+    /// The repository cannot be read.
+    pub fn find(&self, snapshot: &Snapshot, name: &str) -> Result<Option<PathBuf>> {
+        self.cached("look into the snapshots of", |rustic| {
+            let file = rustic.get_snapshots(&[&snapshot.id])?.remove(0);
+            let rustic = rustic.to_indexed_ids()?;
+            let found =
+                rustic.find_matching_nodes([file.tree], &|path, node| node.is_file() && path.ends_with(name))?;
+            Ok(found.paths.into_iter().next().map(|path| Path::new("/").join(path)))
+        })
+    }
+
     /// Keeps the opened master key, so that the next night needs no scrypt (134 MB and a second, more on a Pi).
     fn keep_key(&mut self, file: &Path) {
         let kept = serde_json::to_vec(&self.key)

@@ -49,7 +49,7 @@ impl Repository {
             return Err(Error::usage(format!("cannot restore to {}: its name is not UTF-8", selection.to.display())));
         };
         self.watched(monitor, || {
-            let rustic = self.cached("read the index of", |rustic| rustic.to_indexed())?;
+            let rustic = self.cached("read the index of", Rustic::to_indexed)?;
             let what = format!("restore to {target} from");
             // Twice a result: rustic's around ours.
             self.attempt(&what, || self.write(&rustic, selection, target)).map_err(|failed| failed.error)?
@@ -207,7 +207,8 @@ impl Compared {
         }
         let meta = &node.meta;
         let owner = (meta.uid.unwrap_or(found.uid()), meta.gid.unwrap_or(found.gid()));
-        if owner != (found.uid(), found.gid()) {
+        // Only root can give files away; whoever else restores knows it.
+        if nix::unistd::geteuid().is_root() && owner != (found.uid(), found.gid()) {
             return Some(format!("belongs to {}:{} instead of {}:{}", found.uid(), found.gid(), owner.0, owner.1));
         }
         if let Some(mode) = meta.mode.map(unix_mode).filter(|mode| !node.is_symlink() && *mode != found.mode() & 0o7777)

@@ -187,7 +187,7 @@ impl Source {
         WalkBuilder::new(path)
             .standard_filters(false)
             .follow_links(false)
-            .sort_by_file_name(|one, other| one.cmp(other))
+            .sort_by_file_name(Ord::cmp)
             .filter_entry(move |entry| {
                 let path = entry.path();
                 let mut mounts = mounts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -426,5 +426,105 @@ impl Read for Reader {
             }
             result => result,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn source(root: &Path, deadline: Option<Instant>) -> Source {
+        let paths = vec![root.to_owned()];
+        Source::new(Sources { paths, exclude: Vec::new(), one_file_system: true, never: Vec::new(), deadline }).unwrap()
+    }
+
+    /// Reads everything as rustic would; the contents by name.
+    fn read(source: &Source, mut before: impl FnMut(&Path)) -> Vec<(String, Option<Vec<u8>>)> {
+        let files = source.entries().map(Result::unwrap).filter(|entry| entry.node.is_file());
+        files
+            .map(|entry| {
+                before(&entry.path);
+                let mut content = Vec::new();
+                let whole = entry.open.unwrap().open().and_then(|mut reader| {
+                    reader.read_to_end(&mut content).map_err(|error| RusticError::from(ErrorKind::InputOutput, error))
+                });
+                let name = entry.path.file_name().unwrap().to_string_lossy().into_owned();
+                (name, whole.is_ok().then_some(content))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_file_that_vanishes_is_only_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            fs::write(directory.path().join(name), name).unwrap();
+        }
+        let source = source(directory.path(), None);
+        let found = read(&source, |path| {
+            if path.ends_with("b") {
+                fs::remove_file(path).unwrap();
+            }
+        });
+        let b = found.iter().find(|(name, _)| name == "b").unwrap();
+        assert_eq!((found.len(), &b.1), (3, &None));
+        let tally = source.shared().tally();
+        assert_eq!((tally.vanished, tally.unreadable_count, tally.handed_over, tally.failed), (1, 0, 3, 1));
+        assert!(!tally.stopped && !tally.listing_incomplete);
+    }
+
+    #[test]
+    fn a_file_that_becomes_a_pipe_does_not_hang_and_one_that_grows_is_cut_at_its_size() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["grows", "pipe"] {
+            fs::write(directory.path().join(name), "1234").unwrap();
+        }
+        let source = source(directory.path(), None);
+        let found = read(&source, |path| {
+            fs::remove_file(path).unwrap();
+            if path.ends_with("pipe") {
+                nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+            } else {
+                fs::write(path, "123456").unwrap();
+            }
+        });
+        assert_eq!(found, [("grows".into(), Some(b"1234".to_vec())), ("pipe".into(), None)]);
+        assert_eq!(source.shared().tally().vanished, 1);
+    }
+
+    #[test]
+    fn after_the_deadline_nothing_is_handed_over_and_an_open_file_is_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            fs::write(directory.path().join(name), name).unwrap();
+        }
+        let deadline = Instant::now() + std::time::Duration::from_millis(300);
+        let source = source(directory.path(), Some(deadline));
+        let found = read(&source, |_| std::thread::sleep(std::time::Duration::from_millis(400)));
+        assert_eq!(found, [("a".into(), None)]);
+        let tally = source.shared().tally();
+        assert!(tally.stopped);
+        assert_eq!((tally.unreadable_count, tally.vanished, tally.failed), (0, 0, 1));
+    }
+
+    #[test]
+    fn directories_above_come_first_and_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(directory.path()).unwrap();
+        let paths = ["x/b", "x/a", "x/a/inside"].map(|name| root.join(name));
+        paths.iter().for_each(|path| fs::create_dir_all(path).unwrap());
+        let source = Source::new(Sources {
+            paths: paths.to_vec(),
+            exclude: Vec::new(),
+            one_file_system: true,
+            never: Vec::new(),
+            deadline: None,
+        });
+        let found: Vec<_> = source.unwrap().entries().map(|entry| entry.unwrap().path).collect();
+        let mut wanted: Vec<_> = root.ancestors().filter(|path| path.parent().is_some()).map(Path::to_owned).collect();
+        wanted.reverse();
+        wanted.extend(["x", "x/a", "x/a/inside", "x/b"].map(|name| root.join(name)));
+        assert_eq!(found, wanted);
     }
 }

@@ -242,21 +242,19 @@ impl Work<'_> {
 
     /// Brings the newest saved state database back to `to`, whole or not at all.
     fn fetch_state(&self, to: &Path) -> Result<StepResult> {
-        let saved = self.directory.paths.iter().find(|path| path.file_name() == Some("state.db".as_ref()));
-        let saved = saved.ok_or_else(|| Error::new("no step saves the state database"))?;
         let repository = self.existing()?;
         let snapshots = repository.snapshots()?;
         let snapshot = newest(&snapshots, self.step, |_| true)
             .ok_or_else(|| Error::new(format!("{} holds no snapshot", repository.store())).kind_of(Kind::NotFound))?;
+        // By its name: the directory it was copied to may have been another then.
+        let saved = repository.find(snapshot, "state.db")?.ok_or_else(|| {
+            Error::new(format!("{} holds no state database", repository.store())).kind_of(Kind::NotFound)
+        })?;
         let directory = to.parent().unwrap_or(Path::new("/"));
         let failed = || format!("cannot write {}", to.display());
         let aside = tempfile::tempdir_in(directory).context(failed)?;
-        let selection = Selection {
-            snapshot: snapshot.clone(),
-            to: aside.path().into(),
-            paths: vec![fs::canonicalize(saved).unwrap_or_else(|_| saved.clone())],
-            fresh: true,
-        };
+        let selection =
+            Selection { snapshot: snapshot.clone(), to: aside.path().into(), paths: vec![saved], fresh: true };
         repository.restore(&selection, self.monitor)?;
         fs::rename(below(aside.path(), &selection.paths[0]), to).context(failed)?;
         Ok(StepResult { restore_point: Some(snapshot.id.clone()), ..StepResult::of(Outcome::Succeeded) })

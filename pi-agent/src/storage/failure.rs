@@ -22,9 +22,6 @@ impl Answer {
     }
 }
 
-const CLOCK: &str = "this machine's clock is wrong: check it with timedatectl";
-const KEYS: &str = "check aws.env, and that the bucket policy allows these keys to list, read, write and delete there";
-
 /// The error of a request that was answered with `status`; `what` is operation, object and bucket.
 pub(super) fn answered(what: &str, status: StatusCode, answer: &Answer) -> Error {
     let said = match (answer.code.as_str(), answer.message.as_str()) {
@@ -32,36 +29,49 @@ pub(super) fn answered(what: &str, status: StatusCode, answer: &Answer) -> Error
         (code, "") => format!(", {code}"),
         (code, message) => format!(", {code}: {message}"),
     };
-    let error = Error::new(format!("{what}: the server answered {}{said}", status.as_u16()));
-    let error = match answer.code.as_str() {
-        "NoSuchKey" if status == StatusCode::NOT_FOUND => return error.kind_of(Kind::NotFound),
-        "NoSuchBucket" => error.hint("create the bucket, or correct [storage] url"),
-        "SignatureDoesNotMatch" => {
-            error.hint("AWS_SECRET_ACCESS_KEY in aws.env is wrong, or [storage] region is, or this machine's clock is")
+    let error =
+        Error::new(format!("{what}: the server answered {}{said}", status.as_u16())).kind_of(kind(status, answer));
+    match advice(status, answer) {
+        Some(advice) => error.hint(advice),
+        None => error,
+    }
+}
+
+fn kind(status: StatusCode, answer: &Answer) -> Kind {
+    const PASSING: [&str; 5] =
+        ["SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted"];
+    match status {
+        // A 404 that does not speak of the key (another server, a missing bucket) says nothing about the object.
+        StatusCode::NOT_FOUND if answer.code == "NoSuchKey" => Kind::NotFound,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Kind::Transient,
+        _ if status.is_server_error() || PASSING.contains(&answer.code.as_str()) => Kind::Transient,
+        _ => Kind::Permanent,
+    }
+}
+
+fn advice(status: StatusCode, answer: &Answer) -> Option<&'static str> {
+    const CLOCK: &str = "this machine's clock is wrong: check it with timedatectl";
+    const REGION: &str = "the bucket lies in another region: correct [storage] region";
+    const SIGNATURE: &str =
+        "AWS_SECRET_ACCESS_KEY in aws.env is wrong, or [storage] region is, or this machine's clock is";
+    let says = |word| answer.message.contains(word);
+    Some(match (answer.code.as_str(), status) {
+        ("NoSuchKey", _) => return None,
+        ("NoSuchBucket", _) => "create the bucket, or correct [storage] url",
+        ("SignatureDoesNotMatch", _) => SIGNATURE,
+        // As Garage says it.
+        ("AccessDenied", _) if says("signature") => SIGNATURE,
+        ("RequestTimeTooSkewed" | "RequestExpired", _) => CLOCK,
+        ("AccessDenied", _) if says("expired") || says("not yet valid") => CLOCK,
+        ("InvalidAccessKeyId" | "InvalidToken" | "ExpiredToken", _) => "check the keys in aws.env",
+        ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _) => REGION,
+        (_, StatusCode::MOVED_PERMANENTLY | StatusCode::TEMPORARY_REDIRECT) => REGION,
+        (_, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED) => {
+            "check aws.env, and that the bucket policy allows these keys to list, read, write and delete there"
         }
-        "RequestTimeTooSkewed" | "RequestExpired" => error.hint(CLOCK),
-        "InvalidAccessKeyId" | "InvalidToken" | "ExpiredToken" => error.hint("check the keys in aws.env"),
-        "AccessDenied" if answer.message.contains("expired") || answer.message.contains("not yet valid") => {
-            error.hint(CLOCK)
-        }
-        "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
-            error.hint("the bucket lies in another region: correct [storage] region")
-        }
-        "SlowDown" | "RequestTimeout" | "InternalError" | "ServiceUnavailable" | "OperationAborted" => {
-            return error.kind_of(Kind::Transient);
-        }
-        _ => match status {
-            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => error.hint(KEYS),
-            StatusCode::MOVED_PERMANENTLY | StatusCode::TEMPORARY_REDIRECT => {
-                error.hint("the bucket lies in another region: correct [storage] region")
-            }
-            StatusCode::NOT_FOUND => error.hint("check [storage] url, endpoint and path-style"),
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => return error.kind_of(Kind::Transient),
-            _ if status.is_server_error() => return error.kind_of(Kind::Transient),
-            _ => error,
-        },
-    };
-    error
+        (_, StatusCode::NOT_FOUND) => "check [storage] url, endpoint and path-style",
+        _ => return None,
+    })
 }
 
 /// The error of a request that got no answer, or half of one.
@@ -101,26 +111,26 @@ fn causes(error: &dyn StdError) -> String {
 mod tests {
     use super::*;
 
-    fn kind(status: u16, code: &str) -> Kind {
+    fn kind_of(status: u16, code: &str) -> Kind {
         let answer = Answer { code: code.into(), message: String::new() };
         answered("read x", StatusCode::from_u16(status).unwrap(), &answer).kind()
     }
 
     #[test]
     fn only_a_missing_key_is_not_found() {
-        assert_eq!(kind(404, "NoSuchKey"), Kind::NotFound);
-        assert_eq!(kind(404, "NoSuchBucket"), Kind::Permanent);
-        assert_eq!(kind(404, ""), Kind::Permanent);
+        assert_eq!(kind_of(404, "NoSuchKey"), Kind::NotFound);
+        assert_eq!(kind_of(404, "NoSuchBucket"), Kind::Permanent);
+        assert_eq!(kind_of(404, ""), Kind::Permanent);
     }
 
     #[test]
     fn what_may_pass_is_transient_and_the_rest_is_not() {
         for (status, code) in [(500, ""), (503, "SlowDown"), (503, ""), (400, "RequestTimeout"), (429, ""), (408, "")] {
-            assert_eq!(kind(status, code), Kind::Transient, "{status} {code}");
+            assert_eq!(kind_of(status, code), Kind::Transient, "{status} {code}");
         }
         for (status, code) in [(403, "AccessDenied"), (401, ""), (403, "InvalidAccessKeyId"), (400, "InvalidArgument")]
         {
-            assert_eq!(kind(status, code), Kind::Permanent, "{status} {code}");
+            assert_eq!(kind_of(status, code), Kind::Permanent, "{status} {code}");
         }
     }
 

@@ -221,3 +221,69 @@ impl std::fmt::Display for Local {
         write!(f, "file://{}", self.place.display())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn store(root: &Path) -> Local {
+        Local::new(root, root, Arc::default()).join("step")
+    }
+
+    #[test]
+    fn objects_come_back_as_written_in_closed_files() {
+        let root = tempfile::tempdir().unwrap();
+        let store = store(root.path());
+        assert_eq!(store.list("").unwrap(), []);
+        store.put("data/ab/x", &[Bytes::from("one "), Bytes::from("two")]).unwrap();
+        store.put("config", &[]).unwrap();
+        assert_eq!(store.get("data/ab/x").unwrap(), "one two");
+        assert_eq!(store.get_range("data/ab/x", 4, 3).unwrap(), "two");
+        assert!(store.get_range("data/ab/x", 4, 4).is_err());
+        assert_eq!((store.size("data/ab/x").unwrap(), store.size("config").unwrap()), (7, 0));
+        assert_eq!(store.list("data/").unwrap(), [("data/ab/x".to_owned(), 7)]);
+        assert_eq!(store.list("").unwrap().len(), 2);
+        assert_eq!(store.list("nothing/").unwrap(), []);
+        let mode = |path: &str| fs::metadata(root.path().join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("step/data/ab"), mode("step/data/ab/x")), (0o700, 0o600));
+        store.delete("config").unwrap();
+        store.delete("config").unwrap();
+        assert_eq!(store.get("config").unwrap_err().kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn a_missing_root_is_an_error_for_everything_and_is_not_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("unmounted");
+        let store = store(&root);
+        let errors = [
+            store.list("").unwrap_err(),
+            store.get("x").unwrap_err(),
+            store.put("x", &[]).unwrap_err(),
+            store.delete("x").unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.kind() == Kind::NotFound && error.chain().contains("does not exist"), "{}", error.chain());
+        }
+        assert!(!root.exists());
+    }
+
+    #[test]
+    fn an_interrupted_write_is_no_object_and_goes_after_a_day() {
+        let root = tempfile::tempdir().unwrap();
+        let store = store(root.path());
+        store.put("data/x", &[]).unwrap();
+        let leftover = root.path().join(format!("step/data/{TEMPORARY}1-1"));
+        let file = File::create(&leftover).unwrap();
+        assert_eq!(store.list("").unwrap().len(), 1);
+        store.remove_leftovers().unwrap();
+        assert!(leftover.exists());
+        file.set_modified(SystemTime::now() - 2 * LEFTOVER_AGE).unwrap();
+        store.remove_leftovers().unwrap();
+        assert!(!leftover.exists());
+        assert_eq!(store.list("").unwrap().len(), 1);
+    }
+}

@@ -222,7 +222,7 @@ impl S3 {
         &self,
         operation: Operation,
         key: &str,
-        attempt: impl AsyncFn(&str, &str, u32) -> Result<T>,
+        mut attempt: impl AsyncFnMut(&str, &str, u32) -> Result<T>,
     ) -> Result<T> {
         let inner = &self.inner;
         let object = format!("{}{key}", self.prefix);
