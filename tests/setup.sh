@@ -60,9 +60,17 @@ cargo_command() { # NAME VERSION: `cargo NAME`, wherever it comes from
     ln -sf "$cache/cargo-$1/bin/cargo-$1" "${CARGO_HOME:-$HOME/.cargo}/bin/"
 }
 
+# A machine without an id (a fresh container) cannot claim a place for its backups.
+machine_id() {
+    [ ! -s /etc/machine-id ] || return 0
+    say "giving this machine an id"
+    od -An -N16 -tx1 /dev/urandom | tr -d ' \n' | "${as_root[@]}" tee /etc/machine-id >/dev/null
+}
+
 case ${1:-test} in
 demo)
     debian_packages build-essential openssl postgresql pgbackrest
+    machine_id
     ;;
 lint)
     debian_packages build-essential git
@@ -70,6 +78,7 @@ lint)
     ;;
 test)
     debian_packages build-essential ca-certificates curl openssl attr procps util-linux faketime postgresql pgbackrest restic
+    machine_id
     cargo_command nextest 0.9.143
     cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
     ;;

@@ -1,9 +1,14 @@
-//! Tests on real parts.
+//! Tests on real parts: the built program as a user starts it, real files, servers and networks.
 #![allow(clippy::unwrap_used)]
 
+mod bad_input;
+mod bad_network;
+mod crash;
 mod directory;
 mod directory_s3;
 mod doctor;
 mod documents;
 mod history;
+mod interruptions;
+mod no_space;
 mod postgres;

@@ -1,0 +1,93 @@
+//! Disks that are full: what can be done is done, what cannot fails plainly, and nothing that was there is lost.
+
+use std::fs;
+
+use harness::{Config, Household, Scratch, Size, Tmpfs, Tree};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_full_repository_disk_fails_the_step_and_keeps_the_older_points() {
+    let scratch = Scratch::new();
+    let disk = Tmpfs::mount(scratch.join("storage"), 24 * MIB);
+    let mut household = Household::make(scratch.join("srv"), Size::SMALL, 1);
+    let config = Config::local(scratch.path()).directory("foundry", &[&household.foundry()], "");
+    let agent = config.write();
+    agent.ok(["run"]);
+    let first = Tree::read(household.foundry());
+
+    disk.fill();
+    household.change(0.3);
+    let ran = agent.run(["run", "--json"]).expect(3);
+    assert_eq!(ran.step("foundry")["outcome"], "failed", "{ran}");
+    ran.says("No space left on device");
+    let points = agent.ok(["points", "foundry", "--json"]).json();
+    assert_eq!(points["points"].as_array().unwrap().len(), 1, "{points}");
+
+    disk.make_room();
+    agent.ok(["run"]);
+    agent.ok(["check"]);
+    let id = points["points"][0]["id"].as_str().unwrap();
+    let below = household.foundry().strip_prefix("/").unwrap().to_owned();
+    for (at, tree) in [(id, &first), ("latest", &Tree::read(household.foundry()))] {
+        let target = scratch.join("restored").join(at);
+        agent.ok(["restore", "foundry", "--at", at, "--to", target.to_str().unwrap()]);
+        tree.assert_equals(target.join(&below));
+    }
+    let left: Vec<_> = fs::read_dir(disk.path().join("foundry")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!left.iter().any(|path| path.to_string_lossy().contains("tmp")), "{left:?}");
+}
+
+#[test]
+fn a_full_state_disk_costs_history_but_no_backup() {
+    let scratch = Scratch::new();
+    let disk = Tmpfs::mount(scratch.join("state"), 4 * MIB);
+    let household = Household::make(scratch.join("srv"), Size::SMALL, 1);
+    let agent = Config::local(scratch.path()).directory("foundry", &[&household.foundry()], "").write();
+    agent.ok(["run"]);
+
+    disk.fill();
+    let ran = agent.run(["run", "--json"]);
+    assert!(matches!(ran.code(), Some(0 | 5)), "{ran}");
+    assert_eq!(ran.step("foundry")["outcome"], "succeeded", "{ran}");
+    let points = agent.ok(["points", "foundry", "--json"]).json();
+    assert_eq!(points["points"].as_array().unwrap().len(), 2, "{points}");
+    if ran.code() == Some(5) {
+        ran.says("full");
+    }
+
+    disk.make_room();
+    agent.ok(["run"]);
+    assert_eq!(agent.ok(["status", "--json"]).step("foundry")["last_outcome"], "succeeded");
+}
+
+#[test]
+fn a_state_disk_that_is_full_from_the_start_costs_no_backup_either() {
+    let scratch = Scratch::new();
+    let disk = Tmpfs::mount(scratch.join("state"), 4 * MIB);
+    disk.fill();
+    let household = Household::make(scratch.join("srv"), Size::SMALL, 1);
+    let agent = Config::local(scratch.path()).directory("foundry", &[&household.foundry()], "").write();
+    let ran = agent.run(["run", "foundry", "--json"]).expect(5);
+    assert_eq!(ran.step("foundry")["outcome"], "succeeded", "{ran}");
+    disk.make_room();
+    agent.ok(["run"]);
+}
+
+#[test]
+fn a_full_cache_disk_does_not_cost_the_backup_of_files() {
+    let scratch = Scratch::new();
+    let disk = Tmpfs::mount(scratch.join("cache"), 4 * MIB);
+    disk.fill();
+    let mut household = Household::make(scratch.join("srv"), Size::SMALL, 1);
+    let agent = Config::local(scratch.path()).directory("foundry", &[&household.foundry()], "").write();
+    let ran = agent.run(["run", "--json"]);
+    assert_eq!(ran.step("foundry")["outcome"], "succeeded", "{ran}");
+
+    disk.make_room();
+    household.change(0.1);
+    agent.ok(["run"]);
+    let target = scratch.join("restored");
+    agent.ok(["restore", "foundry", "--to", target.to_str().unwrap()]);
+    Tree::read(household.foundry()).assert_equals(target.join(household.foundry().strip_prefix("/").unwrap()));
+}
