@@ -56,7 +56,8 @@ impl RunLock {
                 }
             }
         };
-        Holder::write(&mut held, what).context(|| format!("write the run lock {}", path.display()))?;
+        // Who holds it is for messages; on a full disk that must not cost the backup.
+        let _ = Holder::write(&mut held, what);
         // Without close-on-exec the steps' processes inherit it.
         fcntl(held.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).context(|| "hand on the run lock".into())?;
         Ok(Self { _file: held })

@@ -125,10 +125,10 @@ impl Ran {
         value
     }
 
-    /// Passes when standard error holds that text.
+    /// Passes when it said that, in its results or its log.
     #[track_caller]
     pub fn says(&self, text: &str) -> &Self {
-        assert!(self.stderr.contains(text), "expected {text:?} on standard error: {self}");
+        assert!(self.stdout.contains(text) || self.stderr.contains(text), "expected {text:?}: {self}");
         self
     }
 

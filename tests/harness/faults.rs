@@ -40,6 +40,8 @@ pub struct Faults {
     pub rate: f64,
     /// With what.
     pub kinds: Vec<Fault>,
+    /// Only requests whose target holds this text.
+    pub only: &'static str,
     /// How long a stall lasts before the connection is closed.
     pub stall: Duration,
     /// Bytes a second that pass towards the server, on each connection.
@@ -49,7 +51,7 @@ pub struct Faults {
 impl Faults {
     /// A line on which nothing goes wrong.
     pub fn none() -> Self {
-        Self { seed: 0, rate: 0.0, kinds: Vec::new(), stall: Duration::from_mins(10), upload: None }
+        Self { seed: 0, rate: 0.0, kinds: Vec::new(), only: "", stall: Duration::from_mins(10), upload: None }
     }
 
     /// `rate` of all requests meets one of `kinds`.
@@ -62,8 +64,11 @@ impl Faults {
         Self { upload: Some(upload), ..Self::none() }
     }
 
-    /// The fate of request `number`.
-    pub(crate) fn of(&self, number: u64) -> Option<Fault> {
+    /// The fate of request `number`, for `target`.
+    pub(crate) fn of(&self, number: u64, target: &str) -> Option<Fault> {
+        if !target.contains(self.only) {
+            return None;
+        }
         let mut random = Random::new(self.seed ^ number.wrapping_mul(0xd134_2543_de82_ef95));
         random.chance(self.rate).then(|| *random.pick(&self.kinds))
     }

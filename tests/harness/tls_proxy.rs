@@ -173,7 +173,7 @@ impl Line {
         let number = traffic.total();
         let listing = head.method() == "GET" && head.second().contains("list-type=");
         *traffic.requests.entry(if listing { "LIST" } else { head.method() }.to_owned()).or_default() += 1;
-        let fault = lock(&self.faults).of(number);
+        let fault = lock(&self.faults).of(number, head.second());
         if let Some(fault) = fault {
             *traffic.faults.entry(fault).or_default() += 1;
         }

@@ -24,7 +24,6 @@ fn host() -> Host {
     Host { scratch, household, config, agent }
 }
 
-/// Only what the agent shows without touching anything is left of a usage error: 2, and no step ran.
 #[test]
 fn several_mistakes_in_the_configuration_are_told_at_once() {
     let host = host();
@@ -42,21 +41,6 @@ fn several_mistakes_in_the_configuration_are_told_at_once() {
     host.config.write();
     host.agent.run(["run", "no-such-step"]).expect(2).says("no-such-step");
     host.agent.ok(["run"]);
-}
-
-#[test]
-fn a_dry_run_changes_nothing_anywhere() {
-    let host = host();
-    let before = Tree::read(host.scratch.path());
-    let ran = host.agent.ok(["run", "--dry-run"]);
-    assert!(ran.stdout.contains("foundry") && ran.stdout.contains("logs"), "{ran}");
-    before.assert_equals(host.scratch.path());
-
-    host.agent.ok(["run"]);
-    let before = Tree::read(host.scratch.path());
-    host.agent.ok(["run", "--dry-run", "--json"]).json();
-    host.agent.ok(["plan"]);
-    before.assert_equals(host.scratch.path());
 }
 
 #[test]

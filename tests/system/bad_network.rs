@@ -91,7 +91,7 @@ fn a_server_that_is_down_is_told_in_bounded_time_and_the_next_night_is_well() {
     for step in ["foundry", "logs", "agent"] {
         assert_eq!(ran.step(step)["outcome"], "failed", "{ran}");
     }
-    ran.says("localhost");
+    ran.says("refused");
     assert_eq!(agent.ok(["status", "--json"]).step("foundry")["last_success"], success);
     let target = host.scratch.join("never");
     let ran = agent.run(["restore", "foundry", "--to", target.to_str().unwrap()]).expect(1);

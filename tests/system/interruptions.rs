@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use harness::{Agent, Census, Config, Faults, Garage, Household, Running, Scratch, Size, TlsProxy, Tree, descendants};
+use harness::{Agent, Census, Config, Fault, Faults, Garage, Household, Running, Scratch, Size, TlsProxy, Tree};
 use nix::sys::signal::Signal;
 
 struct Host {
@@ -12,7 +12,7 @@ struct Host {
     _garage: Garage,
 }
 
-/// 100 MB to back up to a server over a line that can be as slow as a test needs.
+/// 40 MB to back up to a server over a line that can be as slow as a test needs.
 fn host() -> Host {
     let garage = Garage::start();
     let proxy = TlsProxy::before(&garage);
@@ -98,6 +98,67 @@ fn a_step_without_progress_is_ended_and_the_next_one_runs() {
     let host = host();
     let agent = host.agent("timeout = \"10m\"", "stall = \"6s\"");
     agent.ok(["run"]);
+    std::fs::write(host.household.foundry().join("large"), harness::Random::new(1).bytes(8_000_000)).unwrap();
+    host.proxy.set(Faults { only: "/foundry/", ..Faults::some(1, 1.0, &[Fault::Stall]) });
+    let started = Instant::now();
+    let running = agent.start(["run", "--json"]);
+    let census = Census::of(running.pid());
+    let ran = running.wait().expect(3);
+    assert!(started.elapsed() < Duration::from_secs(60), "nothing is uploaded after a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_signal_ends_everything_within_ten_seconds_and_the_next_run_goes_on() {
+    let host = host();
+    let agent = host.agent("", "");
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        host.proxy.take_traffic();
+        host.proxy.set(Faults::slow(300_000));
+        let mut running = agent.start(["run", "--json"]);
+        let census = Census::of(running.pid());
+        wait_until_it_uploads(&host, &mut running);
+        running.signal(signal);
+        let asked = Instant::now();
+        let ran = running.wait().expect(3);
+        assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?} to end: {ran}", asked.elapsed());
+        assert!(census.assert_all_gone(Duration::from_secs(1)) >= 1);
+        assert_eq!(ran.step("foundry")["outcome"], "interrupted", "{ran}");
+        assert_eq!(ran.step("logs")["outcome"], "skipped", "{ran}");
+        assert_eq!(ran.json()["outcome"], "interrupted", "{ran}");
+        let status = agent.ok(["status", "--json"]).step("foundry");
+        assert_eq!((&status["last_outcome"], &status["last_success"]), (&"interrupted".into(), &().into()));
+    }
+    host.proxy.set(Faults::none());
+    agent.ok(["run"]);
+    host.assert_restores(&agent);
+}
+
+#[test]
+fn a_second_run_is_told_who_holds_the_lock() {
+    let host = host();
+    let agent = host.agent("", "");
+    host.proxy.set(Faults::slow(300_000));
+    let mut running = agent.start(["run", "--json"]);
+    wait_until_it_uploads(&host, &mut running);
+    let pid = running.pid();
+    for command in ["run", "prune", "check"] {
+        agent.run([command]).expect(4).says(&format!("process {pid}"));
+    }
+    // What only reads asks for no lock.
+    agent.ok(["status"]);
+    agent.ok(["points", "foundry"]);
+    host.proxy.set(Faults::none());
+    let _ = running.wait().expect(0);
+    agent.ok(["run"]);
+}
+
+#[test]
+fn a_step_without_progress_is_ended_and_the_next_one_runs() {
+    let host = host();
+    let agent = host.agent("timeout = \"10m\"", "stall = \"6s\"");
+    agent.ok(["run"]);
     // A hung source rather than a hung line: a pipe that nobody writes to, read as a file. Both look the same from outside.
     host.proxy.set(Faults::slow(1));
     std::fs::write(host.household.foundry().join("large"), harness::Random::new(1).bytes(8_000_000)).unwrap();
@@ -121,8 +182,11 @@ fn a_step_without_progress_is_ended_and_the_next_one_runs() {
     let step = ran.step("foundry");
     assert_eq!(step["outcome"], "failed", "{ran}");
     assert!(step["error"]["message"].as_str().unwrap().contains("no progress for 6 s"), "{ran}");
-    assert_eq!(ran.step("agent")["outcome"], "succeeded", "{ran}");
+    for later in ["logs", "agent"] {
+        assert_eq!(ran.step(later)["outcome"], "succeeded", "{ran}");
+    }
     census.assert_all_gone(Duration::from_secs(1));
+    host.proxy.set(Faults::none());
     agent.ok(["run"]);
     host.assert_restores(&agent);
 }
