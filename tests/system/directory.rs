@@ -319,7 +319,8 @@ fn a_missing_storage_folder_is_no_empty_one() {
     let agent = config.write();
     agent.ok(["run"]);
     fs::rename(config.storage_folder(), scratch.join("away")).unwrap();
-    agent.run(["run"]).expect(3).says("does not exist");
+    agent.run(["run"]).expect(3).says("held this machine's backups");
+    agent.run(["points"]).expect(1).says("does not exist");
     assert!(!config.storage_folder().exists(), "no new repository appears where the disk should be");
     fs::rename(scratch.join("away"), config.storage_folder()).unwrap();
 

@@ -86,10 +86,12 @@ impl Work<'_> {
                 self.note(&mut result, self.forget(&repository, &mut snapshots, &victims));
             }
         }
-        if prune && succeeded && !keep_everything {
+        // Past its time the step does no more than it must; what is due is due again next night.
+        let in_time = || self.job.deadline.is_none_or(|deadline| Timestamp::now() < deadline);
+        if prune && succeeded && !keep_everything && in_time() {
             self.note(&mut result, self.prune(&repository));
         }
-        if let Some(check) = check.filter(|_| is_complete) {
+        if let Some(check) = check.filter(|_| is_complete && in_time()) {
             let (checked, damaged) = self.check(&repository, check);
             if damaged {
                 // What was just backed up may not be restorable.
