@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{Agent, Census, Config, Garage, Household, Ran, Random, Running, Scratch, Size, TlsProxy, Tree};
+use harness::{Agent, Census, Cluster, Config, Garage, Household, Ran, Random, Running, Scratch, Size, TlsProxy, Tree};
 use harness::{descendants, sh};
 use nix::sys::signal::{Signal, kill};
 
@@ -14,17 +14,26 @@ use nix::sys::signal::{Signal, kill};
 enum Victim {
     Supervisor,
     Step,
+    PgBackRest,
+}
+
+/// What a restore point must give back.
+enum Made {
+    Files(Tree),
+    /// Everything as SQL.
+    Database(String),
 }
 
 struct Host {
     scratch: Scratch,
     household: Household,
+    cluster: Cluster,
     agent: Agent,
     repository: String,
     ca_file: Option<std::path::PathBuf>,
     random: Random,
-    /// Every restore point of `foundry` that a run has told of, and what it must give back.
-    known: BTreeMap<String, Tree>,
+    /// Every restore point of `foundry` and `database` that a run has told of.
+    known: BTreeMap<String, Made>,
     /// How long a run that nobody disturbs takes.
     usual: Duration,
 }
@@ -53,10 +62,20 @@ impl Host {
         seed: u64,
     ) -> Self {
         let household = Household::make(scratch.join("srv"), Size { bytes: 40_000_000, files: 200 }, seed);
+        let archive = pi_agent::wal::archive_command(&scratch.join("spool/main")).replace('\'', "''");
+        let cluster = Cluster::make(&scratch, "server", &format!("archive_command = '{archive}'"));
+        let config = config.step(&cluster.step("database", "main", ""));
         let config = config.directory("foundry", &[&household.foundry()], "");
         let agent = config.directory("logs", &[&household.logs()], "keep = { last = 2 }").write();
+        cluster.start();
+        cluster.sql("create table sessions (id int generated always as identity, notes text)");
         let (random, known, usual) = (Random::new(seed), BTreeMap::new(), Duration::ZERO);
-        Self { scratch, household, agent, repository, ca_file, random, known, usual }
+        Self { scratch, household, cluster, agent, repository, ca_file, random, known, usual }
+    }
+
+    fn a_day_passes(&mut self) {
+        self.household.change(0.3);
+        self.cluster.sql("insert into sessions (notes) select md5(i::text) from generate_series(1, 2000) i");
     }
 
     /// A run that nobody disturbs succeeds in full.
@@ -75,10 +94,12 @@ impl Host {
             let success = matches!(step["outcome"].as_str(), Some("succeeded" | "degraded"));
             assert_eq!(success, !step["restore_point"].is_null(), "{ran}");
             assert!(!success || there.contains(&&step["restore_point"]), "a point that is not there: {ran}\n{there:?}");
-            if success && step["name"] == "foundry" {
-                let id = step["restore_point"].as_str().unwrap().to_owned();
-                self.known.insert(id, Tree::read(self.household.foundry()));
-            }
+            let made = match step["name"].as_str() {
+                Some("foundry") if success => Made::Files(Tree::read(self.household.foundry())),
+                Some("database") if success => Made::Database(self.cluster.dump()),
+                _ => continue,
+            };
+            self.known.insert(step["restore_point"].as_str().unwrap().to_owned(), made);
         }
     }
 
@@ -102,7 +123,7 @@ impl Host {
         match victim {
             // It said nothing, so what its history says now must hold against the points that are there.
             Victim::Supervisor => assert_eq!(ran.stdout, "", "{ran}"),
-            Victim::Step => {
+            Victim::Step | Victim::PgBackRest => {
                 let _ = ran.step("agent");
                 self.remember(&ran);
             }
@@ -123,10 +144,18 @@ impl Host {
 
     fn assert_every_point_restores(&self) {
         let below = self.household.foundry().strip_prefix("/").unwrap().to_owned();
-        for (id, tree) in &self.known {
+        for (id, made) in &self.known {
             let target = self.scratch.join("restored");
-            self.agent.ok(["restore", "foundry", "--at", id, "--to", target.to_str().unwrap()]);
-            tree.assert_equals(target.join(&below));
+            let step = if matches!(made, Made::Files(_)) { "foundry" } else { "database" };
+            self.agent.ok(["restore", step, "--at", id, "--to", target.to_str().unwrap()]);
+            match made {
+                Made::Files(tree) => tree.assert_equals(target.join(&below)),
+                Made::Database(text) => {
+                    let restored = Cluster::existing(&self.scratch, &target);
+                    assert!(*text == restored.start().dump(), "{id} gave back another database");
+                    restored.stop();
+                }
+            }
             std::fs::remove_dir_all(target).unwrap();
         }
         let mut restic = Command::new("restic");
@@ -148,6 +177,10 @@ fn strike(victim: Victim, mut running: Running, patience: Duration) -> Option<Ra
                 .into_iter()
                 .find(|process| process.arguments().get(1).is_some_and(|word| word == "step"))
                 .map(|process| process.pid()),
+            Victim::PgBackRest => descendants(running.pid())
+                .into_iter()
+                .find(|process| process.name == "pgbackrest")
+                .map(|process| process.pid()),
         };
         if let Some(target) = target
             && kill(target, Signal::SIGKILL).is_ok()
@@ -163,13 +196,13 @@ fn strike(victim: Victim, mut running: Running, patience: Duration) -> Option<Ra
 /// Twenty kills that hit something.
 fn twenty_kills(mut host: Host) {
     host.run_in_peace();
-    host.household.change(0.3);
+    host.a_day_passes();
     host.run_in_peace();
     let mut hits = 0;
     for attempt in 0.. {
         assert!(attempt < 40, "only {hits} of {attempt} kills hit anything");
-        host.household.change(0.3);
-        let victim = if attempt % 2 == 0 { Victim::Supervisor } else { Victim::Step };
+        host.a_day_passes();
+        let victim = *host.random.pick(&[Victim::Supervisor, Victim::Step, Victim::PgBackRest]);
         hits += u32::from(host.kill_during_a_run(victim));
         host.run_in_peace();
         if hits == 20 {
