@@ -105,7 +105,14 @@ impl State {
             return Ok(None);
         }
         let open = || -> rusqlite::Result<Self> {
-            let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            // With no log beside it nobody writes, and it can be read without leaving files of SQLite's own there.
+            let log = PathBuf::from(format!("{}-wal", path.display()));
+            let connection = if log.exists() {
+                Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?
+            } else {
+                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+                Connection::open_with_flags(format!("file:{}?immutable=1", uri_path(path)), flags)?
+            };
             connection.busy_timeout(Duration::from_secs(5))?;
             let _: i64 = connection.query_row("select count(*) from run", [], |row| row.get(0))?;
             Ok(Self { connection })
@@ -432,6 +439,11 @@ fn record(row: &rusqlite::Row<'_>) -> rusqlite::Result<StepRecord> {
         // A result written by another version may not parse; the columns beside it still tell the outcome.
         result: row.get::<_, Option<String>>(5)?.and_then(|text| serde_json::from_str(&text).ok()),
     })
+}
+
+/// A path as SQLite's URIs want it.
+fn uri_path(path: &Path) -> String {
+    path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23")
 }
 
 fn is_damage(error: &rusqlite::Error) -> bool {

@@ -51,11 +51,11 @@ impl Terminal {
                 self.bar.set_style(style("{spinner} {msg} {bar:24} {pos}/{len} {eta} left"));
                 self.bar.set_length(total);
             }
-            (None, Unit::Bytes) if progress.done > 0 => {
-                self.bar.set_style(style("{spinner} {msg} {bytes} {bytes_per_sec}"))
-            }
-            (None, Unit::Items) if progress.done > 0 => self.bar.set_style(style("{spinner} {msg} {pos}")),
-            (None, _) => self.bar.set_style(style("{spinner} {msg}")),
+            (None, unit) => self.bar.set_style(style(match unit {
+                _ if progress.done == 0 => "{spinner} {msg}",
+                Unit::Bytes => "{spinner} {msg} {bytes} {bytes_per_sec}",
+                Unit::Items => "{spinner} {msg} {pos}",
+            })),
         }
         if self.bar.message() != message {
             // Another phase: its rate has nothing to do with the last one's.

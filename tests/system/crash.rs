@@ -131,8 +131,11 @@ impl Host {
         let points = self.agent.ok(["points", "--json"]).json();
         for (step, success) in self.last_successes() {
             if before[&step] != success {
-                let newest =
-                    points["points"].as_array().unwrap().iter().rfind(|point| point["step"].to_string() == step);
+                let newest = points["points"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .rfind(|point| point["step"].as_str() == Some(step.trim_matches('"')));
                 let time = newest.unwrap_or_else(|| panic!("{step} has no point, but a success: {ran}"));
                 let moment = |text: &str| text.trim_matches('"').parse::<jiff::Timestamp>().unwrap();
                 let age = moment(&success).duration_since(moment(&time["time"].to_string()));

@@ -29,7 +29,7 @@ fn points(agent: &Agent, step: &str) -> Vec<Value> {
 }
 
 #[test]
-fn restic_and_we_restore_everything_a_file_system_allows() {
+fn slow_restic_and_we_restore_everything_a_file_system_allows() {
     let scratch = Scratch::new();
     let source = scratch.directory("srv/odd");
     oddities(&source, 5_000_000_000);

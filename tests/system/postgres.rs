@@ -291,7 +291,7 @@ fn a_cluster_made_anew_is_refused_until_adopted_and_the_old_stays() {
     let (message, hint) = host.failed_run();
     assert!(message.contains("another cluster than before") && message.contains("nothing was expired"), "{message}");
     assert!(hint.contains("pi-agent adopt database"), "{hint}");
-    assert_eq!(host.labels(), [old.clone()]);
+    assert_eq!(host.labels(), std::slice::from_ref(&old));
     // Its WAL is held back, not lost and not mixed with the old one's.
     host.cluster.finish_segment();
     let push = host.agent.run(["wal", "push"]);
@@ -350,7 +350,7 @@ fn a_truncated_segment_is_never_pushed() {
     let push = host.agent.run(["wal", "push"]);
     assert_ne!(push.code(), Some(0), "{push}");
     push.says("is truncated: 8388608 of 16777216 bytes");
-    assert_eq!(pi_agent::wal::waiting(&host.spool()).unwrap(), [next.clone()], "the whole one is pushed");
+    assert_eq!(pi_agent::wal::waiting(&host.spool()).unwrap(), std::slice::from_ref(&next), "the whole one is pushed");
 
     // Removed, as the hint says, PostgreSQL delivers the good one, and everything is recoverable.
     fs::remove_file(&place).unwrap();
