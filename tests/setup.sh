@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is needed on a fresh Debian-like machine with Rust: setup.sh [test|lint|demo].
+# Installs what is needed on a fresh Debian-like machine with Rust: setup.sh [test|lint|demo|bench].
 # Does nothing that is done already; says one line for each thing it does.
 set -euo pipefail
 
@@ -38,6 +38,12 @@ debian_packages() { # PACKAGE...
 
 # Tools that are used, not shipped: compiled in a third of the time.
 cargo_tool() { # PROGRAM CRATE ARGUMENT...
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_PANIC=unwind cargo_peer "$@"
+}
+
+# Tools that are measured: as their authors build them.
+cargo_peer() { # PROGRAM CRATE ARGUMENT...
     local program=$1 crate=$2 root
     shift 2
     root=$cache/$crate
@@ -45,9 +51,7 @@ cargo_tool() { # PROGRAM CRATE ARGUMENT...
         say "building $crate (once, into $root)"
         "${as_root[@]}" mkdir -p "$root"
         "${as_root[@]}" chown "$(id -u)" "$root"
-        quietly env CARGO_TARGET_DIR="$root/target" CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
-            CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_PANIC=unwind \
-            cargo install "$crate" --locked --root "$root" "$@"
+        quietly env CARGO_TARGET_DIR="$root/target" cargo install "$crate" --locked --root "$root" "$@"
         rm -rf "$root/target"
     fi
 }
@@ -82,8 +86,13 @@ test)
     cargo_command nextest 0.9.143
     cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
     ;;
+bench)
+    debian_packages build-essential openssl time restic borgbackup
+    machine_id
+    cargo_peer rustic rustic-rs
+    ;;
 *)
-    echo "usage: setup.sh [test|lint|demo]" >&2
+    echo "usage: setup.sh [test|lint|demo|bench]" >&2
     exit 2
     ;;
 esac

@@ -48,6 +48,11 @@ impl Household {
         household
     }
 
+    /// One that is there already; `night` (from 1) is which change comes next.
+    pub fn existing(root: impl Into<PathBuf>, night: u64) -> Self {
+        Self { root: root.into(), random: Random::new(night), nights: night - 1 }
+    }
+
     /// Foundry's data.
     pub fn foundry(&self) -> PathBuf {
         self.root.join("foundry")

@@ -206,7 +206,9 @@ fn twenty_kills(mut host: Host) {
         assert!(attempt < 40, "only {hits} of {attempt} kills hit anything");
         host.a_day_passes();
         let victim = *host.random.pick(&[Victim::Supervisor, Victim::Step, Victim::PgBackRest]);
-        hits += u32::from(host.kill_during_a_run(victim));
+        let hit = host.kill_during_a_run(victim);
+        eprintln!("{victim:?}: {}", if hit { "killed" } else { "the run was over before" });
+        hits += u32::from(hit);
         host.run_in_peace();
         if hits == 20 {
             break;
