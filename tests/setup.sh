@@ -81,7 +81,7 @@ lint)
     cargo_command deny 0.20.2
     ;;
 test)
-    debian_packages build-essential ca-certificates curl openssl attr procps util-linux faketime postgresql pgbackrest restic
+    debian_packages build-essential ca-certificates curl openssl attr procps util-linux postgresql pgbackrest restic
     machine_id
     cargo_command nextest 0.9.143
     cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite

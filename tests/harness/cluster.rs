@@ -14,7 +14,6 @@ pub struct Cluster {
     data: PathBuf,
     socket: PathBuf,
     port: u16,
-    environment: Vec<(String, String)>,
 }
 
 impl Cluster {
@@ -27,7 +26,7 @@ impl Cluster {
         let socket = scratch.directory(format!("{name}/socket"));
         give_to_postgres(&home);
         give_to_postgres(&socket);
-        let cluster = Self { data: home.join("data"), socket, port: Self::PORT, environment: vec![] };
+        let cluster = Self { data: home.join("data"), socket, port: Self::PORT };
         cluster.initialise(settings);
         cluster
     }
@@ -55,13 +54,7 @@ impl Cluster {
         let name = data.file_name().expect("a directory has a name").to_string_lossy();
         let socket = scratch.directory(format!("{name}-socket"));
         give_to_postgres(&socket);
-        Self { data: data.into(), socket, port: Self::PORT + 1, environment: vec![] }
-    }
-
-    /// Sets a variable in the server's environment from the next start on.
-    pub fn set_env(&mut self, name: &str, value: &str) {
-        self.environment.retain(|(known, _)| known != name);
-        self.environment.push((name.into(), value.into()));
+        Self { data: data.into(), socket, port: Self::PORT + 1 }
     }
 
     /// `data_directory`.
@@ -75,7 +68,6 @@ impl Cluster {
         let options = format!("-p {} -k {} -c listen_addresses=", self.port, self.socket.display());
         let (data, log) = (self.data.display().to_string(), log.display().to_string());
         let mut command = as_postgres("pg_ctl", ["-D", &data, "-w", "-s", "-l", &log, "-o", &options, "start"]);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let output = command.output().expect("pg_ctl can be started");
         assert!(output.status.success(), "{} does not start: {}", data, fs::read_to_string(log).unwrap_or_default());
         self
@@ -99,6 +91,16 @@ impl Cluster {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{sql}: {said}");
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    /// From now on `clock_timestamp()` goes on from `time` (UTC). pgBackRest dates backups by it; transactions keep the real time.
+    pub fn pretend(&self, time: &str) {
+        self.script(&format!(
+            "set allow_system_table_mods = on;\n\
+             create or replace function pg_catalog.clock_timestamp() returns timestamptz language sql volatile as \
+             $$ select statement_timestamp() + coalesce(current_setting('test.shift', true)::interval, '0') $$;\n\
+             select format('alter role postgres set test.shift = %L', timestamptz '{time}+00' - now()) \\gexec\n"
+        ));
     }
 
     /// Runs a script as one would paste it into psql.

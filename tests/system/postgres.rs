@@ -438,7 +438,7 @@ fn a_bucket_over_verified_tls_holds_it_all() {
     assert!(message.to_lowercase().contains("certificate"), "{message}");
 }
 
-/// Three months of nights, with the server's clock set back: pgBackRest dates backups by the server's clock.
+/// Three months of nights: pgBackRest dates backups by the server's clock, which is made to lie.
 #[test]
 fn old_backups_and_their_wal_really_go() {
     let scratch = Scratch::new();
@@ -460,11 +460,7 @@ fn old_backups_and_their_wal_really_go() {
         let full_every = if kind == 'F' { "1s" } else { "7d" };
         let more = format!("full-every = \"{full_every}\"\nkeep = {{ daily = 2, monthly = \"forever\" }}");
         host.agent = config.clone().step(&host.cluster.step("database", STANZA, &more)).write().env("TZ", "UTC");
-        host.cluster.stop();
-        host.cluster.set_env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketime.so.1");
-        host.cluster.set_env("DONT_FAKE_MONOTONIC", "1");
-        host.cluster.set_env("FAKETIME", &format!("@{night}"));
-        host.cluster.start();
+        host.cluster.pretend(night);
         host.insert(night);
         let dump = host.cluster.dump();
         let label = host.good_run();
