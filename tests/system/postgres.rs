@@ -170,6 +170,56 @@ fn the_printed_commands_start_what_was_restored() {
 }
 
 #[test]
+fn the_original_comes_back_in_its_place_and_goes_on() {
+    let host = Host::local();
+    host.insert("before");
+    host.good_run();
+    let (moment, at_moment) = host.moment();
+    host.cluster.sql("delete from voters");
+    host.cluster.finish_segment();
+    host.agent.ok(["wal", "push"]);
+    host.cluster.stop();
+    fs::remove_dir_all(host.cluster.data()).unwrap();
+
+    let to = host.cluster.data().to_str().unwrap();
+    host.agent.ok(["restore", "database", "--to", to, "--at", &moment]);
+    host.cluster.start();
+    assert_eq!(host.cluster.dump(), at_moment);
+    assert_eq!(host.cluster.sql("show archive_mode"), "on");
+    // It is the same cluster on a new timeline: backups and WAL go on without a word.
+    host.insert("after the disaster");
+    assert!(host.good_run().ends_with('I'));
+    host.insert("and on");
+    host.cluster.finish_segment();
+    host.agent.ok(["wal", "push"]);
+    assert_eq!(host.restored("latest", "latest"), host.cluster.dump());
+    // And once more, over what is there.
+    host.cluster.stop();
+    let refused = host.agent.run(["restore", "database", "--to", to]);
+    assert_eq!(refused.code(), Some(2), "{refused}");
+    host.agent.ok(["restore", "database", "--to", to, "--at", &moment, "--overwrite"]);
+    assert_eq!(host.cluster.start().dump(), at_moment);
+}
+
+#[test]
+fn wal_that_went_missing_is_told_once() {
+    let host = Host::local();
+    host.good_run();
+    host.cluster.sql("alter system set archive_command = 'true # pgbackrest'");
+    host.cluster.sql("select pg_reload_conf()");
+    host.insert("lost between the backups");
+    let lost = host.cluster.finish_segment();
+    host.cluster.sql("alter system reset archive_command");
+    host.cluster.sql("select pg_reload_conf()");
+    let ran = host.run().expect(5);
+    let step = ran.step("database");
+    assert_eq!(step["outcome"], "degraded", "{ran}");
+    assert!(step["error"]["message"].as_str().unwrap().contains("has a hole between"), "{ran} {lost}");
+    host.good_run();
+    assert_eq!(host.restored("latest", "latest"), host.cluster.dump());
+}
+
+#[test]
 fn tablespaces_come_back_beside_the_data_and_not_at_their_old_place() {
     let host = Host::local();
     let space = host.scratch.directory("space");

@@ -40,6 +40,10 @@ pub struct Backup {
     pub damaged_pages: bool,
     /// PostgreSQL's major version.
     pub version: u32,
+    /// The cluster's archive: `15-1`.
+    pub archive: String,
+    /// The first WAL segment it needs.
+    pub wal_start: Option<String>,
 }
 
 impl Backup {
@@ -117,6 +121,7 @@ struct RawDb {
 
 #[derive(Deserialize)]
 struct RawBackup {
+    archive: RawWal,
     label: String,
     #[serde(rename = "type")]
     kind: String,
@@ -126,6 +131,11 @@ struct RawBackup {
     prior: Option<String>,
     reference: Option<Vec<String>>,
     error: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct RawWal {
+    start: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -170,6 +180,8 @@ pub(super) fn parse(json: &str, stanza: &str) -> Result<Info> {
     clusters.sort_by_key(|db| db.id);
     let clusters = clusters.into_iter().map(|db| Cluster { system_id: db.system_id, version: major(&db.version) });
 
+    let archives: BTreeMap<u32, String> =
+        raw.archive.iter().map(|archive| (archive.database.id, archive.id.clone())).collect();
     let newest_wal = raw
         .archive
         .into_iter()
@@ -193,6 +205,8 @@ pub(super) fn parse(json: &str, stanza: &str) -> Result<Info> {
                 stored: backup.info.repository.delta,
                 damaged_pages: backup.error.unwrap_or(false),
                 version: versions.get(&backup.database.id).copied().unwrap_or(0),
+                archive: archives.get(&backup.database.id).cloned().unwrap_or_default(),
+                wal_start: backup.archive.start,
             })
         })
         .collect::<Result<Vec<_>>>()?;

@@ -168,6 +168,14 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// Gives a path to the server's user when we are root; otherwise we are that user.
+fn hand_over(path: &Path, user: &User) -> Result<()> {
+    if nix::unistd::Uid::effective().is_root() {
+        chown(path, Some(user.uid), Some(user.gid)).context(|| format!("give {} to {}", path.display(), user.name))?;
+    }
+    Ok(())
+}
+
 /// Where the cluster is restored to.
 struct Place {
     to: PathBuf,
@@ -179,10 +187,18 @@ struct Place {
 impl Place {
     /// Makes the directories; true when the target holds something already (which the caller has allowed).
     fn prepare(&self, user: &User) -> Result<bool> {
+        let holds_something = match self.to.read_dir() {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            Err(error) => return Err(Error::new(format!("look into {}", self.to.display())).caused_by(error)),
+        };
+        if self.to.exists() && !holds_something {
+            // An empty one that root made a moment ago, or a fresh disk.
+            hand_over(&self.to, user)?;
+        }
         pgbackrest::directory(&self.to, user, 0o700)?;
         pgbackrest::directory(&self.tablespaces, user, 0o700)?;
-        let mut entries = self.to.read_dir().context(|| format!("look into {}", self.to.display()))?;
-        Ok(entries.next().is_some())
+        Ok(holds_something)
     }
 
     /// Removes the settings of the recovery that is over: they name this machine's generated configuration.
@@ -216,9 +232,7 @@ impl Place {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 file => {
                     file.and_then(|mut file| file.write_all(format!("{NOTE}{text}").as_bytes())).context(doing)?;
-                    if nix::unistd::Uid::effective().is_root() {
-                        chown(&path, Some(user.uid), Some(user.gid)).context(doing)?;
-                    }
+                    hand_over(&path, user)?;
                 }
             }
         }
@@ -343,10 +357,7 @@ fn recover_once(
     // An empty one: the restored one may name files, libraries and limits of another machine.
     let config = tempfile::Builder::new().prefix("pi-agent-recovery-").suffix(".conf").tempfile();
     let config = config.context(|| "make a configuration for the recovery".into())?;
-    if nix::unistd::Uid::effective().is_root() {
-        chown(config.path(), Some(user.uid), Some(user.gid))
-            .context(|| "hand over the recovery's configuration".into())?;
-    }
+    hand_over(config.path(), user)?;
     let config_file = format!("config_file={}", config.path().display());
     let mut settings = vec![
         config_file.as_str(),
@@ -431,6 +442,8 @@ mod tests {
             needs: vec![],
             damaged_pages: false,
             version: 15,
+            archive: "15-1".into(),
+            wal_start: None,
         }
     }
 

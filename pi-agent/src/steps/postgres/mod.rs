@@ -1,6 +1,7 @@
 //! A PostgreSQL cluster on this host, by pgBackRest: [`run`] reads as the procedure it is.
 
 mod archiving;
+mod holes;
 mod look;
 mod server;
 
@@ -144,16 +145,40 @@ impl Work<'_> {
 
         // 4. The backup itself, with WAL flowing beside it.
         let kind = if full || upgraded { BackupType::Full } else { BackupType::Incremental };
-        let before = info.newest().map(|backup| backup.label.clone());
-        let (warnings, wal_problems) = self.back_up(kind, style)?;
+        let before = info.newest().cloned();
+        let (warnings, mut problems) = self.back_up(kind, style)?;
 
         // 5. What retention no longer keeps goes; then the books.
         let info = self.pgbackrest.info()?;
-        let made = info.newest().filter(|backup| Some(&backup.label) != before.as_ref());
+        let made = info.newest().filter(|made| before.as_ref().is_none_or(|before| before.label != made.label));
         let made =
             made.ok_or_else(|| Error::new("pgBackRest succeeded, but its new backup is not in the repository"))?;
         let expired = self.expire(&info, keep_everything);
-        Ok(self.result(&identity, made, warnings, wal_problems, expired))
+        let objects = self.objects();
+        problems.extend(before.and_then(|before| self.hole_since(&before, made, &identity, &objects)));
+        Ok(self.result(&identity, made, warnings, problems, expired, &objects))
+    }
+
+    /// WAL that went missing since the last backup. Told once: the backup just made is beyond the hole.
+    fn hole_since(
+        &self,
+        before: &Backup,
+        made: &Backup,
+        identity: &Identity,
+        objects: &[(String, u64)],
+    ) -> Option<Problem> {
+        let folder = format!("archive/{}/{}/", self.postgres.stanza, made.archive);
+        let from = before.wal_start.as_ref().filter(|_| before.archive == made.archive)?;
+        let keys = objects.iter().map(|(key, _)| key.as_str()).filter(|key| key.starts_with(&folder));
+        let (last, next) = holes::first(keys, from, identity.wal_segment_size)?;
+        Some(Problem {
+            message: format!("the archived WAL has a hole between {last} and {next}"),
+            hint: Some(format!(
+                "moments between {} and {} may be lost, later ones are safe again; look for what removed WAL: \
+                 archive-push-queue-max, a changed archive_command, an emptied spool",
+                before.stopped, made.stopped
+            )),
+        })
     }
 
     /// True when the stanza went on to a higher major version: then the next backup is full.
@@ -232,7 +257,7 @@ impl Work<'_> {
         let info = self.pgbackrest.info()?;
         let expired = self.expire(&info, None);
         let outcome = if expired.problem.is_some() { Outcome::Failed } else { Outcome::Succeeded };
-        let figures = self.figures(None);
+        let figures = self.figures(&self.objects());
         Ok(StepResult {
             error: expired.problem.clone(),
             maintenance: vec![expired],
@@ -245,7 +270,11 @@ impl Work<'_> {
         self.monitor.phase("verifying every backup and WAL segment");
         let note = self.pgbackrest.verify(self.remaining()?)?;
         let done = Maintenance { what: "verify".into(), problem: None, note };
-        Ok(StepResult { maintenance: vec![done], figures: self.figures(None), ..StepResult::of(Outcome::Succeeded) })
+        Ok(StepResult {
+            maintenance: vec![done],
+            figures: self.figures(&self.objects()),
+            ..StepResult::of(Outcome::Succeeded)
+        })
     }
 
     /// Removes what retention no longer keeps. The backup that was just made is not endangered by a failure here.
@@ -280,10 +309,10 @@ impl Work<'_> {
         identity: &Identity,
         made: &Backup,
         warnings: Vec<String>,
-        wal_problems: Vec<Problem>,
+        mut problems: Vec<Problem>,
         expired: Maintenance,
+        objects: &[(String, u64)],
     ) -> StepResult {
-        let mut problems = wal_problems;
         if made.damaged_pages {
             problems.push(Problem {
                 message: format!("backup {} holds pages with wrong checksums", made.label),
@@ -300,7 +329,12 @@ impl Work<'_> {
             error,
             problems,
             restore_point: Some(made.label.clone()),
-            figures: self.figures(Some(made)),
+            figures: Figures {
+                bytes_processed: Some(made.size),
+                bytes_added: Some(made.copied),
+                bytes_added_stored: made.stored,
+                ..self.figures(objects)
+            },
             facts: BTreeMap::from([
                 (SYSTEM_ID.to_owned(), identity.system_id.to_string()),
                 (VERSION.to_owned(), identity.version().to_string()),
@@ -310,17 +344,19 @@ impl Work<'_> {
         }
     }
 
-    /// Figures are for the report: one that cannot be had is left out.
-    fn figures(&self, made: Option<&Backup>) -> Figures {
-        let stored = self.store.join(&self.step.name).list("").ok();
+    /// What the repository holds now. Figures are for the report: one that cannot be had is left out.
+    fn figures(&self, objects: &[(String, u64)]) -> Figures {
+        let stored = objects.iter().map(|(_, size)| size).sum();
         Figures {
-            bytes_processed: made.map(|backup| backup.size),
-            bytes_added: made.map(|backup| backup.copied),
-            bytes_added_stored: made.and_then(|backup| backup.stored),
-            bytes_stored: stored.map(|objects| objects.iter().map(|(_, size)| size).sum()),
+            bytes_stored: Some(stored).filter(|stored| *stored > 0),
             restore_points: self.pgbackrest.info().ok().map(|info| info.backups.len() as u64),
             ..Figures::default()
         }
+    }
+
+    /// Every object of this step. Only figures and notes are made of it, so a list that cannot be had is empty.
+    fn objects(&self) -> Vec<(String, u64)> {
+        self.store.join(&self.step.name).list("").unwrap_or_default()
     }
 
     /// The time left.

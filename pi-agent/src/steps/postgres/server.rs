@@ -26,6 +26,8 @@ pub(super) struct Identity {
     pub archive_command: String,
     pub archive_library: String,
     pub wal_level: String,
+    /// Bytes of a WAL segment.
+    pub wal_segment_size: u64,
     pub in_recovery: bool,
 }
 
@@ -67,6 +69,7 @@ impl Server<'_> {
                'archive_command', current_setting('archive_command'), \
                'archive_library', coalesce(current_setting('archive_library', true), ''), \
                'wal_level', current_setting('wal_level'), \
+               'wal_segment_size', pg_size_bytes(current_setting('wal_segment_size')), \
                'in_recovery', pg_is_in_recovery())",
         )
     }
