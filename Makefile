@@ -8,11 +8,12 @@ help: ## this list
 demo: ## three nights of a household, a disaster, and everything restored (under three minutes after the build)
 	@demo/demo.sh
 
-test: ## every test, on real parts: PostgreSQL, pgBackRest, restic, an S3 server
+test: ## every test, on real parts: PostgreSQL 15 and 17, pgBackRest, restic, an S3 server
 	@tests/setup.sh
 	cargo build --workspace --all-targets --locked
 	cargo nextest run --workspace --locked
 	cargo test --doc --workspace --locked --quiet
+	@tests/trixie.sh
 
 lint: ## formatting, clippy, licences and advisories of dependencies
 	@tests/setup.sh lint
