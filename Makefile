@@ -1,9 +1,9 @@
 # The menu. Everything here installs what it needs on a Debian-like machine with Rust, and says what it does.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-trixie lint bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## three nights of a household, a disaster, and everything restored (under three minutes after the build)
 	@demo/demo.sh
@@ -13,6 +13,9 @@ test: ## every test, on real parts: PostgreSQL 15 and 17, pgBackRest, restic, an
 	cargo build --workspace --all-targets --locked
 	cargo nextest run --workspace --locked
 	cargo test --doc --workspace --locked --quiet
+	@tests/trixie.sh
+
+test-trixie: ## the PostgreSQL tests in a Debian 13: PostgreSQL 17 and pgBackRest 2.55
 	@tests/trixie.sh
 
 lint: ## formatting, clippy, licences and advisories of dependencies

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The PostgreSQL tests once more, in a Debian 13: the same built program beside PostgreSQL 17 and pgBackRest 2.55.
+# trixie.sh [TEST]: only the tests of that name.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -9,13 +10,14 @@ system=$cache/trixie
 "$here/setup-trixie.sh"
 
 cd "$here/.."
-target=${CARGO_TARGET_DIR:-$PWD/target}
+target=$(cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 cargo build --package pi-agent --locked
 tests=$(cargo test --package pi-agent-tests --test system --no-run --locked --message-format json |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 
 # A mount namespace of our own: whatever happens, no mount stays behind.
-export system cache target tests
+name=${1:-postgres::}
+export system cache target tests name
 exec unshare --mount --propagation private bash -euo pipefail -c '
     # The root of a mount namespace must be a mount, for the test that makes one of its own.
     mount --bind "$system" "$system"
@@ -26,5 +28,5 @@ exec unshare --mount --propagation private bash -euo pipefail -c '
     mount --rbind /dev "$system/dev"
     mount -t tmpfs tmpfs "$system/tmp"
     exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin PI_AGENT_BINARY=/target/debug/pi-agent PI_AGENT_TEST_CACHE="$cache" \
-        chroot "$system" "/target/${tests#"$target/"}" postgres:: --test-threads "$(nproc)"
+        chroot "$system" "/target/${tests#"$target/"}" "$name" --test-threads "$(nproc)"
 '
