@@ -101,3 +101,18 @@ fn the_first_run_makes_the_place_and_a_later_one_does_not() {
     fs::rename(scratch.join("elsewhere"), &storage).unwrap();
     agent.ok(["run"]);
 }
+
+#[test]
+fn restore_points_that_are_gone_are_missed() {
+    let scratch = Scratch::new();
+    let agent = household(&scratch);
+    agent.ok(["run"]);
+    fs::remove_dir_all(scratch.join("storage/foundry")).unwrap();
+    let night = agent.run(["run", "--json"]).expect(5);
+    assert_eq!(night.step("foundry")["outcome"], "degraded");
+    assert!(
+        night.step("foundry")["error"]["message"].as_str().unwrap().contains("held restore points before"),
+        "{night}"
+    );
+    agent.ok(["run"]);
+}

@@ -73,6 +73,18 @@ impl Work<'_> {
         result.facts = facts;
         result.place_verified = true;
         result.problems.extend(repository.remarks().iter().cloned());
+        if snapshots.is_empty() && self.job.was_here() {
+            // Told and not refused: a new beginning is better than no backup.
+            let lost = Problem {
+                message: format!("{} held restore points before and holds none now", self.root.join(&self.step.name)),
+                hint: Some("find out who removed them; this backup is a new beginning".into()),
+            };
+            if result.outcome == Outcome::Succeeded {
+                result.outcome = Outcome::Degraded;
+            }
+            result.error.get_or_insert(lost.clone());
+            result.problems.push(lost);
+        }
         let is_complete = !backup.snapshot.unfinished;
         // What could not be listed may be all that an older snapshot still holds.
         let all_listed = is_complete && !backup.tally.listing_incomplete && backup.lost == 0;

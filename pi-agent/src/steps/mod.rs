@@ -48,8 +48,12 @@ impl Job {
         if self.place_verified {
             return Ok(());
         }
-        let known = self.facts.get(PLACE) == Some(&self.settings.storage.location.to_string());
-        place::verify(root, &self.settings.host, &place::machine_id(Path::new("/"))?, known)
+        place::verify(root, &self.settings.host, &place::machine_id(Path::new("/"))?, self.was_here())
+    }
+
+    /// A usable backup of this step was made to this storage before.
+    fn was_here(&self) -> bool {
+        self.facts.get(PLACE) == Some(&self.settings.storage.location.to_string())
     }
 }
 
