@@ -272,7 +272,8 @@ impl Inner {
         if status.is_success() {
             return Ok(response);
         }
-        let body = self.body(what, response).await.unwrap_or_default();
+        // Half an answer does not say whether the object is missing or something else is.
+        let body = self.body(what, response).await?;
         let mut answer = Answer::parse(&String::from_utf8_lossy(&body));
         answer.message = answer.message.replace(&self.access_key, "…");
         Err(answered(what, status, &answer))
