@@ -11,8 +11,9 @@ system=$cache/trixie
 
 cd "$here/.."
 target=$(cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-cargo build --package pi-agent --locked
-tests=$(cargo test --package pi-agent-tests --test system --no-run --locked --message-format json |
+# The whole workspace, as `make test` builds it: anything less has other features and is built anew.
+cargo build --workspace --all-targets --locked
+tests=$(cargo test --workspace --test system --no-run --locked --message-format json |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 
 # A mount namespace of our own: whatever happens, no mount stays behind.
