@@ -21,7 +21,8 @@ impl Terminal {
     /// `interactive`: standard error is a terminal.
     pub fn new(interactive: bool) -> Self {
         let target = if interactive { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { bar: ProgressBar::with_draw_target(None, target), interactive, step: String::new() }
+        let bar = ProgressBar::with_draw_target(None, target).with_style(style("{spinner} {msg}"));
+        Self { bar, interactive, step: String::new() }
     }
 
     /// A monitor for work in this process.
@@ -33,8 +34,8 @@ impl Terminal {
     fn begin(&mut self, what: &str) {
         self.step = what.to_owned();
         self.bar.reset();
-        self.bar.set_style(style("{spinner} {msg}"));
         self.bar.set_message(self.step.clone());
+        self.bar.set_style(style("{spinner} {msg}"));
         if !self.bar.is_hidden() {
             self.bar.enable_steady_tick(Duration::from_millis(200));
         }
