@@ -540,3 +540,32 @@ fn json_of_points_names_kinds() {
     assert_eq!((point["step"].as_str(), point["kind"].as_str()), (Some("database"), Some("full")));
     assert!(point["bytes"].as_u64().unwrap() > 10_000_000);
 }
+
+#[test]
+fn a_check_reads_everything_and_a_prune_removes_nothing_that_is_kept() {
+    let host = Host::local();
+    let label = host.good_run();
+    host.agent.ok(["check", "database"]);
+    host.agent.ok(["prune", "database"]);
+    assert_eq!(host.labels(), std::slice::from_ref(&label));
+
+    let bundle = host.scratch.join("storage/database/backup").join(STANZA).join(&label).join("bundle/1");
+    let mut bytes = fs::read(&bundle).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 64].fill(0x5a);
+    fs::write(&bundle, bytes).unwrap();
+    let ran = host.agent.run(["check", "database", "--json"]).expect(3);
+    assert_eq!(ran.step("database")["outcome"], "failed", "{ran}");
+}
+
+#[test]
+fn out_of_time_is_unfinished_and_the_next_night_is_whole() {
+    let scratch = Scratch::new();
+    let config = Config::local(scratch.path());
+    let host = Host::with(scratch, config, "max-duration = \"1s\"");
+    let ran = host.run().expect(5);
+    assert_eq!(ran.step("database")["outcome"], "unfinished", "{ran}");
+    let text = fs::read_to_string(host.scratch.join("etc/config.toml")).unwrap();
+    fs::write(host.scratch.join("etc/config.toml"), text.replace("max-duration = \"1s\"", "")).unwrap();
+    host.good_run();
+}
