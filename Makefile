@@ -11,9 +11,9 @@ demo: ## three nights of a household, a disaster, and everything restored (under
 test: ## every test, on real parts: PostgreSQL 15 and 17, pgBackRest, restic, an S3 server
 	@tests/setup.sh
 	cargo build --workspace --all-targets --locked
-	cargo nextest run --workspace --locked
 	cargo test --doc --workspace --locked --quiet
 	@tests/trixie.sh
+	cargo nextest run --workspace --locked
 
 test-trixie: ## the PostgreSQL tests in a Debian 13: PostgreSQL 17 and pgBackRest 2.55
 	@tests/trixie.sh
