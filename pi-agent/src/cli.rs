@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
@@ -13,12 +14,12 @@ use crate::lock::RunLock;
 use crate::plan::Wanted;
 use crate::report::{Status, words};
 use crate::restore::{self, Request};
-use crate::run::{self, Options};
-use crate::secrets::Secrets;
+use crate::run::{self, Options, Watcher};
+use crate::secrets::{CREDENTIALS, Secrets};
 use crate::state::{Opened, State};
 use crate::storage::{Store, place};
 use crate::terminal::Terminal;
-use crate::{doctor, steps, wal};
+use crate::{boot, doctor, steps, systemd, wal};
 
 /// The backup appliance for the Raspberry Pi.
 #[derive(Debug, Parser)]
@@ -46,6 +47,9 @@ enum Command {
         /// Why, for the record
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+        /// First wait up to ten minutes for a clock that is set, the network, and another run to end: as the timer does
+        #[arg(long)]
+        wait: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -117,6 +121,9 @@ enum Command {
         #[command(subcommand)]
         command: WalCommand,
     },
+    /// Start the backup again if the last one was cut off (for pi-agent-boot.service)
+    #[command(hide = true)]
+    Boot,
     /// The process of one step (internal)
     #[command(hide = true)]
     Step {
@@ -131,6 +138,9 @@ enum WalCommand {
     Push {
         /// Only these steps
         steps: Vec<String>,
+        /// When the storage is away, try again for so long: 4m
+        #[arg(long, value_name = "DURATION", value_parser = config::duration)]
+        retry_for: Option<Duration>,
     },
 }
 
@@ -167,8 +177,8 @@ impl Cli {
         let settings = || -> Result<Settings> { Ok(config::load(&self.config)?) };
         match self.command {
             Command::Step { name: _ } => steps::child::main().map(|()| 0),
-            Command::Run { steps, dry_run, reason, output } => {
-                let options = Options { wanted: Wanted::Backup, steps, reason };
+            Command::Run { steps, dry_run, reason, wait, output } => {
+                let options = Options { wanted: Wanted::Backup, steps, reason, wait };
                 if dry_run {
                     plan(&settings()?, &directory, &options, &output)
                 } else {
@@ -178,15 +188,21 @@ impl Cli {
             Command::Plan { output } => plan(
                 &settings()?,
                 &directory,
-                &Options { wanted: Wanted::Backup, steps: vec![], reason: None },
+                &Options { wanted: Wanted::Backup, steps: vec![], reason: None, wait: false },
                 &output,
             ),
-            Command::Check { steps, output } => {
-                start(&settings()?, &directory, &Options { wanted: Wanted::Check, steps, reason: None }, &output)
-            }
-            Command::Prune { steps, output } => {
-                start(&settings()?, &directory, &Options { wanted: Wanted::Prune, steps, reason: None }, &output)
-            }
+            Command::Check { steps, output } => start(
+                &settings()?,
+                &directory,
+                &Options { wanted: Wanted::Check, steps, reason: None, wait: false },
+                &output,
+            ),
+            Command::Prune { steps, output } => start(
+                &settings()?,
+                &directory,
+                &Options { wanted: Wanted::Prune, steps, reason: None, wait: false },
+                &output,
+            ),
             Command::Doctor { output } => {
                 let findings = doctor::examine(&config::load(&self.config), &directory);
                 output.print(|| doctor::json(&findings), || doctor::text(&findings))?;
@@ -211,7 +227,16 @@ impl Cli {
                 let request = Request { to, at: restore::at::parse(&at), paths, overwrite };
                 restore(&settings()?, &step, &request, &output)
             }
-            Command::Wal { command: WalCommand::Push { steps } } => wal_push(&settings()?, &steps),
+            Command::Wal { command: WalCommand::Push { steps, retry_for } } => {
+                let settings =
+                    settings()?.handed_over(std::env::var_os(CREDENTIALS), std::env::var_os("RUNTIME_DIRECTORY"));
+                Ok(u8::from(!wal::drain(&settings, &steps, retry_for.unwrap_or_default())?))
+            }
+            Command::Boot => {
+                // A broken configuration is told at once, not at three in the morning.
+                settings()?;
+                boot::boot(&directory).map(|()| 0)
+            }
         }
     }
 }
@@ -225,8 +250,12 @@ fn start(settings: &Settings, directory: &StateDirectory, options: &Options, out
     for warning in &settings.warnings {
         log::warn!("{warning}");
     }
-    let mut terminal = Terminal::new(std::io::stderr().is_terminal());
-    let report = run::run(settings, directory, options, &mut terminal)?;
+    let mut watcher: Box<dyn Watcher> = if systemd::listens() {
+        Box::new(systemd::Service::ready())
+    } else {
+        Box::new(Terminal::new(std::io::stderr().is_terminal()))
+    };
+    let report = run::run(settings, directory, options, &mut *watcher)?;
     output.print(|| report.json(), || report.text())?;
     Ok(report.exit_code())
 }
@@ -263,32 +292,6 @@ fn adopt(settings: &Settings, directory: &StateDirectory, step: Option<&str>) ->
     }
     println!("the next run takes the source of {name} as it finds it");
     Ok(0)
-}
-
-fn wal_push(settings: &Settings, names: &[String]) -> Result<u8> {
-    for name in names {
-        settings.step(name)?;
-    }
-    let mut failed = false;
-    for step in settings.steps.iter().filter(|step| names.is_empty() || names.contains(&step.name)) {
-        let Source::Postgres(postgres) = &step.source else { continue };
-        match wal::push(settings, step, postgres) {
-            Ok(report) => {
-                for problem in &report.problems {
-                    failed = true;
-                    log::error!("{}: {}", step.name, problem.message);
-                }
-                if report.pushed > 0 {
-                    log::info!(STEP = step.name.as_str(); "{}: {} WAL files pushed", step.name, report.pushed);
-                }
-            }
-            Err(error) => {
-                failed = true;
-                print_error(&format!("{}: ", step.name), &error);
-            }
-        }
-    }
-    Ok(u8::from(failed))
 }
 
 /// The exit code of an error: 2 usage or configuration, 4 lock held, 1 the rest.

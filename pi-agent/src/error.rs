@@ -77,6 +77,11 @@ impl Error {
         self.kind
     }
 
+    /// It may pass by itself.
+    pub fn is_transient(&self) -> bool {
+        self.kind == Kind::Transient
+    }
+
     /// The advice: this error's, else that of the nearest cause which has one.
     pub fn advice(&self) -> Option<&str> {
         self.hint.as_deref().or_else(|| {

@@ -8,6 +8,7 @@ use nix::sys::statvfs::statvfs;
 
 use crate::Result;
 use crate::error::Context;
+use crate::systemd::{TimeService, time_service};
 
 /// This version did not exist before; a Pi has no clock that runs while it is off, and starts in the past.
 const EARLIEST: Timestamp = Timestamp::constant(1_767_225_600, 0); // 2026-01-01T00:00:00Z
@@ -18,7 +19,10 @@ const LONGEST_REST: Duration = Duration::from_hours(400 * 24);
 
 /// Why the clock must not be trusted with deleting, if there is a reason. `last_known`: the newest moment on record.
 pub fn clock_problem(last_known: Option<Timestamp>) -> Option<String> {
-    judge_clock(Timestamp::now(), last_known)
+    judge_clock(Timestamp::now(), last_known).or_else(|| {
+        (time_service() == TimeService::Trying)
+            .then(|| "the network has not set the clock since the machine started".to_owned())
+    })
 }
 
 fn judge_clock(now: Timestamp, last_known: Option<Timestamp>) -> Option<String> {
@@ -33,11 +37,6 @@ fn judge_clock(now: Timestamp, last_known: Option<Timestamp>) -> Option<String> 
         return Some(format!("the clock shows {now:.0}, more than 400 days after the last run at {last:.0}"));
     }
     None
-}
-
-/// True when systemd-timesyncd says that it has set the clock since the machine started. `root` is `/` but in tests.
-pub fn clock_synchronised(root: &Path) -> bool {
-    root.join("run/systemd/timesync/synchronized").exists()
 }
 
 /// Room on the file system of a path.
@@ -104,14 +103,5 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let room = room(&directory.path().join("not/there/yet")).unwrap();
         assert!(room.total > 0 && room.free <= room.total && !room.read_only);
-    }
-
-    #[test]
-    fn timesyncd_leaves_a_mark() {
-        let root = tempfile::tempdir().unwrap();
-        assert!(!clock_synchronised(root.path()));
-        std::fs::create_dir_all(root.path().join("run/systemd/timesync")).unwrap();
-        std::fs::write(root.path().join("run/systemd/timesync/synchronized"), "").unwrap();
-        assert!(clock_synchronised(root.path()));
     }
 }

@@ -36,14 +36,17 @@ pub mod wal;
 
 pub mod state;
 
+pub mod events;
 pub mod report;
 
+pub mod boot;
 pub mod doctor;
 pub mod health;
 pub mod restore;
 
 pub mod cli;
 pub mod logging;
+pub mod systemd;
 pub mod terminal;
 
 pub use error::{Error, Result};

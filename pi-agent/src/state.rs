@@ -186,6 +186,30 @@ impl State {
         work().context(|| "mark interrupted runs in the state database".into())
     }
 
+    /// How many of the newest backups were interrupted without one between that ended by itself; at most `enough`.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn interrupted_in_a_row(&self, enough: u32) -> Result<u32> {
+        let work = || -> rusqlite::Result<u32> {
+            // A run without steps was cut off while it waited. By row, not by time: the clock may have been wrong.
+            let mut query = self.connection.prepare(
+                "select outcome from run where not exists
+                    (select 1 from step_run where run_id = run.id and task <> 'backup') order by rowid desc limit ?",
+            )?;
+            let outcomes = query.query_map([enough], |row| row.get::<_, Option<String>>(0))?;
+            let mut count = 0;
+            for outcome in outcomes {
+                if outcome?.as_deref() != Some(Outcome::Interrupted.as_str()) {
+                    break;
+                }
+                count += 1;
+            }
+            Ok(count)
+        };
+        work().context(|| "read the last runs from the state database".into())
+    }
+
     /// In a copy that came from storage, ends what was under way when it was made: the `agent` step, which did save it.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! WAL from the spool into the repository. PostgreSQL's `archive_command` copies finished files into `SPOOL/STANZA`;
-//! [`push`] hands them to pgBackRest one by one and removes them.
+//! [`push`] hands them to pgBackRest one by one and removes them; [`drain`] does so until nothing is left.
 //!
 //! It has a lock of its own, per stanza, and never the run lock: a backup waits for WAL that only a push delivers.
+
+mod drain;
 
 use std::fs::{self, File, TryLockError};
 use std::io::Read;
@@ -12,6 +14,8 @@ use crate::error::{Context, Error, Result};
 use crate::monitor::Problem;
 use crate::pgbackrest::{self, Code, PgBackRest, code_of};
 
+pub use drain::drain;
+
 /// What one pass did.
 #[derive(Debug, Default)]
 pub struct PushReport {
@@ -21,6 +25,8 @@ pub struct PushReport {
     pub waiting: u64,
     /// What is wrong; whatever it concerns is still on this disk.
     pub problems: Vec<Problem>,
+    /// What stopped it may pass: the storage is away, a lock is held.
+    pub try_again: bool,
 }
 
 /// Where a stanza's server puts its WAL.
@@ -50,10 +56,11 @@ pub fn archive_command(spool: &Path) -> String {
 pub fn push(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<PushReport> {
     let spool = spool_directory(settings, postgres);
     let user = pgbackrest::server_user(settings, step, postgres)?;
-    let home = settings.local.runtime.join("pgbackrest").join(&postgres.stanza);
-    pgbackrest::directory(&home, &user, 0o700)?;
-    let lock = home.join("wal.lock");
-    let lock = File::create(&lock).context(|| format!("open the lock {}", lock.display()))?;
+    if !spool.exists() {
+        return Ok(PushReport::default());
+    }
+    // The directory itself is locked: whoever pushes can open it, whoever owns what lies in it.
+    let lock = File::open(&spool).context(|| format!("open the WAL spool {}", spool.display()))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(PushReport::default()),
@@ -72,6 +79,7 @@ pub fn push(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<Pus
             Err(refused) => {
                 report.problems.push((&refused.error).into());
                 if refused.stop {
+                    report.try_again = refused.error.is_transient();
                     break;
                 }
             }

@@ -8,6 +8,7 @@ mod values;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::de::DeTable;
 
@@ -32,6 +33,14 @@ pub struct Mistake {
     pub column: Option<usize>,
     /// Key, value found, value wanted.
     pub text: String,
+}
+
+/// A duration as the configuration writes it: `90s`, `30m`, `26h`, `7d`.
+///
+/// # Errors
+/// It is none: what is wanted.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    values::duration(text).ok_or_else(|| "wanted a duration like 90s, 30m, 26h or 7d".into())
 }
 
 /// Reads and validates the configuration file.

@@ -1,5 +1,6 @@
 //! Validated settings. Every value here is complete, in range and typed; no later code knows a default.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,6 +33,18 @@ pub struct Settings {
 pub const AGENT: &str = "agent";
 
 impl Settings {
+    /// With the secrets and the directory that systemd handed to a service which runs as another user than root.
+    #[must_use]
+    pub fn handed_over(mut self, credentials: Option<OsString>, runtime: Option<OsString>) -> Self {
+        if let Some(credentials) = credentials {
+            self.secrets = credentials.into();
+            if let Some(runtime) = runtime {
+                self.local.runtime = runtime.into();
+            }
+        }
+        self
+    }
+
     /// The step of that name.
     ///
     /// # Errors
@@ -79,6 +92,13 @@ pub struct S3Location {
     pub path_style: bool,
     /// A private certificate authority (PEM) to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+}
+
+impl S3Location {
+    /// `https://HOST[:PORT]`: the configured one, else AWS's for the region.
+    pub fn endpoint(&self) -> String {
+        self.endpoint.clone().unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", self.region))
+    }
 }
 
 impl Location {

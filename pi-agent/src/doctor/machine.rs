@@ -8,6 +8,7 @@ use super::Finding;
 use crate::config::StateDirectory;
 use crate::health;
 use crate::state::State;
+use crate::systemd::{TimeService, time_service};
 
 /// Below this nothing can be expected to work: a repository writes packs and indexes of some MiB.
 const TOO_LITTLE: u64 = 64 << 20;
@@ -55,11 +56,11 @@ pub(super) fn clock(state: Option<&State>) -> Vec<Finding> {
         ),
         None => Finding::ok("clock", format!("{:.0}", Timestamp::now())),
     }];
-    if !health::clock_synchronised(Path::new("/")) {
+    if time_service() == TimeService::Absent {
         findings.push(Finding::note(
             "clock",
-            "systemd-timesyncd has not set it since the start",
-            "nothing, if chrony or a clock chip sets it; otherwise: apt install systemd-timesyncd",
+            "no time service is at work",
+            "nothing, if a clock chip or the host of a container keeps it; otherwise: apt install systemd-timesyncd",
         ));
     }
     findings

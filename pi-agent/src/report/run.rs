@@ -109,6 +109,12 @@ impl RunReport {
         Self { host: host.into(), run_id: run_id.into(), started_at, finished_at, outcome, steps, problems: Vec::new() }
     }
 
+    /// A signal ended it before its first step.
+    pub fn interrupted(&mut self, signal: &str) {
+        self.outcome = Outcome::Interrupted;
+        self.problems.push(Problem { message: format!("stopped by {signal} before the first step"), hint: None });
+    }
+
     /// Adds what went wrong outside the steps; such a run is degraded at least.
     pub fn add_problems(&mut self, problems: Vec<Problem>) {
         if !problems.is_empty() {

@@ -2,21 +2,24 @@
 //!
 //! It stays small in memory and does no work of its own, so that what ends a step cannot end the night.
 
+mod ready;
 mod recover;
 mod supervise;
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use log::{error, info, warn};
 
 use crate::config::{Settings, Source, StateDirectory};
-use crate::error::{Context, Result};
+use crate::error::{Context, Kind, Result};
+use crate::events;
 use crate::health;
 use crate::lock::RunLock;
 use crate::monitor::{Event, Problem};
 use crate::plan::{History, Plan, PlannedStep, Wanted, plan};
-use crate::report::{RunReport, StepReport};
+use crate::report::{RunReport, StepReport, words};
 use crate::state::State;
 use crate::steps::{Job, Outcome, StepResult};
 use supervise::{Ended, Signals, supervise};
@@ -30,10 +33,16 @@ pub struct Options {
     pub steps: Vec<String>,
     /// Why a person runs it, for the record.
     pub reason: Option<String>,
+    /// Wait for a clock that is set, for the network and for another run to end, each within limits: what a timer wants.
+    pub wait: bool,
 }
 
 /// Told what happens while it happens: for a terminal.
 pub trait Watcher {
+    /// The run waits for something before it begins.
+    fn waiting(&mut self, _what: &str) {}
+    /// The supervisor's loop turns: at least twice a second while it waits or a step works.
+    fn tick(&mut self) {}
     /// A step starts.
     fn started(&mut self, step: &PlannedStep);
     /// It tells something.
@@ -68,31 +77,66 @@ pub fn run(
 ) -> Result<RunReport> {
     make_private(directory.path())?;
     let word = task_word(options.wanted);
-    let _lock = RunLock::take(&directory.run_lock(), word)?;
-    crate::process::adopt_orphans()?;
+    for name in &options.steps {
+        settings.step(name)?;
+    }
     let mut signals = Signals::listen()?;
+    let _lock = take_lock(directory, word, options.wait, &mut signals, watcher)?;
+    crate::process::adopt_orphans()?;
 
+    let mut stopped = None;
+    if options.wait && !directory.database().exists() {
+        // History is fetched from storage first of all.
+        stopped = ready::wait(settings, &mut signals, watcher);
+    }
     let mut problems = Vec::new();
     let mut state = recover::open_state(settings, directory, &mut signals, watcher, &mut problems)?;
     match state.reconcile() {
-        Ok(steps) if steps.is_empty() => {}
-        Ok(steps) => warn!("the last run was cut off in step {}: now recorded as interrupted", steps.join(", ")),
+        Ok(steps) => {
+            for step in steps {
+                warn!(MESSAGE_ID = events::RUN_CUT_OFF, STEP = step.as_str(); "the last run was cut off in step {step}");
+            }
+        }
         Err(error) => problems.push(Problem::from(&error)),
     }
-
-    let plan = plan(settings, &history(settings, &state)?, options.wanted, &options.steps, Timestamp::now())?;
-    let mut night = Night {
+    let night = Night {
         settings,
         directory,
         run_id: run_id(),
         word,
+        started_at: Timestamp::now(),
         state: &mut state,
         signals: &mut signals,
         watcher,
         problems,
         place_verified: false,
+        stopped,
     };
-    Ok(night.run(&plan, options))
+    night.run(options)
+}
+
+/// One run at a time. A timer's run waits a while for another's end: a short check must not cost the night its backup.
+fn take_lock(
+    directory: &StateDirectory,
+    word: &str,
+    wait: bool,
+    signals: &mut Signals,
+    watcher: &mut dyn Watcher,
+) -> Result<RunLock> {
+    const PATIENCE: Duration = Duration::from_secs(600);
+    let started = Instant::now();
+    loop {
+        match RunLock::take(&directory.run_lock(), word) {
+            Err(error) if wait && error.kind() == Kind::Locked && started.elapsed() < PATIENCE => {
+                watcher.waiting("another run to end");
+                watcher.tick();
+                if signals.pause(Duration::from_secs(1)).is_some() {
+                    return Err(error);
+                }
+            }
+            lock => return lock,
+        }
+    }
 }
 
 /// One run under way.
@@ -101,22 +145,37 @@ struct Night<'a> {
     directory: &'a StateDirectory,
     run_id: String,
     word: &'static str,
+    started_at: Timestamp,
     state: &'a mut State,
     signals: &'a mut Signals,
     watcher: &'a mut dyn Watcher,
     /// What went wrong outside the steps; makes the run degraded.
     problems: Vec<Problem>,
     place_verified: bool,
+    /// The signal that ended the run before its first step.
+    stopped: Option<&'static str>,
 }
 
 impl Night<'_> {
-    fn run(&mut self, plan: &Plan, options: &Options) -> RunReport {
-        let started_at = Timestamp::now();
-        let begun = self.state.begin_run(&self.run_id, options.reason.as_deref(), started_at);
+    fn run(mut self, options: &Options) -> Result<RunReport> {
+        // On record before the waiting: a plug pulled meanwhile is a run cut off, too.
+        let begun = self.state.begin_run(&self.run_id, options.reason.as_deref(), self.started_at);
         self.note_failure(begun);
+        info!(MESSAGE_ID = events::RUN_STARTED, RUN_ID = self.run_id.as_str(); "{} started", self.word);
+        if options.wait && self.stopped.is_none() {
+            self.stopped = ready::wait(self.settings, self.signals, self.watcher);
+        }
 
+        let history = history(self.settings, self.state)?;
+        if let Some(problem) = &history.clock_problem {
+            warn!(
+                MESSAGE_ID = events::CLOCK_NOT_TRUSTED, RUN_ID = self.run_id.as_str();
+                "{problem}: nothing is forgotten, pruned or expired"
+            );
+        }
+        let plan = plan(self.settings, &history, options.wanted, &options.steps, Timestamp::now())?;
         let mut steps = Vec::new();
-        let mut stopped = false;
+        let mut stopped = self.stopped.is_some();
         for (position, step) in (0..).zip(&plan.steps) {
             let report = if stopped {
                 StepReport::new(step, StepResult::of(Outcome::Skipped), Timestamp::now(), Timestamp::now())
@@ -128,16 +187,27 @@ impl Night<'_> {
         }
 
         let finished_at = Timestamp::now();
-        let mut report = RunReport::new(&self.settings.host, &self.run_id, started_at, finished_at, steps);
+        let mut report = RunReport::new(&self.settings.host, &self.run_id, self.started_at, finished_at, steps);
+        if let Some(signal) = self.stopped {
+            report.interrupted(signal);
+        }
         let ended = self.state.finish_run(&self.run_id, report.outcome, finished_at);
         self.note_failure(ended);
         report.add_problems(std::mem::take(&mut self.problems));
-        report
+        log::log!(
+            level(report.outcome),
+            MESSAGE_ID = events::run_ended(report.outcome), RUN_ID = self.run_id.as_str(), OUTCOME = report.outcome.as_str();
+            "{} {} in {}", self.word, report.outcome.as_str(), words::duration(words::between(self.started_at, finished_at))
+        );
+        Ok(report)
     }
 
     fn step(&mut self, position: u32, step: &PlannedStep) -> StepReport {
         let started_at = Timestamp::now();
-        info!(RUN_ID = self.run_id.as_str(), STEP = step.name.as_str(); "{} of {} started", self.word, step.name);
+        info!(
+            MESSAGE_ID = events::STEP_STARTED, RUN_ID = self.run_id.as_str(), STEP = step.name.as_str();
+            "{} of {} started", self.word, step.name
+        );
         self.watcher.started(step);
         let begun = self.state.begin_step(&self.run_id, position, &step.name, step.kind, self.word, started_at);
         self.note_failure(begun);
@@ -207,16 +277,20 @@ impl Night<'_> {
 
     fn log(&self, report: &StepReport) {
         let result = &report.result;
-        let level = match result.outcome {
-            Outcome::Succeeded | Outcome::Skipped => log::Level::Info,
-            Outcome::Degraded | Outcome::Unfinished => log::Level::Warn,
-            Outcome::Failed | Outcome::Interrupted => log::Level::Error,
-        };
         log::log!(
-            level,
-            RUN_ID = self.run_id.as_str(), STEP = report.name.as_str(), OUTCOME = result.outcome.as_str();
+            level(result.outcome),
+            MESSAGE_ID = events::step_ended(result.outcome), RUN_ID = self.run_id.as_str(), STEP = report.name.as_str(), OUTCOME = result.outcome.as_str();
             "{} of {} {}", self.word, report.name, report.in_words()
         );
+    }
+}
+
+/// How loud an outcome is: an error means that a person must act.
+fn level(outcome: Outcome) -> log::Level {
+    match outcome {
+        Outcome::Succeeded | Outcome::Skipped => log::Level::Info,
+        Outcome::Degraded | Outcome::Unfinished => log::Level::Warn,
+        Outcome::Failed | Outcome::Interrupted => log::Level::Error,
     }
 }
 

@@ -49,6 +49,18 @@ impl Signals {
         drop(_inside);
         Ok(Self { runtime, term, int })
     }
+
+    /// Waits for so long, or until a signal comes: then its name.
+    pub fn pause(&mut self, duration: Duration) -> Option<&'static str> {
+        let Self { runtime, term, int } = self;
+        runtime.block_on(async {
+            tokio::select! {
+                _ = term.recv() => Some("SIGTERM"),
+                _ = int.recv() => Some("SIGINT"),
+                () = tokio::time::sleep(duration) => None,
+            }
+        })
+    }
 }
 
 /// A step that stops by itself at its deadline still has to finish what is under way: a last pack on a slow line.
@@ -160,6 +172,7 @@ async fn watch(
             _ = term.recv() => return Seen::Signal("SIGTERM"),
             _ = int.recv() => return Seen::Signal("SIGINT"),
             _ = tick.tick() => {
+                watcher.tick();
                 if life.silence() >= stall {
                     return Seen::Stall;
                 }

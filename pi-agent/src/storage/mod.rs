@@ -11,7 +11,9 @@ pub mod place;
 mod retry;
 mod s3;
 
+use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -20,6 +22,30 @@ use crate::config::{self, Location};
 use crate::secrets::Secrets;
 
 pub use meter::Meter;
+
+/// Why the storage's server cannot be reached, if it cannot: its name is not known, or nothing answers there.
+pub fn unreachable(location: &Location) -> Option<String> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let Location::S3(s3) = location else { return None };
+    let endpoint = s3.endpoint();
+    let away = |why: &dyn std::fmt::Display| Some(format!("the network ({endpoint}: {why})"));
+    let url = match reqwest::Url::parse(&endpoint) {
+        Ok(url) => url,
+        Err(error) => return away(&error),
+    };
+    let addresses = match url.socket_addrs(|| None) {
+        Ok(addresses) => addresses,
+        Err(error) => return away(&error),
+    };
+    let mut last = None;
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(_) => return None,
+            Err(error) => last = Some(error),
+        }
+    }
+    last.map_or_else(|| away(&"it has no address"), |error| away(&error))
+}
 
 /// A place in storage. Clones share connections and counts. Keys are relative to the place, with `/` between parts.
 #[derive(Clone, Debug)]

@@ -64,8 +64,6 @@ impl S3 {
         keys: &AwsCredentials,
         meter: Arc<Meter>,
     ) -> Result<Self> {
-        let endpoint =
-            location.endpoint.clone().unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", location.region));
         let credentials = Credentials::new(
             Some(keys.access_key.reveal()),
             Some(keys.secret_key.reveal()),
@@ -74,7 +72,7 @@ impl S3 {
             None,
         )
         .context(|| "cannot use the keys of aws.env".into())?;
-        let region = Region::Custom { region: location.region.clone(), endpoint };
+        let region = Region::Custom { region: location.region.clone(), endpoint: location.endpoint() };
         let mut bucket = Bucket::new(&location.bucket, region, credentials)
             .context(|| format!("cannot use bucket {}", location.bucket))?;
         if location.path_style {

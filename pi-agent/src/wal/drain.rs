@@ -1,0 +1,66 @@
+//! What `pi-agent wal push` does: empties the spools, and tries again for a while when the storage is away.
+
+use std::time::{Duration, Instant};
+
+use log::{error, info};
+
+use super::push;
+use crate::config::{Postgres, Settings, Source, Step};
+use crate::error::Result;
+use crate::monitor::Problem;
+
+/// The first pause before another try; each next one is twice as long.
+const PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Empties the spools of the steps named (none named: all); true when everything in them is in the repositories now.
+/// What may pass is tried again for `retry_for`, counted anew from every file that got through.
+///
+/// # Errors
+/// A name that no step has.
+pub fn drain(settings: &Settings, names: &[String], retry_for: Duration) -> Result<bool> {
+    for name in names {
+        settings.step(name)?;
+    }
+    let mut all_well = true;
+    for step in settings.steps.iter().filter(|step| names.is_empty() || names.contains(&step.name)) {
+        let Source::Postgres(postgres) = &step.source else { continue };
+        all_well &= drain_one(settings, step, postgres, retry_for);
+    }
+    Ok(all_well)
+}
+
+fn drain_one(settings: &Settings, step: &Step, postgres: &Postgres, retry_for: Duration) -> bool {
+    let mut pause = PAUSE;
+    let mut moved = Instant::now();
+    let mut pushed = 0;
+    let problems = loop {
+        let (problems, try_again) = match push(settings, step, postgres) {
+            Ok(report) => {
+                pushed += report.pushed;
+                if report.pushed > 0 {
+                    moved = Instant::now();
+                    pause = PAUSE;
+                    if report.problems.is_empty() && report.waiting > 0 {
+                        continue; // More came while these went.
+                    }
+                }
+                (report.problems, report.try_again)
+            }
+            Err(error) => (vec![Problem::from(&error)], error.is_transient()),
+        };
+        if !try_again || moved.elapsed() + pause > retry_for {
+            break problems;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    };
+    if pushed > 0 {
+        info!(STEP = step.name.as_str(); "{}: {pushed} WAL files pushed", step.name);
+    }
+    for problem in &problems {
+        let hint = problem.hint.as_ref().map_or_else(String::new, |hint| format!("\n  hint: {hint}"));
+        error!(STEP = step.name.as_str(); "{}: {}{hint}", step.name, problem.message);
+    }
+    problems.is_empty()
+}
