@@ -4,6 +4,7 @@
 //! * [`Household`] makes source trees and changes them; [`oddities`] what file systems allow and backups get wrong.
 //! * [`Tree`] reads a tree whole and tells every difference to another.
 //! * [`Cluster`] is a throwaway PostgreSQL.
+//! * [`Machine`] is a whole machine with systemd, [`Package`] what is installed in one.
 //! * [`Garage`] is an S3 server, [`TlsProxy`] the TLS and the faults in front of it.
 //!
 //! Everything panics with a readable message: it is for tests only.
@@ -17,7 +18,9 @@ pub mod faults;
 pub mod garage;
 pub mod household;
 mod http;
+pub mod machine;
 pub mod oddities;
+pub mod package;
 pub mod processes;
 pub mod random;
 pub mod scratch;
@@ -32,7 +35,9 @@ pub use config::Config;
 pub use faults::{Fault, Faults, Traffic};
 pub use garage::Garage;
 pub use household::{Household, Size};
+pub use machine::Machine;
 pub use oddities::oddities;
+pub use package::Package;
 pub use processes::{Census, Process, descendants};
 pub use random::Random;
 pub use scratch::Scratch;

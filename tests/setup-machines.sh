@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Makes the root file systems that tests boot, once, and what boots them: setup-machines.sh [bookworm|trixie|arm64|pi]…
+# Needs root. Without arguments: what `make test` needs, which is all but `pi`.
+#
+#   bookworm, trixie  this machine's architecture, with PostgreSQL: booted by systemd-nspawn
+#   arm64             a lean arm64 bookworm to install a package in, under user-mode emulation
+#   pi                an arm64 trixie with a kernel, as the disk image of a fully emulated machine
+set -euo pipefail
+
+machines=${PI_AGENT_TEST_CACHE:-/var/cache/pi-agent-tests}/machines
+
+say() { printf 'setup: %s\n' "$*"; }
+
+debian_packages() { # PACKAGE...
+    local package missing=()
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "installing Debian packages: ${missing[*]}"
+    apt-get update >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+mirror() { # the one this machine itself uses
+    apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' | awk '$1 == "Debian" && $2 !~ /security/ { print $2; exit }'
+}
+
+# Lets this machine start arm64 programs; the interpreter is opened at once, so that it works in any chroot.
+run_arm64() {
+    debian_packages qemu-user-static binfmt-support arch-test
+    [ -e /proc/sys/fs/binfmt_misc/register ] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+    [ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || update-binfmts --import qemu-aarch64 || true
+    [ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || update-binfmts --enable qemu-aarch64
+}
+
+# Made aside and renamed, so an interrupted try leaves nothing that looks finished. The name of the stamp is the recipe:
+# another recipe makes another root.
+root() { # NAME SUITE PACKAGES [MMDEBSTRAP OPTION]...
+    local name=$1 suite=$2 packages=$3 recipe log new=$machines/$1.new
+    shift 3
+    # Two at a time would make the same root twice; the lock ends with this script.
+    exec 9>"$machines/$name.lock"
+    flock 9
+    recipe=$(printf '%s\n' 1 "$suite" "$packages" "$@" | sha256sum | cut -c 1-16)
+    [ "$(cat "$machines/$name.recipe" 2>/dev/null)" != "$recipe" ] || return 0
+    say "making a $suite in $machines/$name (once)"
+    log=$(mktemp)
+    rm -rf "$new" "$machines/$name" "$machines/$name.recipe" "$machines/$name.img"
+    # dpkg syncs every file; a root that is not complete is thrown away anyhow.
+    if ! mmdebstrap --variant=minbase --include="$packages" --dpkgopt=force-unsafe-io "$@" "$suite" "$new" "deb $(mirror) $suite main" >"$log" 2>&1 </dev/null; then
+        cat "$log" >&2
+        rm -rf "$log" "$new"
+        return 1
+    fi
+    # No mirror is reachable from a machine without a network, and none may be waited for.
+    rm -f "$log" "$new/etc/apt/sources.list"
+    mv "$new" "$machines/$name"
+    echo "$recipe" >"$machines/$name.recipe"
+}
+
+# What the package depends on or recommends is there already: apt has no network in a booted machine.
+booted=systemd,systemd-sysv,dbus,libpam-systemd,ca-certificates,curl,procps
+native() { # SUITE
+    debian_packages mmdebstrap systemd-container e2fsprogs
+    # Tests make the cluster they need; one made by the package would only take room.
+    root "$1" "$1" "$booted,postgresql,pgbackrest,postgresql-client" \
+        --essential-hook='mkdir -p "$1/etc/postgresql-common/createcluster.d"' \
+        --essential-hook='echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.d/tests.conf"'
+}
+
+image() { # NAME: its root as a disk, with room
+    local size
+    [ ! -e "$machines/$1.img" ] || return 0
+    say "making the disk $machines/$1.img (once)"
+    debian_packages e2fsprogs
+    size=$(($(du -sm "$machines/$1" | cut -f 1) + 2048))
+    rm -f "$machines/$1.img.new"
+    mkfs.ext4 -q -L root -d "$machines/$1" "$machines/$1.img.new" "${size}M"
+    mv "$machines/$1.img.new" "$machines/$1.img"
+}
+
+[ "$(id -u)" -eq 0 ] || exec sudo --preserve-env=PI_AGENT_TEST_CACHE "$0" "$@"
+[ -n "$(mirror)" ] || apt-get update >/dev/null
+[ -n "$(mirror)" ] || { say "apt names no Debian mirror to take machines from" >&2; exit 1; }
+mkdir -p "$machines"
+[ $# -gt 0 ] || set -- bookworm trixie arm64
+for machine in "$@"; do
+    case $machine in
+    bookworm | trixie) native "$machine" ;;
+    arm64)
+        debian_packages mmdebstrap
+        run_arm64
+        root arm64 bookworm systemd,ca-certificates,curl --architectures=arm64
+        ;;
+    pi)
+        debian_packages mmdebstrap qemu-system-arm
+        run_arm64
+        root pi trixie "$booted,udev,kmod,linux-image-arm64,restic" --architectures=arm64
+        image pi
+        ;;
+    *)
+        echo "usage: setup-machines.sh [bookworm|trixie|arm64|pi]..." >&2
+        exit 2
+        ;;
+    esac
+done
