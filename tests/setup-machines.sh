@@ -53,27 +53,36 @@ root() { # NAME SUITE PACKAGES [MMDEBSTRAP OPTION]...
         rm -rf "$log" "$new"
         return 1
     fi
-    # No mirror is reachable from a machine without a network, and none may be waited for.
-    rm -f "$log" "$new/etc/apt/sources.list"
+    # Nothing of this machine's: no mirror that nobody can reach in a machine without a network, no name.
+    rm -f "$log" "$new/etc/apt/sources.list" "$new/etc/hostname" "$new/etc/resolv.conf"
+    printf '127.0.0.1 localhost\n::1 localhost\n' >"$new/etc/hosts"
     mv "$new" "$machines/$name"
     echo "$recipe" >"$machines/$name.recipe"
 }
 
 # What the package depends on or recommends is there already: apt has no network in a booted machine.
 booted=systemd,systemd-sysv,dbus,libpam-systemd,ca-certificates,curl,procps
-native() { # SUITE
-    debian_packages mmdebstrap systemd-container e2fsprogs
-    # Tests make the cluster they need; one made by the package would only take room.
-    root "$1" "$1" "$booted,postgresql,pgbackrest,postgresql-client" \
-        --essential-hook='mkdir -p "$1/etc/postgresql-common/createcluster.d"' \
-        --essential-hook='echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.d/tests.conf"'
+
+make_root() { # MACHINE
+    case $1 in
+    bookworm | trixie)
+        # Tests make the cluster they need; one made by the package would only take room.
+        root "$1" "$1" "$booted,postgresql,pgbackrest,postgresql-client" \
+            --essential-hook='mkdir -p "$1/etc/postgresql-common/createcluster.d"' \
+            --essential-hook='echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.d/tests.conf"'
+        ;;
+    arm64) root arm64 bookworm systemd,ca-certificates,curl --architectures=arm64 ;;
+    pi)
+        root pi trixie "$booted,udev,kmod,linux-image-arm64,restic" --architectures=arm64
+        image pi
+        ;;
+    esac
 }
 
 image() { # NAME: its root as a disk, with room
     local size
     [ ! -e "$machines/$1.img" ] || return 0
     say "making the disk $machines/$1.img (once)"
-    debian_packages e2fsprogs
     size=$(($(du -sm "$machines/$1" | cut -f 1) + 2048))
     rm -f "$machines/$1.img.new"
     mkfs.ext4 -q -L root -d "$machines/$1" "$machines/$1.img.new" "${size}M"
@@ -84,24 +93,27 @@ image() { # NAME: its root as a disk, with room
 [ -n "$(mirror)" ] || apt-get update >/dev/null
 [ -n "$(mirror)" ] || { say "apt names no Debian mirror to take machines from" >&2; exit 1; }
 mkdir -p "$machines"
-[ $# -gt 0 ] || set -- bookworm trixie arm64
+
+[ $# -gt 0 ] || set -- arm64 bookworm trixie
+needed=(mmdebstrap e2fsprogs)
 for machine in "$@"; do
     case $machine in
-    bookworm | trixie) native "$machine" ;;
-    arm64)
-        debian_packages mmdebstrap
-        run_arm64
-        root arm64 bookworm systemd,ca-certificates,curl --architectures=arm64
-        ;;
-    pi)
-        debian_packages mmdebstrap qemu-system-arm
-        run_arm64
-        root pi trixie "$booted,udev,kmod,linux-image-arm64,restic" --architectures=arm64
-        image pi
-        ;;
+    bookworm | trixie) needed+=(systemd-container) ;;
+    arm64) ;;
+    pi) needed+=(qemu-system-arm) ;;
     *)
         echo "usage: setup-machines.sh [bookworm|trixie|arm64|pi]..." >&2
         exit 2
         ;;
     esac
 done
+debian_packages "${needed[@]}"
+[[ " $* " != *" arm64 "* && " $* " != *" pi "* ]] || run_arm64
+
+# Emulated, one of them takes as long as all others together: side by side.
+pids=()
+for machine in "$@"; do
+    make_root "$machine" &
+    pids+=($!)
+done
+for pid in "${pids[@]}"; do wait "$pid"; done
