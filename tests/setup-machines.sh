@@ -19,7 +19,8 @@ debian_packages() { # PACKAGE...
     [ ${#missing[@]} -gt 0 ] || return 0
     say "installing Debian packages: ${missing[*]}"
     apt-get update >/dev/null
-    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends "${missing[@]}" >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends \
+        "${missing[@]}" >/dev/null
 }
 
 mirror() { # the one this machine itself uses
@@ -28,14 +29,14 @@ mirror() { # the one this machine itself uses
 
 # Lets this machine start arm64 programs; the interpreter is opened at once, so that it works in any chroot.
 run_arm64() {
+    [ "$(dpkg --print-architecture)" != arm64 ] || return 0
     debian_packages qemu-user-static binfmt-support arch-test
     [ -e /proc/sys/fs/binfmt_misc/register ] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
     [ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || update-binfmts --import qemu-aarch64 || true
     [ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || update-binfmts --enable qemu-aarch64
 }
 
-# Made aside and renamed, so an interrupted try leaves nothing that looks finished. The name of the stamp is the recipe:
-# another recipe makes another root.
+# Made aside and renamed, so that an interrupted try leaves nothing that looks finished. Another recipe makes another root.
 root() { # NAME SUITE PACKAGES [MMDEBSTRAP OPTION]...
     local name=$1 suite=$2 packages=$3 recipe log new=$machines/$1.new
     shift 3
@@ -48,7 +49,8 @@ root() { # NAME SUITE PACKAGES [MMDEBSTRAP OPTION]...
     log=$(mktemp)
     rm -rf "$new" "$machines/$name" "$machines/$name.recipe" "$machines/$name.img"
     # dpkg syncs every file; a root that is not complete is thrown away anyhow.
-    if ! mmdebstrap --variant=minbase --include="$packages" --dpkgopt=force-unsafe-io "$@" "$suite" "$new" "deb $(mirror) $suite main" >"$log" 2>&1 </dev/null; then
+    if ! mmdebstrap --variant=minbase --include="$packages" --dpkgopt=force-unsafe-io "$@" \
+        "$suite" "$new" "deb $(mirror) $suite main" >"$log" 2>&1 </dev/null; then
         cat "$log" >&2
         rm -rf "$log" "$new"
         return 1
@@ -116,4 +118,6 @@ for machine in "$@"; do
     make_root "$machine" &
     pids+=($!)
 done
-for pid in "${pids[@]}"; do wait "$pid"; done
+failed=0
+for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
+exit $failed
