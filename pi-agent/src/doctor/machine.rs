@@ -66,6 +66,22 @@ pub(super) fn clock(state: Option<&State>) -> Vec<Finding> {
     findings
 }
 
+/// Can the kernel limit memory? Raspberry Pi OS boots with that switched off. `root` is `/` but in tests.
+pub(super) fn memory_limits(root: &Path) -> Option<Finding> {
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_default();
+    let unified = read("sys/fs/cgroup/cgroup.controllers");
+    let limited = unified.split_whitespace().any(|controller| controller == "memory")
+        || root.join("sys/fs/cgroup/memory").is_dir();
+    (!limited && read("proc/cmdline").contains("cgroup_disable=memory")).then(|| {
+        Finding::note(
+            "memory",
+            "the kernel was started without memory limits (cgroup_disable=memory)",
+            "add cgroup_enable=memory to the one line of /boot/firmware/cmdline.txt and restart; until then only the limit \
+             for each process holds",
+        )
+    })
+}
+
 /// Room for what is written below `path`.
 pub(super) fn room(what: &str, path: &Path) -> Finding {
     let shown = path.display();
@@ -111,6 +127,22 @@ mod tests {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1 << 20), "1.0 MiB");
         assert_eq!(bytes((3 << 30) + (1 << 29)), "3.5 GiB");
+    }
+
+    #[test]
+    fn a_kernel_without_memory_limits_is_told() {
+        let root = tempfile::tempdir().expect("a folder");
+        let write = |path: &str, text: &str| {
+            let file = root.path().join(path);
+            std::fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+            std::fs::write(file, text).expect("written");
+        };
+        write("proc/cmdline", "console=tty1 cgroup_disable=memory rootwait\n");
+        write("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io pids\n");
+        let finding = memory_limits(root.path()).expect("told");
+        assert!(finding.advice.expect("what to do").contains("/boot/firmware/cmdline.txt"));
+        write("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n");
+        assert_eq!(memory_limits(root.path()), None);
     }
 
     #[test]

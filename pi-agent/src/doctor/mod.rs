@@ -6,6 +6,7 @@ mod sources;
 mod storage;
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +86,7 @@ pub fn examine(settings: &Result<Settings, ConfigErrors>, state_directory: &Stat
     findings.extend(machine::rights());
     let state = machine::state(state_directory, &mut findings);
     findings.extend(machine::clock(state.as_ref()));
+    findings.extend(machine::memory_limits(Path::new("/")));
     findings.push(machine::room("state directory", state_directory.path()));
     if let Ok(settings) = &settings {
         findings.extend(of_settings(settings, state.as_ref()));
