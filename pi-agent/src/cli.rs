@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::config::{self, Settings, Source, StateDirectory};
 use crate::error::{Context, Error, Kind, Result};
+use crate::kit::To;
 use crate::lock::RunLock;
 use crate::plan::Wanted;
 use crate::report::{Status, words};
@@ -19,7 +20,7 @@ use crate::secrets::{CREDENTIALS, Secrets};
 use crate::state::{Opened, State};
 use crate::storage::{Store, place};
 use crate::terminal::Terminal;
-use crate::{boot, doctor, steps, systemd, wal};
+use crate::{boot, doctor, kit, setup, steps, systemd, wal};
 
 /// The backup appliance for the Raspberry Pi.
 #[derive(Debug, Parser)]
@@ -37,6 +38,14 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The first hour: write the configuration and the keys, say what else is to do, enable the timers
+    Setup(Box<setup::Flags>),
+    /// Write everything that a blank machine needs, the keys too, as one text to print
+    RecoveryKit {
+        /// Into this file; `-` is standard output, even if that is a terminal
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
     /// Back up now: the whole sequence, or the named steps
     Run {
         /// Only these steps
@@ -177,6 +186,8 @@ impl Cli {
         let settings = || -> Result<Settings> { Ok(config::load(&self.config)?) };
         match self.command {
             Command::Step { name: _ } => steps::child::main().map(|()| 0),
+            Command::Setup(flags) => setup::perform(*flags, &self.config, &directory),
+            Command::RecoveryKit { to } => recovery_kit(&settings()?, &directory, to),
             Command::Run { steps, dry_run, reason, wait, output } => {
                 let options = Options { wanted: Wanted::Backup, steps, reason, wait };
                 if dry_run {
@@ -291,6 +302,24 @@ fn adopt(settings: &Settings, directory: &StateDirectory, step: Option<&str>) ->
         Opened::Ready(state) | Opened::Fresh(state, _) => state.forget_facts(name)?,
     }
     println!("the next run takes the source of {name} as it finds it");
+    Ok(0)
+}
+
+fn recovery_kit(settings: &Settings, directory: &StateDirectory, to: Option<PathBuf>) -> Result<u8> {
+    let to = match to {
+        Some(file) if file.as_os_str() == "-" => To::Output,
+        Some(file) => To::File(std::path::absolute(&file).context(|| format!("understand {}", file.display()))?),
+        None if std::io::stdout().is_terminal() => {
+            return Err(Error::usage("a recovery kit holds every key: it is not shown on a terminal")
+                .hint("--to FILE writes a file, --to - shows it all the same"));
+        }
+        None => To::Output,
+    };
+    kit::make(settings, directory, &to)?;
+    if let To::File(file) = &to {
+        println!("{} holds every key: print it or copy it away from this machine,", file.display());
+        println!("then `pi-agent setup --kit-saved` enables the timers");
+    }
     Ok(0)
 }
 

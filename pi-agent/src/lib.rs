@@ -13,6 +13,7 @@
 //! * [`steps`] is what happens inside such a process: one file per kind of source. They stand on
 //!   [`repository`] (files, restic's format), [`pgbackrest`] (PostgreSQL) and [`storage`] (a folder or S3).
 //! * [`state`] remembers; [`report`] tells. [`restore`] gives everything back.
+//! * [`setup`] is the first hour, and [`kit`] what survives the machine.
 
 pub mod error;
 
@@ -42,7 +43,9 @@ pub mod report;
 pub mod boot;
 pub mod doctor;
 pub mod health;
+pub mod kit;
 pub mod restore;
+pub mod setup;
 
 pub mod cli;
 pub mod logging;

@@ -44,6 +44,26 @@ pub struct AwsCredentials {
     pub session_token: Option<Secret>,
 }
 
+impl AwsCredentials {
+    /// Reads the text of `file`.
+    ///
+    /// # Errors
+    /// One of the two keys is missing.
+    pub fn parse(text: &Secret, file: &Path) -> Result<Self> {
+        let required = |key: &str| {
+            variable(text.reveal(), key).ok_or_else(|| {
+                Error::usage(format!("read secret {}: it has no {key}", file.display()))
+                    .hint(format!("add a line {key}=… to {}", file.display()))
+            })
+        };
+        Ok(Self {
+            access_key: required("AWS_ACCESS_KEY_ID")?,
+            secret_key: required("AWS_SECRET_ACCESS_KEY")?,
+            session_token: variable(text.reveal(), "AWS_SESSION_TOKEN"),
+        })
+    }
+}
+
 /// The secrets directory: `aws.env`, `restic.key`, `pgbackrest.key`, and the agent's own `master-keys/`.
 #[derive(Clone, Debug)]
 pub struct Secrets {
@@ -61,19 +81,8 @@ impl Secrets {
     /// # Errors
     /// Missing, readable by others (mode beyond 0600, or not owned by us or root), or without the two keys.
     pub fn aws(&self) -> Result<AwsCredentials> {
-        let file = self.directory.join("aws.env");
         let text = self.read("aws.env", "lines AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=…")?;
-        let required = |key: &str| {
-            variable(text.reveal(), key).ok_or_else(|| {
-                Error::usage(format!("read secret {}: it has no {key}", file.display()))
-                    .hint(format!("add a line {key}=… to {}", file.display()))
-            })
-        };
-        Ok(AwsCredentials {
-            access_key: required("AWS_ACCESS_KEY_ID")?,
-            secret_key: required("AWS_SECRET_ACCESS_KEY")?,
-            session_token: variable(text.reveal(), "AWS_SESSION_TOKEN"),
-        })
+        AwsCredentials::parse(&text, &self.directory.join("aws.env"))
     }
 
     /// `restic.key`: the repositories' password, one line.
@@ -96,6 +105,7 @@ impl Secrets {
     pub fn master_key_file(&self, step: &str) -> PathBuf {
         self.directory.join("master-keys").join(format!("{step}.json"))
     }
+
     /// A secret of one line; a trailing newline is not part of it.
     fn line(&self, name: &str, holds: &str) -> Result<Secret> {
         let text = self.read(name, holds)?;
@@ -152,14 +162,43 @@ pub fn read_private(path: &Path) -> Result<Option<Secret>> {
 /// Any of it fails; what was there before is then still there.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let doing = || format!("write {}", path.display());
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    prepared(path, bytes)?.persist(path).map_err(|error| error.error).context(doing)?;
+    settle(path).context(doing)
+}
+
+/// As [`write_private`], but never in the place of another: `false` when there is one.
+///
+/// # Errors
+/// Any of it fails.
+pub fn create_private(path: &Path, bytes: &[u8]) -> Result<bool> {
+    let doing = || format!("write {}", path.display());
+    match prepared(path, bytes)?.persist_noclobber(path) {
+        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        persisted => {
+            persisted.map_err(|error| error.error).context(doing)?;
+            settle(path).context(doing).map(|()| true)
+        }
+    }
+}
+
+/// The file beside its place, whole and durable. `tempfile` makes it 0600.
+fn prepared(path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
+    let doing = || format!("write {}", path.display());
+    let directory = directory_of(path);
     DirBuilder::new().recursive(true).mode(0o700).create(directory).context(doing)?;
-    // `tempfile` makes it 0600.
     let mut file = tempfile::NamedTempFile::new_in(directory).context(doing)?;
     file.write_all(bytes).context(doing)?;
     file.as_file().sync_all().context(doing)?;
-    file.persist(path).map_err(|error| error.error).context(doing)?;
-    File::open(directory).and_then(|directory| directory.sync_all()).context(doing)
+    Ok(file)
+}
+
+/// Makes a new name durable.
+fn settle(path: &Path) -> std::io::Result<()> {
+    File::open(directory_of(path)).and_then(|directory| directory.sync_all())
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
 }
 
 fn check_directory(directory: &Path) -> Result<()> {
@@ -338,6 +377,8 @@ mod tests {
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);
+        assert!(!create_private(&path, b"three").unwrap());
+        assert_eq!(read_private(&path).unwrap().unwrap().reveal(), "two", "a key that exists stays");
         assert_eq!(path.parent().unwrap().read_dir().unwrap().count(), 1, "no temporary file is left");
     }
 }

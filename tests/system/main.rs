@@ -12,3 +12,4 @@ mod history;
 mod interruptions;
 mod no_space;
 mod postgres;
+mod setup;

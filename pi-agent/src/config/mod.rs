@@ -14,6 +14,7 @@ use toml::de::DeTable;
 
 pub use keys::{Form, KEYS, Key, Missing};
 pub use settings::*;
+pub use values::size;
 
 /// Everything that is wrong with a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]

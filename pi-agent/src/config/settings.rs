@@ -160,6 +160,16 @@ pub struct Step {
     pub stall: Duration,
 }
 
+impl Step {
+    /// Its cluster, when it backs up PostgreSQL.
+    pub fn postgres(&self) -> Option<&Postgres> {
+        match &self.source {
+            Source::Postgres(postgres) => Some(postgres),
+            Source::Directory(_) | Source::Agent(_) => None,
+        }
+    }
+}
+
 /// The kinds of source.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]

@@ -19,7 +19,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// `512KiB`, `2MiB`, `1048576`: more than nothing.
-pub(super) fn size(text: &str) -> Option<u64> {
+pub fn size(text: &str) -> Option<u64> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let factor = match unit {
         "" | "B" => 1,

@@ -1,5 +1,6 @@
 //! `pi-agent doctor`: what is wrong, and what to do about it. Each file here looks at one part; nothing here repairs.
 
+mod kit;
 mod machine;
 mod postgres;
 mod sources;
@@ -90,6 +91,7 @@ pub fn examine(settings: &Result<Settings, ConfigErrors>, state_directory: &Stat
     findings.push(machine::room("state directory", state_directory.path()));
     if let Ok(settings) = &settings {
         findings.extend(of_settings(settings, state.as_ref()));
+        findings.extend(kit::examine(settings, state_directory));
     }
     findings
 }

@@ -34,7 +34,7 @@ pub(super) fn examine(settings: &Settings, step: &Step, postgres: &Postgres) -> 
     if let Err(error) = is_a_cluster(&postgres.data_directory) {
         return vec![Finding::error(&subject, &error, "correct data-directory: pg_lsclusters shows what there is")];
     }
-    let Look { version, problems, spool, failing } = match look(settings, step, postgres) {
+    let Look { version, problems, spool, failing, .. } = match look(settings, step, postgres) {
         Ok(look) => look,
         Err(error) => {
             return vec![Finding::error(&subject, &error, "start the server: systemctl start postgresql")];

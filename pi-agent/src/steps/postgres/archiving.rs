@@ -1,5 +1,6 @@
 //! Archiving: is it set up, and does a segment really reach the repository?
 
+use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -42,25 +43,56 @@ pub(super) fn style(identity: &Identity, spool: &Path) -> Result<Style> {
     } else {
         format!("archive_command does not fill the spool {}: {command}", spool.display())
     };
-    Err(Error::new(wrong).hint(set_up(identity, spool)))
+    Err(Error::new(wrong).hint(set_up(identity, spool).to_string()))
 }
 
-/// The SQL that sets up the spool.
-fn set_up(identity: &Identity, spool: &Path) -> String {
-    let mut sql = String::from("in psql as a superuser: ");
+/// What to tell a server so that its WAL reaches the spool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetUp {
+    /// SQL for a superuser, each ending with a semicolon.
+    pub statements: Vec<String>,
+    /// Only a restart makes the server follow.
+    pub restart: bool,
+}
+
+impl SetUp {
+    /// For a server that cannot be asked what it needs.
+    pub fn unseen(spool: &Path) -> Self {
+        Self {
+            statements: vec![set("archive_mode", "on"), set("archive_command", &wal::archive_command(spool))],
+            restart: true,
+        }
+    }
+}
+
+impl fmt::Display for SetUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let then = if self.restart { " then restart PostgreSQL" } else { "" };
+        write!(f, "in psql as a superuser: {}{then}", self.statements.join(" "))
+    }
+}
+
+pub(super) fn set_up(identity: &Identity, spool: &Path) -> SetUp {
     let restart = identity.wal_level == "minimal" || identity.archive_mode == "off";
+    let mut statements = Vec::new();
     if identity.wal_level == "minimal" {
-        sql.push_str("ALTER SYSTEM SET wal_level = 'replica'; ");
+        statements.push(set("wal_level", "replica"));
     }
     if identity.archive_mode == "off" {
-        sql.push_str("ALTER SYSTEM SET archive_mode = 'on'; ");
+        statements.push(set("archive_mode", "on"));
     }
     if !identity.archive_library.is_empty() {
-        sql.push_str("ALTER SYSTEM SET archive_library = ''; ");
+        statements.push(set("archive_library", ""));
     }
-    let command = wal::archive_command(spool).replace('\'', "''");
-    let then = if restart { "then restart PostgreSQL" } else { "SELECT pg_reload_conf();" };
-    format!("{sql}ALTER SYSTEM SET archive_command = '{command}'; {then}")
+    statements.push(set("archive_command", &wal::archive_command(spool)));
+    if !restart {
+        statements.push("SELECT pg_reload_conf();".into());
+    }
+    SetUp { statements, restart }
+}
+
+fn set(name: &str, value: &str) -> String {
+    format!("ALTER SYSTEM SET {name} = '{}';", value.replace('\'', "''"))
 }
 
 /// Switches a segment and follows it into the repository.

@@ -1,6 +1,6 @@
 //! What a backup needs of the server, looked at without changing anything: for the doctor.
 
-use super::archiving::{self, Style};
+use super::archiving::{self, SetUp, Style};
 use super::server::Server;
 use super::{check_server, check_versions, user};
 use crate::config::{Postgres, Settings, Step};
@@ -16,6 +16,8 @@ pub struct Look {
     pub problems: Vec<Error>,
     /// archive_command fills our spool, or has to be set to do so.
     pub spool: bool,
+    /// What to tell the server before its WAL can be archived, if anything.
+    pub set_up: Option<SetUp>,
     /// The WAL file that could not be archived, unless one could since.
     pub failing: Option<String>,
 }
@@ -28,9 +30,11 @@ pub fn look(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<Loo
     let user = user(settings, step, postgres)?;
     let server = Server { postgres, user: &user };
     let identity = server.identity()?;
-    let style = archiving::style(&identity, &wal::spool_directory(settings, postgres));
-    let spool = !matches!(style, Ok(Style::Push));
+    let spool = wal::spool_directory(settings, postgres);
+    let style = archiving::style(&identity, &spool);
+    let set_up = style.is_err().then(|| archiving::set_up(&identity, &spool));
+    let uses_spool = !matches!(style, Ok(Style::Push));
     let checks = [check_versions(&identity), check_server(postgres, &identity), style.map(drop)];
     let problems = checks.into_iter().filter_map(Result::err).collect();
-    Ok(Look { version: identity.version(), problems, spool, failing: server.archiver()?.failing })
+    Ok(Look { version: identity.version(), problems, spool: uses_spool, set_up, failing: server.archiver()?.failing })
 }

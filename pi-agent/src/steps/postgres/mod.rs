@@ -13,6 +13,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+pub use self::archiving::SetUp;
 use self::archiving::Style;
 pub use self::look::{Look, look};
 use self::server::{Identity, Server};

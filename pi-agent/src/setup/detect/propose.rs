@@ -1,0 +1,59 @@
+//! From what was found to steps: database, foundry, logs, configs, in this order. Pure.
+
+use super::{Cluster, Found};
+use crate::setup::answers::{Database, Folder};
+
+/// journald bounds and rotates these itself; their bytes change all the time and compress badly.
+const JOURNAL: &str = "/var/log/journal";
+
+/// A step for each cluster; the first is simply the database.
+pub fn databases(clusters: &[Cluster]) -> Vec<Database> {
+    let mut made: Vec<Database> = Vec::new();
+    for cluster in clusters {
+        let word = word(&cluster.name);
+        let name = if made.is_empty() { "database".to_owned() } else { format!("database-{word}") };
+        let name = unique(&[name], made.iter().map(|known| known.name.as_str()));
+        let stanzas = [word.clone(), format!("{word}-{}", cluster.version)];
+        let stanza = unique(&stanzas, made.iter().map(|known| known.stanza.as_str()));
+        made.push(Database {
+            name,
+            stanza,
+            data_directory: cluster.data_directory.clone(),
+            socket_directory: cluster.socket_directory.clone(),
+            port: cluster.port,
+        });
+    }
+    made
+}
+
+/// The directory steps.
+pub fn folders(found: &Found) -> Vec<Folder> {
+    let exclude = match found.logs.iter().any(|path| path.as_os_str() == "/var/log") {
+        true => vec![JOURNAL.to_owned()],
+        false => Vec::new(),
+    };
+    let steps = [
+        Folder::new("foundry", found.foundry.clone()),
+        Folder { exclude, ..Folder::new("logs", found.logs.clone()) },
+        Folder::new("configs", found.configs.clone()),
+    ];
+    steps.into_iter().filter(|step| !step.paths.is_empty()).collect()
+}
+
+/// What names of steps and stanzas may consist of.
+fn word(name: &str) -> String {
+    let word: String = name.to_lowercase().chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect();
+    let word = word.trim_start_matches(['-', '_']);
+    if word.is_empty() { "main".into() } else { word.into() }
+}
+
+/// The first of the wishes that is free, else the last with a number.
+fn unique<'a>(wishes: &[String], taken: impl Iterator<Item = &'a str> + Clone) -> String {
+    let free = |name: &String| taken.clone().all(|known| known != name);
+    if let Some(wish) = wishes.iter().find(|wish| free(wish)) {
+        return wish.clone();
+    }
+    let last = wishes.last().map_or("main", String::as_str);
+    let count = taken.clone().count();
+    format!("{last}-{}", count + 1)
+}

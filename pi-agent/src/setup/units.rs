@@ -1,0 +1,135 @@
+//! What systemd is told: which spools to watch, which timers to start.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Settings, Step};
+use crate::error::{Context, Error, Result};
+use crate::process::Program;
+use crate::{pgbackrest, wal};
+
+/// Watched directories depend on the configuration, so the packaged unit has none of its own.
+const SPOOLS: &str = "etc/systemd/system/pi-agent-wal.path.d/spool.conf";
+const USER: &str = "etc/systemd/system/pi-agent-wal.service.d/user.conf";
+const NIGHTLY: &str = "pi-agent-backup.timer";
+const AT_BOOT: &str = "pi-agent-boot.service";
+const WAL: [&str; 2] = ["pi-agent-wal.path", "pi-agent-wal.timer"];
+
+/// Writes which spools start a push, and as whom it is done; `true` when that changed.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_drop_ins(root: &Path, settings: &Settings) -> Result<bool> {
+    let spools = put(&root.join(SPOOLS), spools(settings))?;
+    let user = put(&root.join(USER), user(settings))?;
+    Ok(spools || user)
+}
+
+/// Makes a file hold that, or not exist; `true` when that changed something.
+fn put(file: &Path, wanted: Option<String>) -> Result<bool> {
+    let doing = || format!("write {}", file.display());
+    let found = match fs::read_to_string(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        read => Some(read.context(doing)?),
+    };
+    if found == wanted {
+        return Ok(false);
+    }
+    match &wanted {
+        Some(text) => {
+            fs::create_dir_all(file.parent().unwrap_or(Path::new("/"))).context(doing)?;
+            fs::write(file, text).context(doing)?;
+        }
+        None => fs::remove_file(file).context(doing)?,
+    }
+    Ok(true)
+}
+
+/// The packaged unit pushes as `postgres`. One unit has one user, so this is for servers that have one and the same.
+fn user(settings: &Settings) -> Option<String> {
+    let of_step = |step: &Step| Some(pgbackrest::server_user(settings, step, step.postgres()?).ok()?.name);
+    let users: BTreeSet<String> = settings.steps.iter().filter_map(of_step).collect();
+    let only = users.first().filter(|name| users.len() == 1 && *name != "postgres")?;
+    Some(format!("# Written by pi-agent setup: the server's user.\n[Service]\nUser={only}\n"))
+}
+
+/// `None`: there is nothing to watch.
+fn spools(settings: &Settings) -> Option<String> {
+    let spools: Vec<PathBuf> = settings
+        .steps
+        .iter()
+        .filter_map(|step| step.postgres())
+        .map(|one| wal::spool_directory(settings, one))
+        .collect();
+    // A percent sign would be one of systemd's specifiers.
+    let lines = spools.iter().map(|spool| format!("PathChanged={}\n", spool.display().to_string().replace('%', "%%")));
+    let text =
+        format!("# Written by pi-agent setup: one line for each postgres step.\n[Path]\n{}", lines.collect::<String>());
+    (!spools.is_empty()).then_some(text)
+}
+
+/// The commands that make the machine back up by itself; `watched` when the watched spools changed.
+pub fn commands(settings: &Settings, watched: bool) -> Vec<Vec<&'static str>> {
+    let databases = settings.steps.iter().any(|step| step.postgres().is_some());
+    let mut commands = vec![vec!["daemon-reload"]];
+    let mut now = vec!["enable", "--now", NIGHTLY];
+    if databases {
+        now.extend(WAL);
+    }
+    commands.push(now);
+    commands.push(vec!["enable", AT_BOOT]);
+    if databases && watched {
+        // A path unit that is active already would go on watching what it did.
+        commands.push(vec!["try-restart", WAL[0]]);
+    }
+    commands
+}
+
+/// Runs one of them.
+///
+/// # Errors
+/// systemctl refuses.
+pub fn systemctl(arguments: &[&str]) -> Result<()> {
+    let output = Program::new("systemctl", arguments.iter().copied()).run(&mut |_, _| ())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Error::new(format!("systemctl {}: {}", arguments.join(" "), output.stderr.trim()))
+        .hint("are pi-agent's units installed? they come with its package"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn settings(steps: &str) -> Settings {
+        let text = format!(
+            "[host]\nname = \"pi\"\n[storage]\nurl = \"file:///mnt/usb\"\n{steps}\
+             [[step]]\nname = \"logs\"\nkind = \"directory\"\npaths = [\"/var/log\"]\n"
+        );
+        crate::config::parse(&text, Path::new("/etc/pi-agent/config.toml")).unwrap()
+    }
+
+    #[test]
+    fn each_spool_is_watched_and_none_without_a_database() {
+        let root = tempfile::tempdir().unwrap();
+        let step = |name: &str| {
+            format!("[[step]]\nname = \"{name}\"\nkind = \"postgres\"\ndata-directory = \"/srv/{name}\"\n")
+        };
+        let two = settings(&(step("one") + &step("two")));
+        assert!(write_drop_ins(root.path(), &two).unwrap());
+        assert!(!write_drop_ins(root.path(), &two).unwrap());
+        let text = fs::read_to_string(root.path().join(SPOOLS)).unwrap();
+        assert!(
+            text.ends_with("[Path]\nPathChanged=/var/spool/pgbackrest/one\nPathChanged=/var/spool/pgbackrest/two\n")
+        );
+        assert!(commands(&two, true).concat().contains(&"pi-agent-wal.path"));
+        let none = settings("");
+        assert!(write_drop_ins(root.path(), &none).unwrap());
+        assert!(!root.path().join(SPOOLS).exists() && !write_drop_ins(root.path(), &none).unwrap());
+        assert!(!commands(&none, true).concat().contains(&"pi-agent-wal.path"));
+    }
+}
