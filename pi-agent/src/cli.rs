@@ -267,7 +267,10 @@ fn start(settings: &Settings, directory: &StateDirectory, options: &Options, out
         Box::new(Terminal::new(std::io::stderr().is_terminal()))
     };
     let report = run::run(settings, directory, options, &mut *watcher)?;
-    output.print(|| report.json(), || report.text())?;
+    // The journal has it already, with fields.
+    if output.json || !systemd::listens() {
+        output.print(|| report.json(), || report.text())?;
+    }
     Ok(report.exit_code())
 }
 

@@ -84,7 +84,9 @@ pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user:
     // One folder per stanza: two servers may have two users, and each configuration is its user's alone.
     directory(&home, user, 0o700)?;
     directory(&lock, user, 0o700)?;
+    // Made with whatever umask we have: a unit's is 077.
     let_through(&settings.local.runtime)?;
+    let_through(&settings.local.runtime.join("pgbackrest"))?;
 
     let secrets = Secrets::new(&settings.secrets);
     let mut text = common(&secrets)?;

@@ -73,6 +73,14 @@ impl StepReport {
         text
     }
 
+    /// Each thing that went wrong, with its hint; whole lines.
+    pub fn problems_in_words(&self) -> impl Iterator<Item = String> + '_ {
+        let result = &self.result;
+        let maintenance = result.maintenance.iter().filter_map(|entry| entry.problem.as_ref());
+        let problems = result.error.iter().chain(&result.problems).chain(maintenance);
+        problems.map(|problem| problem_in_words(&self.name, problem))
+    }
+
     fn json(&self) -> Value {
         let result = &self.result;
         let figures = serde_json::to_value(&result.figures).expect("plain numbers");
@@ -150,25 +158,21 @@ impl RunReport {
     pub fn text(&self) -> String {
         let mut text = String::new();
         for step in &self.steps {
-            let problems = step.result.error.iter().chain(&step.result.problems);
-            for problem in problems.chain(step.result.maintenance.iter().filter_map(|entry| entry.problem.as_ref())) {
-                write_problem(&mut text, &step.name, problem);
-            }
+            text.extend(step.problems_in_words());
         }
-        for problem in &self.problems {
-            write_problem(&mut text, "run", problem);
-        }
+        text.extend(self.problems.iter().map(|problem| problem_in_words("run", problem)));
         let duration = words::duration(words::between(self.started_at, self.finished_at));
         let _ = writeln!(text, "run {} {} in {duration}", self.run_id, self.outcome.as_str());
         text
     }
 }
 
-fn write_problem(text: &mut String, place: &str, problem: &Problem) {
-    let _ = writeln!(text, "{place}: {}", problem.message);
+fn problem_in_words(place: &str, problem: &Problem) -> String {
+    let mut text = format!("{place}: {}\n", problem.message);
     for line in problem.hint.iter().flat_map(|hint| hint.lines()) {
         let _ = writeln!(text, "  hint: {line}");
     }
+    text
 }
 
 /// The first characters, as restic shows ids; pgBackRest's labels stay whole.

@@ -282,6 +282,9 @@ impl Night<'_> {
             MESSAGE_ID = events::step_ended(result.outcome), RUN_ID = self.run_id.as_str(), STEP = report.name.as_str(), OUTCOME = result.outcome.as_str();
             "{} of {} {}", self.word, report.name, report.in_words()
         );
+        for line in report.problems_in_words() {
+            log::warn!(RUN_ID = self.run_id.as_str(), STEP = report.name.as_str(); "{}", line.trim_end());
+        }
     }
 }
 
