@@ -73,6 +73,11 @@ impl StepReport {
         text
     }
 
+    /// What to do about the error that ended it, on lines of its own.
+    pub fn hint_in_words(&self) -> String {
+        self.result.error.as_ref().map_or_else(String::new, hint_lines)
+    }
+
     /// Each thing that went wrong, with its hint; whole lines.
     pub fn problems_in_words(&self) -> impl Iterator<Item = String> + '_ {
         let result = &self.result;
@@ -168,11 +173,11 @@ impl RunReport {
 }
 
 fn problem_in_words(place: &str, problem: &Problem) -> String {
-    let mut text = format!("{place}: {}\n", problem.message);
-    for line in problem.hint.iter().flat_map(|hint| hint.lines()) {
-        let _ = writeln!(text, "  hint: {line}");
-    }
-    text
+    format!("{place}: {}{}\n", problem.message, hint_lines(problem))
+}
+
+fn hint_lines(problem: &Problem) -> String {
+    problem.hint.iter().flat_map(|hint| hint.lines()).map(|line| format!("\n  hint: {line}")).collect()
 }
 
 /// The first characters, as restic shows ids; pgBackRest's labels stay whole.

@@ -280,9 +280,10 @@ impl Night<'_> {
         log::log!(
             level(result.outcome),
             MESSAGE_ID = events::step_ended(result.outcome), RUN_ID = self.run_id.as_str(), STEP = report.name.as_str(), OUTCOME = result.outcome.as_str();
-            "{} of {} {}", self.word, report.name, report.in_words()
+            "{} of {} {}{}", self.word, report.name, report.in_words(), report.hint_in_words()
         );
-        for line in report.problems_in_words() {
+        // The first is the error, which has just been told.
+        for line in report.problems_in_words().skip(usize::from(result.error.is_some())) {
             log::warn!(RUN_ID = self.run_id.as_str(), STEP = report.name.as_str(); "{}", line.trim_end());
         }
     }
