@@ -1,8 +1,8 @@
 //! The generated configuration, its folder, and the repository's folder.
 
-use std::fs::{self, DirBuilder, Permissions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::fs::{self, Permissions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use super::View;
@@ -54,8 +54,16 @@ pub fn server_user(settings: &Settings, step: &Step, postgres: &Postgres) -> Res
 /// It cannot be made or belongs to somebody else.
 pub fn directory(path: &Path, user: &User, mode: u32) -> Result<()> {
     let doing = || format!("make the directory {}", path.display());
-    if !path.exists() {
-        DirBuilder::new().recursive(true).mode(0o755).create(path).context(doing)?;
+    // The user must pass through what we make on the way, whatever our umask (the unit's is 077).
+    let missing: Vec<_> = path.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
+    for made in missing.iter().rev() {
+        match fs::create_dir(made) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+            made => made.context(doing)?,
+        }
+        fs::set_permissions(made, Permissions::from_mode(0o755)).context(doing)?;
+    }
+    if !missing.is_empty() {
         give(path, user)?;
     }
     let metadata = path.metadata().context(doing)?;

@@ -1,8 +1,8 @@
 //! A folder as storage: atomic, durable writes; modes 0600 and 0700.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,7 +44,10 @@ impl Local {
     /// Only the last folder: a missing parent is a disk that is not mounted, or a slip of the pen. Others may pass
     /// through it, since a server's user keeps its backups below.
     pub(super) fn make_root(&self) -> Result<()> {
-        match DirBuilder::new().mode(0o711).create(&self.root) {
+        // The mode is set on what was made, because the unit's umask is 077.
+        let made =
+            fs::create_dir(&self.root).and_then(|()| fs::set_permissions(&self.root, Permissions::from_mode(0o711)));
+        match made {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 Err(Error::new(format!("cannot make the storage directory {}", self.root.display()))
                     .hint(format!(
