@@ -5,13 +5,16 @@
 
 use std::collections::VecDeque;
 use std::ffi::{CString, OsString};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid};
 
@@ -130,13 +133,7 @@ impl Program {
     /// A non-zero exit is not an error here.
     pub fn run(&self, on_line: &mut dyn FnMut(Stream, &str)) -> Result<Output> {
         let name = self.program.display();
-        let mut child = self.command().spawn().map_err(|error| {
-            let kind = match error.kind() {
-                std::io::ErrorKind::NotFound => Kind::NotFound,
-                _ => Kind::Permanent,
-            };
-            Error::new(format!("start {name}")).kind_of(kind).caused_by(error)
-        })?;
+        let mut child = self.spawn()?;
         let session = Pid::from_raw(child.id().cast_signed());
         let (sender, lines) = mpsc::channel();
         let out = child.stdout.take().map(|pipe| read_lines(pipe, Stream::Out, sender.clone()));
@@ -186,6 +183,30 @@ impl Program {
         Ok(Output { status: ended?, stdout, stderr: tail.text() })
     }
 
+    /// Starts it for what it writes to standard output, which may be more than fits anywhere.
+    /// Read it to its end on this thread: the program dies with the thread that started it.
+    ///
+    /// # Errors
+    /// It could not be started (kind `NotFound` when there is no such program).
+    pub fn pipe(&self, patience: Duration) -> Result<Piped> {
+        let mut child = self.spawn()?;
+        let stdout = child.stdout.take().expect("it was asked for");
+        let stderr = child.stderr.take().map(|pipe| std::thread::spawn(move || Tail::of(pipe)));
+        let name = self.program.display().to_string();
+        let deadline = Instant::now().checked_add(self.deadline);
+        Ok(Piped { name, child, stdout, stderr, deadline, patience, ended: false })
+    }
+
+    fn spawn(&self) -> Result<Child> {
+        self.command().spawn().map_err(|error| {
+            let kind = match error.kind() {
+                io::ErrorKind::NotFound => Kind::NotFound,
+                _ => Kind::Permanent,
+            };
+            Error::new(format!("start {}", self.program.display())).kind_of(kind).caused_by(error)
+        })
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command
@@ -201,6 +222,91 @@ impl Program {
             .stderr(Stdio::piped());
         lead_session(&mut command, self.user.as_ref().filter(|_| Uid::effective().is_root()), Orphaned::Dies);
         command
+    }
+}
+
+/// A running program and its standard output. Its end is an end only after exit code 0: anything else is an error (an
+/// [`Error`] inside an [`io::Error`]), so that half of an output never passes for the whole.
+pub struct Piped {
+    name: String,
+    child: Child,
+    stdout: ChildStdout,
+    stderr: Option<JoinHandle<Tail>>,
+    deadline: Option<Instant>,
+    patience: Duration,
+    ended: bool,
+}
+
+impl Read for Piped {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ended || buffer.is_empty() {
+            return Ok(0);
+        }
+        self.wait_for_output().map_err(io::Error::other)?;
+        let length = self.stdout.read(buffer)?;
+        if length == 0 {
+            self.finish().map_err(io::Error::other)?;
+        }
+        Ok(length)
+    }
+}
+
+impl Piped {
+    fn wait_for_output(&self) -> Result<()> {
+        let waiting = Instant::now();
+        loop {
+            let mut pipe = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut pipe, PollTimeout::from(1000_u16)) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => self.check_time(waiting)?,
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(Error::new(format!("wait for {}", self.name)).caused_by(error)),
+            }
+        }
+    }
+
+    fn check_time(&self, waiting: Instant) -> Result<()> {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Error::transient(format!("{} did not finish in time", self.name)).kind_of(Kind::OutOfTime));
+        }
+        if waiting.elapsed() >= self.patience {
+            return Err(Error::transient(format!("{} was silent for {} s", self.name, self.patience.as_secs())));
+        }
+        Ok(())
+    }
+
+    /// Its output is over; was it good?
+    fn finish(&mut self) -> Result<()> {
+        let waiting = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().context(|| format!("wait for {}", self.name))? {
+                break status;
+            }
+            self.check_time(waiting)?;
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let said = self.end();
+        if status.success() {
+            return Ok(());
+        }
+        let said = said.trim();
+        Err(Error::new(format!("{} ended with {status}{}{said}", self.name, if said.is_empty() { "" } else { ": " })))
+    }
+
+    /// Ends whatever is left of it; the tail of its standard error.
+    fn end(&mut self) -> String {
+        self.ended = true;
+        end_session(Pid::from_raw(self.child.id().cast_signed()));
+        // Dead by now; this only buries it.
+        let _ = self.child.wait();
+        self.stderr.take().and_then(|reader| reader.join().ok()).map(Tail::text).unwrap_or_default()
+    }
+}
+
+impl Drop for Piped {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end();
+        }
     }
 }
 
@@ -225,7 +331,7 @@ pub fn lead_session(command: &mut Command, user: Option<&User>, orphaned: Orphan
             if let Some(user) = &user {
                 // Through libc: nix would need a slice of its own type, and so an allocation.
                 if libc::setgroups(user.groups.len(), user.groups.as_ptr()) != 0 {
-                    return Err(std::io::Error::last_os_error());
+                    return Err(io::Error::last_os_error());
                 }
                 nix::unistd::setgid(Gid::from_raw(user.gid))?;
                 nix::unistd::setuid(Uid::from_raw(user.uid))?;
@@ -233,11 +339,11 @@ pub fn lead_session(command: &mut Command, user: Option<&User>, orphaned: Orphan
             if orphaned == Orphaned::Dies {
                 // After setuid, which clears it.
                 if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-                    return Err(std::io::Error::last_os_error());
+                    return Err(io::Error::last_os_error());
                 }
                 // The parent may have died before the line above took effect.
                 if nix::unistd::getppid() != parent {
-                    return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+                    return Err(io::Error::from_raw_os_error(libc::ESRCH));
                 }
             }
             Ok(())
@@ -363,7 +469,7 @@ fn read_lines(
     pipe: impl Read + Send + 'static,
     stream: Stream,
     lines: mpsc::Sender<(Stream, String)>,
-) -> std::thread::JoinHandle<()> {
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut reader = BufReader::new(pipe);
         let mut line = Vec::new();
@@ -384,6 +490,17 @@ struct Tail {
 }
 
 impl Tail {
+    fn of(pipe: impl Read) -> Self {
+        let mut tail = Self::default();
+        let mut reader = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            tail.push(String::from_utf8_lossy(&line).into_owned());
+            line.clear();
+        }
+        tail
+    }
+
     fn push(&mut self, line: String) {
         self.bytes += line.len();
         self.lines.push_back(line);
@@ -467,6 +584,39 @@ mod tests {
         let error = shell(&script).within(Duration::from_millis(300)).run(&mut |_, _| ()).unwrap_err();
         assert_eq!(error.kind(), Kind::Transient);
         assert!(started.elapsed() < Duration::from_secs(30));
+        assert!(
+            !Program::new("pgrep", ["-f", &format!("sleep {marker}")]).run(&mut |_, _| ()).unwrap().status.success()
+        );
+    }
+
+    fn piped(script: &str, deadline: Duration, patience: Duration) -> (String, Option<String>) {
+        let mut pipe = shell(script).within(deadline).pipe(patience).unwrap();
+        let mut text = String::new();
+        let error = pipe.read_to_string(&mut text).err().map(|error| error.to_string());
+        (text, error)
+    }
+
+    #[test]
+    fn piped_output_ends_well_only_with_exit_code_0() {
+        let long = Duration::from_secs(60);
+        assert_eq!(piped("echo one; echo two", long, long), ("one\ntwo\n".into(), None));
+        let (text, error) = piped("echo half; echo broken >&2; exit 1", long, long);
+        assert_eq!((text.as_str(), error.as_deref()), ("half\n", Some("sh ended with exit status: 1: broken")));
+        let (_, error) = piped("echo half; kill -9 $$", long, long);
+        assert!(error.unwrap().contains("signal: 9"));
+    }
+
+    #[test]
+    fn piped_output_that_stops_coming_is_an_error_and_the_program_ends() {
+        let (long, short) = (Duration::from_secs(60), Duration::from_millis(300));
+        let marker = format!("{}", 200_000 + std::process::id());
+        let script = format!("echo half; sleep {marker}");
+        assert_eq!(piped(&script, long, short).1.as_deref(), Some("sh was silent for 0 s"));
+        assert_eq!(piped(&script, short, long).1.as_deref(), Some("sh did not finish in time"));
+        assert_eq!(
+            piped(&format!("exec >&-; sleep {marker}"), long, short).1.as_deref(),
+            Some("sh was silent for 0 s")
+        );
         assert!(
             !Program::new("pgrep", ["-f", &format!("sleep {marker}")]).run(&mut |_, _| ()).unwrap().status.success()
         );

@@ -8,9 +8,10 @@ use std::process::{Command, Output};
 
 use crate::{Scratch, sh};
 
-/// A cluster of the newest installed version, run by the system user `postgres`.
+/// A cluster, of the newest installed version unless said otherwise, run by the system user `postgres`.
 #[derive(Debug)]
 pub struct Cluster {
+    programs: PathBuf,
     data: PathBuf,
     socket: PathBuf,
     port: u16,
@@ -22,11 +23,20 @@ impl Cluster {
 
     /// Makes one in `scratch`/`name`, with `settings` added to its `postgresql.conf`. Not started.
     pub fn make(scratch: &Scratch, name: &str, settings: &str) -> Self {
+        Self::make_of(programs(), scratch, name, settings)
+    }
+
+    /// One of that major version, which must be installed.
+    pub fn make_version(version: u32, scratch: &Scratch, name: &str, settings: &str) -> Self {
+        Self::make_of(programs_of(version), scratch, name, settings)
+    }
+
+    fn make_of(programs: PathBuf, scratch: &Scratch, name: &str, settings: &str) -> Self {
         let home = scratch.directory(name);
         let socket = scratch.directory(format!("{name}/socket"));
         give_to_postgres(&home);
         give_to_postgres(&socket);
-        let cluster = Self { data: home.join("data"), socket, port: Self::PORT };
+        let cluster = Self { programs, data: home.join("data"), socket, port: Self::PORT };
         cluster.initialise(settings);
         cluster
     }
@@ -37,7 +47,8 @@ impl Cluster {
             fs::remove_dir_all(&self.data).expect("a stopped cluster");
         }
         let data = self.data.display().to_string();
-        sh(&mut as_postgres("initdb", ["-D", &data, "-A", "peer", "--no-locale", "-E", "UTF8", "--data-checksums"]));
+        sh(&mut self
+            .as_postgres("initdb", ["-D", &data, "-A", "peer", "--no-locale", "-E", "UTF8", "--data-checksums"]));
         let text = format!(
             "listen_addresses = ''\nunix_socket_directories = '{}'\nport = {}\ntimezone = 'UTC'\nmax_connections = 30\n\
              shared_buffers = '16MB'\narchive_mode = on\n{settings}\n",
@@ -54,7 +65,28 @@ impl Cluster {
         let name = data.file_name().expect("a directory has a name").to_string_lossy();
         let socket = scratch.directory(format!("{name}-socket"));
         give_to_postgres(&socket);
-        Self { data: data.into(), socket, port: Self::PORT + 1 }
+        let version = fs::read_to_string(data.join("PG_VERSION")).expect("a data directory");
+        let programs = programs_of(version.trim().parse().expect("a version"));
+        Self { programs, data: data.into(), socket, port: Self::PORT + 1 }
+    }
+
+    /// Makes `new` what this one is, by pg_upgrade; both are stopped before and after.
+    pub fn upgrade_to(&self, new: &Self) {
+        let [old_bin, new_bin, old_data, new_data] =
+            [&self.programs, &new.programs, &self.data, &new.data].map(|path| path.display().to_string());
+        let arguments = ["-b", &old_bin, "-B", &new_bin, "-d", &old_data, "-D", &new_data, "-U", "postgres"];
+        // It leaves scripts and sockets where it is started.
+        sh(new.as_postgres("pg_upgrade", arguments).current_dir(&new.socket));
+    }
+
+    /// The directory of its socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// A command of PostgreSQL's as its user.
+    fn as_postgres<'a>(&self, program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+        as_postgres(&self.programs, program, arguments)
     }
 
     /// `data_directory`.
@@ -67,7 +99,7 @@ impl Cluster {
         let log = self.socket.join("log");
         let options = format!("-p {} -k {} -c listen_addresses=", self.port, self.socket.display());
         let (data, log) = (self.data.display().to_string(), log.display().to_string());
-        let mut command = as_postgres("pg_ctl", ["-D", &data, "-w", "-s", "-l", &log, "-o", &options, "start"]);
+        let mut command = self.as_postgres("pg_ctl", ["-D", &data, "-w", "-s", "-l", &log, "-o", &options, "start"]);
         let output = command.output().expect("pg_ctl can be started");
         assert!(output.status.success(), "{} does not start: {}", data, fs::read_to_string(log).unwrap_or_default());
         self
@@ -75,7 +107,7 @@ impl Cluster {
 
     /// Stops it in an orderly way.
     pub fn stop(&self) -> &Self {
-        sh(&mut as_postgres("pg_ctl", ["-D", &self.data.display().to_string(), "-w", "-s", "-m", "fast", "stop"]));
+        sh(&mut self.as_postgres("pg_ctl", ["-D", &self.data.display().to_string(), "-w", "-s", "-m", "fast", "stop"]));
         self
     }
 
@@ -110,7 +142,7 @@ impl Cluster {
         fs::write(&folder, script).expect("our own directory");
         let (socket, port) = (self.socket.display().to_string(), self.port.to_string());
         let file = folder.display().to_string();
-        sh(&mut as_postgres(
+        sh(&mut self.as_postgres(
             "psql",
             ["-Xq", "-v", "ON_ERROR_STOP=1", "-h", &socket, "-p", &port, "-d", "postgres", "-f", &file],
         ));
@@ -118,17 +150,22 @@ impl Cluster {
 
     fn try_sql(&self, sql: &str) -> Output {
         let (socket, port) = (self.socket.display().to_string(), self.port.to_string());
-        as_postgres("psql", ["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", &socket, "-p", &port, "-d", "postgres", "-c", sql])
-            .output()
-            .expect("psql can be started")
+        self.as_postgres(
+            "psql",
+            ["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", &socket, "-p", &port, "-d", "postgres", "-c", sql],
+        )
+        .output()
+        .expect("psql can be started")
     }
 
     /// Everything in it, as SQL text: two equal dumps are two equal databases.
     pub fn dump(&self) -> String {
         let (socket, port) = (self.socket.display().to_string(), self.port.to_string());
-        let text = sh(&mut as_postgres("pg_dumpall", ["-h", &socket, "-p", &port]));
-        // Newer ones put a random token into each dump.
-        text.lines().filter(|line| !line.contains("restrict ")).flat_map(|line| [line, "\n"]).collect()
+        // The newest, whatever the server: what another version says in other words is no difference.
+        let text = sh(&mut as_postgres(&programs(), "pg_dumpall", ["-h", &socket, "-p", &port]));
+        // Newer ones put a random token into each dump, and the version of the server.
+        let told = |line: &&str| !line.contains("restrict ") && !line.starts_with("-- Dumped ");
+        text.lines().filter(told).flat_map(|line| [line, "\n"]).collect()
     }
 
     /// Ends the current WAL segment and waits until archive_command has taken it; its name.
@@ -162,28 +199,33 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if self.is_running() {
             let data = self.data.display().to_string();
-            let _ = as_postgres("pg_ctl", ["-D", &data, "-w", "-s", "-m", "immediate", "stop"]).output();
+            let _ = self.as_postgres("pg_ctl", ["-D", &data, "-w", "-s", "-m", "immediate", "stop"]).output();
         }
     }
 }
 
-/// The installed versions' programs, newest last.
+/// The programs of the newest installed version.
 fn programs() -> PathBuf {
-    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
-        .expect("PostgreSQL is installed by tests/setup.sh")
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let bin = entry.path().join("bin");
-            Some((entry.file_name().to_str()?.parse().ok()?, bin)).filter(|(_, bin)| bin.join("initdb").exists())
-        })
-        .collect();
-    versions.sort();
-    versions.pop().expect("PostgreSQL is installed by tests/setup.sh").1
+    let entries = fs::read_dir(VERSIONS).expect("PostgreSQL is installed by tests/setup.sh");
+    let versions = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let newest = versions.filter(|version| folder(*version).join("initdb").exists()).max();
+    folder(newest.expect("PostgreSQL is installed by tests/setup.sh"))
 }
 
-/// A command of PostgreSQL's as its user.
-fn as_postgres<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Command {
-    let mut command = Command::new(programs().join(program));
+fn programs_of(version: u32) -> PathBuf {
+    let folder = folder(version);
+    assert!(folder.join("initdb").exists(), "PostgreSQL {version} is not installed: tests/trixie.sh has two versions");
+    folder
+}
+
+const VERSIONS: &str = "/usr/lib/postgresql";
+
+fn folder(version: u32) -> PathBuf {
+    Path::new(VERSIONS).join(version.to_string()).join("bin")
+}
+
+fn as_postgres<'a>(programs: &Path, program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = Command::new(programs.join(program));
     command.args(arguments).current_dir("/").env("LC_ALL", "C.UTF-8");
     if nix::unistd::Uid::effective().is_root() {
         let user = postgres();

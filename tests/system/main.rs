@@ -12,4 +12,5 @@ mod history;
 mod interruptions;
 mod no_space;
 mod postgres;
+mod postgres_dumps;
 mod setup;

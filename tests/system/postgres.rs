@@ -8,42 +8,46 @@ use harness::cluster::give_to_postgres;
 use harness::{Agent, Cluster, Config, Garage, Ran, Scratch, TlsProxy};
 use serde_json::Value;
 
-const STANZA: &str = "main";
+pub(crate) const STANZA: &str = "main";
 
 /// A running server that archives into the spool, and an agent that backs it up.
-struct Host {
-    scratch: Scratch,
-    cluster: Cluster,
-    agent: Agent,
+pub(crate) struct Host {
+    pub(crate) scratch: Scratch,
+    pub(crate) cluster: Cluster,
+    pub(crate) agent: Agent,
 }
 
 impl Host {
-    fn local() -> Self {
+    pub(crate) fn local() -> Self {
         let scratch = Scratch::new();
         let config = Config::local(scratch.path());
-        Self::with(scratch, config, "")
+        Self::with(scratch, &config, "")
     }
 
-    fn with(scratch: Scratch, config: Config, more: &str) -> Self {
+    pub(crate) fn with(scratch: Scratch, config: &Config, more: &str) -> Self {
         let cluster = Cluster::make(&scratch, "server", &archive_setting(&spool_of(&scratch)));
-        let agent = config.step(&cluster.step("database", STANZA, more)).write();
+        Self::of(scratch, cluster, config, more)
+    }
+
+    pub(crate) fn of(scratch: Scratch, cluster: Cluster, config: &Config, more: &str) -> Self {
+        let agent = config.clone().step(&cluster.step("database", STANZA, more)).write();
         // The spool is made by the first run; until then archive_command fails and PostgreSQL tries again.
         cluster.start();
         cluster.sql("create table voters (id int primary key, name text, at timestamptz default clock_timestamp())");
         Self { scratch, cluster, agent }
     }
 
-    fn spool(&self) -> PathBuf {
+    pub(crate) fn spool(&self) -> PathBuf {
         spool_of(&self.scratch)
     }
 
-    fn run(&self) -> Ran {
+    pub(crate) fn run(&self) -> Ran {
         self.agent.run(["run", "database", "--json"])
     }
 
     /// A good run; the label of the new backup.
     #[track_caller]
-    fn good_run(&self) -> String {
+    pub(crate) fn good_run(&self) -> String {
         let ran = self.run().expect(0);
         let step = ran.step("database");
         assert_eq!(step["outcome"], "succeeded", "{ran}");
@@ -53,7 +57,7 @@ impl Host {
 
     /// A failed run; its message and hint.
     #[track_caller]
-    fn failed_run(&self) -> (String, String) {
+    pub(crate) fn failed_run(&self) -> (String, String) {
         let ran = self.run().expect(3);
         let step = ran.step("database");
         assert_eq!(step["outcome"], "failed", "{ran}");
@@ -61,14 +65,25 @@ impl Host {
         (text("message"), text("hint"))
     }
 
-    fn labels(&self) -> Vec<String> {
+    /// The ids of the points of that kind, or of all others.
+    fn ids(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
         let points = self.agent.ok(["points", "database", "--json"]).json();
-        points["points"].as_array().unwrap().iter().map(|point| point["id"].as_str().unwrap().to_owned()).collect()
+        let points = points["points"].as_array().unwrap().iter();
+        let wanted = points.filter(|point| wanted(point["kind"].as_str().unwrap()));
+        wanted.map(|point| point["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub(crate) fn labels(&self) -> Vec<String> {
+        self.ids(|kind| kind != "dump")
+    }
+
+    pub(crate) fn dumps(&self) -> Vec<String> {
+        self.ids(|kind| kind == "dump")
     }
 
     /// Restores, starts the result and returns everything in it.
     #[track_caller]
-    fn restored(&self, name: &str, at: &str) -> String {
+    pub(crate) fn restored(&self, name: &str, at: &str) -> String {
         let to = self.scratch.join(name);
         self.agent.ok(["restore", "database", "--to", to.to_str().unwrap(), "--at", at]);
         let clone = Cluster::existing(&self.scratch, &to);
@@ -78,12 +93,12 @@ impl Host {
         clone.dump()
     }
 
-    fn insert(&self, name: &str) {
+    pub(crate) fn insert(&self, name: &str) {
         self.cluster.sql(&format!("insert into voters select count(*), '{name}' from voters"));
     }
 
     /// A moment between what was and what comes, and all that is in the database at it.
-    fn moment(&self) -> (String, String) {
+    pub(crate) fn moment(&self) -> (String, String) {
         let pause = || std::thread::sleep(std::time::Duration::from_millis(20));
         pause();
         let moment = self.cluster.sql("select to_char(clock_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
@@ -92,11 +107,11 @@ impl Host {
     }
 }
 
-fn spool_of(scratch: &Scratch) -> PathBuf {
+pub(crate) fn spool_of(scratch: &Scratch) -> PathBuf {
     scratch.join("spool").join(STANZA)
 }
 
-fn archive_setting(spool: &Path) -> String {
+pub(crate) fn archive_setting(spool: &Path) -> String {
     format!("archive_command = '{}'", pi_agent::wal::archive_command(spool).replace('\'', "''"))
 }
 
@@ -421,7 +436,7 @@ fn a_wrong_passphrase_is_said_to_be_one() {
 }
 
 /// The program in a mount namespace of its own, in which `change` was made to the machine.
-fn on_a_machine_where(change: &str, host: &Host) -> Ran {
+pub(crate) fn on_a_machine_where(change: &str, host: &Host) -> Ran {
     let command = host.agent.command(["run", "database", "--json"]);
     let words: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -469,7 +484,7 @@ fn a_bucket_over_verified_tls_holds_it_all() {
     let url = format!("s3://{}/pi-hosting", Garage::BUCKET);
     let keys = (Garage::KEY_ID, Garage::KEY);
     let config = Config::s3(scratch.path(), &url, &proxy.endpoint(), proxy.ca_file(), keys);
-    let host = Host::with(scratch, config, "");
+    let host = Host::with(scratch, &config, "");
     host.insert("in the cloud");
     let first = host.good_run();
     host.insert("still there");
@@ -479,6 +494,11 @@ fn a_bucket_over_verified_tls_holds_it_all() {
     host.agent.ok(["wal", "push"]);
     assert!(host.good_run().starts_with(&first));
     assert_eq!(host.restored("moment", &moment), at_moment);
+    let to = host.scratch.join("dump");
+    host.agent.ok(["restore", "database", "--to", to.to_str().unwrap(), "--at", &host.dumps()[0]]);
+    assert!(fs::read(to.join("postgres.dump")).unwrap().windows(12).any(|bytes| bytes == b"in the cloud"));
+    host.agent.ok(["check", "database"]);
+    host.agent.ok(["prune", "database"]);
 
     // Nobody vouches for it: it is not trusted.
     let system_ca = Path::new("/etc/ssl/certs/ca-certificates.crt");
@@ -493,7 +513,7 @@ fn a_bucket_over_verified_tls_holds_it_all() {
 fn old_backups_and_their_wal_really_go() {
     let scratch = Scratch::new();
     let config = Config::local(scratch.path());
-    let mut host = Host::with(scratch, config.clone(), "");
+    let mut host = Host::with(scratch, &config, "");
     let mut made: Vec<(String, String)> = Vec::new();
     for (night, kind) in [
         ("2024-01-10 03:00:00", 'F'),
@@ -562,7 +582,7 @@ fn a_check_reads_everything_and_a_prune_removes_nothing_that_is_kept() {
 fn out_of_time_is_unfinished_and_the_next_night_is_whole() {
     let scratch = Scratch::new();
     let config = Config::local(scratch.path());
-    let host = Host::with(scratch, config, "max-duration = \"1s\"");
+    let host = Host::with(scratch, &config, "max-duration = \"1s\"");
     let ran = host.run().expect(5);
     assert_eq!(ran.step("database")["outcome"], "unfinished", "{ran}");
     let text = fs::read_to_string(host.scratch.join("etc/config.toml")).unwrap();

@@ -187,6 +187,7 @@ pub const KEYS: &[Key] = &[
     of("postgres", "port", Number("a port from 1 to 65535"), Is("5432")),
     of("postgres", "user", Text(r#"a database role such as "postgres""#), Means("the owner of the data directory")),
     of("postgres", "full-every", Duration, Is(r#""7d""#)),
+    of("postgres", "monthly-dump", Flag, Is("true")),
     of("postgres", "container", Text("a container's name"), Later),
     key("[step.keep]", "last", Count("points"), Is("0")),
     key("[step.keep]", "daily", Count("days"), Is("0")),

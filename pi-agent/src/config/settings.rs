@@ -208,6 +208,8 @@ pub struct Postgres {
     pub user: Option<String>,
     /// Age of the last full backup from which the next is full again.
     pub full_every: Duration,
+    /// A logical dump a month, where points are kept for months. Default true.
+    pub monthly_dump: bool,
 }
 
 /// Directories and files.

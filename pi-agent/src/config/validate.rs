@@ -255,6 +255,7 @@ fn postgres(table: &Table<'_>, step: Option<&str>, storage: Option<&Storage>, st
         good.then(|| text.to_owned())
     });
     let full_every = table.duration("full-every");
+    let monthly_dump = table.flag("monthly-dump");
     Some(Postgres {
         stanza: stanza?,
         data_directory: data_directory?,
@@ -262,6 +263,7 @@ fn postgres(table: &Table<'_>, step: Option<&str>, storage: Option<&Storage>, st
         port: port?,
         user,
         full_every: full_every?,
+        monthly_dump: monthly_dump?,
     })
 }
 

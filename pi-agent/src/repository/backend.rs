@@ -1,11 +1,12 @@
 //! restic's repository layout over a [`Store`], as rustic's backend.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
 
+use super::permits::{Permit, Permits};
 use crate::Error;
 use crate::error::Kind;
 use crate::storage::Store;
@@ -205,38 +206,6 @@ impl WriteBackend for Backend {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each lock guards one value that is replaced whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A counting semaphore for plain threads.
-#[derive(Debug)]
-struct Permits {
-    free: Mutex<usize>,
-    given_back: Condvar,
-}
-
-impl Permits {
-    fn new(count: usize) -> Self {
-        Self { free: Mutex::new(count), given_back: Condvar::new() }
-    }
-
-    fn take(this: &Arc<Self>) -> Permit {
-        let mut free = lock(&this.free);
-        while *free == 0 {
-            free = this.given_back.wait(free).unwrap_or_else(PoisonError::into_inner);
-        }
-        *free -= 1;
-        Permit(this.clone())
-    }
-}
-
-#[derive(Debug)]
-struct Permit(Arc<Permits>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        *lock(&self.0.free) += 1;
-        self.0.given_back.notify_one();
-    }
 }
 
 struct Permitted {

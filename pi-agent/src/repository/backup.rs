@@ -1,6 +1,9 @@
 //! Making a snapshot.
 
-use rustic_core::{BackupOptions, ParentOptions, SnapshotOptions};
+use std::path::PathBuf;
+
+use rustic_core::repofile::SnapshotFile;
+use rustic_core::{BackupOptions, IndexedIdsStatus, ParentOptions, ReadSource, Repository as Rustic, SnapshotOptions};
 
 use super::source::{Source, Sources, Tally};
 use super::{Repository, Snapshot};
@@ -35,36 +38,73 @@ impl Repository {
     }
 
     fn back_up(&self, source: &Source, known: &[Snapshot]) -> Result<Backup> {
-        let parents = parents(known, &self.step);
+        let (rustic, archived) = self.archive(source, source.paths(), parents(known, &self.step), &[])?;
+        let tally = source.shared().tally();
+        let id = self.release(&rustic, &archived, tally.stopped)?;
+        let figures = Figures {
+            files_skipped: Some(tally.unreadable_count),
+            files_vanished: Some(tally.vanished),
+            ..figures(&archived)
+        };
+        let handed_on = tally.failed + figures.files.unwrap_or_default();
+        Ok(Backup {
+            snapshot: Snapshot { id, unfinished: tally.stopped, ..Snapshot::from(&archived) },
+            lost: tally.handed_over.saturating_sub(handed_on),
+            tally,
+            figures,
+        })
+    }
+
+    /// Reads a source to its end. The snapshot is kept back, for [`Self::release`] or to be dropped: only the caller knows
+    /// whether what was read is worth one.
+    pub(super) fn archive<S>(
+        &self,
+        source: &S,
+        paths: &[PathBuf],
+        parents: Vec<String>,
+        tags: &[String],
+    ) -> Result<(Rustic<IndexedIdsStatus>, SnapshotFile)>
+    where
+        S: ReadSource<Open: Send, Iter: Send> + 'static,
+    {
         let options =
             BackupOptions::default().parent_opts(ParentOptions::default().force(parents.is_empty()).parents(parents));
         let snapshot =
             SnapshotOptions::default().host(self.host.clone()).label(self.step.clone()).command("pi-agent".to_owned());
         // Only this much may be tried again: the source's counts belong to one reading.
-        let rustic = self.cached("read the index of", rustic_core::Repository::to_indexed_ids)?;
+        let rustic = self.cached("read the index of", Rustic::to_indexed_ids)?;
 
         self.backend.hold_snapshots();
         let archived = self.attempt("back up to", || {
             let mut snapshot = snapshot.to_snapshot()?;
             snapshot.program_version = format!("pi-agent {}", env!("CARGO_PKG_VERSION"));
-            rustic.archive(&options, source, snapshot, source.paths())
+            tags.iter().for_each(|tag| snapshot.tags.add(tag.clone()));
+            rustic.archive(&options, source, snapshot, paths)
         });
-        let tally = source.shared().tally();
         // rustic may take a failed upload for an unreadable file: what storage said counts. (A failed read of the parent
         // only costs time.)
-        let archived = match archived {
-            Ok(archived) if !self.backend.write_failed() => archived,
+        match archived {
+            Ok(archived) if !self.backend.write_failed() => Ok((rustic, archived)),
             Ok(_) => {
                 self.backend.drop_snapshot();
-                return Err(self.failed_with("back up to", "a write failed").error);
+                Err(self.failed_with("back up to", "a write failed").error)
             }
             Err(failed) => {
                 self.backend.drop_snapshot();
-                return Err(failed.error);
+                Err(failed.error)
             }
-        };
+        }
+    }
+
+    /// Writes the snapshot kept back; its id.
+    pub(super) fn release(
+        &self,
+        rustic: &Rustic<IndexedIdsStatus>,
+        archived: &SnapshotFile,
+        unfinished: bool,
+    ) -> Result<String> {
         let written = self.attempt("write the snapshot to", || {
-            if tally.stopped {
+            if unfinished {
                 self.backend.drop_snapshot();
                 let mut unfinished = archived.clone();
                 unfinished.tags.add(UNFINISHED.into());
@@ -74,25 +114,20 @@ impl Repository {
             }
         });
         written.map_err(|failed| failed.error)?;
+        self.backend.last_snapshot().ok_or_else(|| Error::new("the snapshot was not written"))
+    }
+}
 
-        let id = self.backend.last_snapshot().ok_or_else(|| Error::new("the snapshot was not written"))?;
-        let summary = archived.summary.clone().unwrap_or_default();
-        let figures = Figures {
-            bytes_processed: Some(summary.total_bytes_processed),
-            bytes_added: Some(summary.data_added),
-            bytes_added_stored: Some(summary.data_added_packed),
-            files: Some(summary.total_files_processed),
-            files_changed: Some(summary.files_new + summary.files_changed),
-            files_skipped: Some(tally.unreadable_count),
-            files_vanished: Some(tally.vanished),
-            ..Figures::default()
-        };
-        Ok(Backup {
-            snapshot: Snapshot { id, unfinished: tally.stopped, ..Snapshot::from(&archived) },
-            lost: tally.handed_over.saturating_sub(tally.failed + summary.total_files_processed),
-            tally,
-            figures,
-        })
+/// What rustic counted.
+pub(super) fn figures(archived: &SnapshotFile) -> Figures {
+    let summary = archived.summary.clone().unwrap_or_default();
+    Figures {
+        bytes_processed: Some(summary.total_bytes_processed),
+        bytes_added: Some(summary.data_added),
+        bytes_added_stored: Some(summary.data_added_packed),
+        files: Some(summary.total_files_processed),
+        files_changed: Some(summary.files_new + summary.files_changed),
+        ..Figures::default()
     }
 }
 
@@ -133,7 +168,7 @@ mod tests {
 
     fn snapshot(id: &str, label: &str, unfinished: bool) -> Snapshot {
         let time = jiff::Timestamp::UNIX_EPOCH;
-        Snapshot { id: id.into(), time, label: label.into(), unfinished, bytes: None, files: None }
+        Snapshot { id: id.into(), time, label: label.into(), unfinished, bytes: None, files: None, tags: Vec::new() }
     }
 
     #[test]

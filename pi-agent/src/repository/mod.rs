@@ -7,9 +7,11 @@
 mod backend;
 mod backup;
 mod maintenance;
+mod permits;
 mod progress;
 mod restore;
 mod source;
+mod streams;
 
 use std::any::Any;
 use std::fs::{self, DirBuilder};
@@ -39,6 +41,7 @@ pub use backup::{Backup, UNFINISHED};
 pub use maintenance::{Findings, Pruned};
 pub use restore::Selection;
 pub use source::{Look, Sources, Tally};
+pub use streams::Stream;
 
 /// 4 MiB: 8 MiB packs cost some 15 MiB more memory in a first backup, at half the requests.
 const PACK_SIZE: &str = "4 MiB";
@@ -69,6 +72,8 @@ pub struct Snapshot {
     pub bytes: Option<u64>,
     /// Files it covers, when recorded.
     pub files: Option<u64>,
+    /// Its tags.
+    pub tags: Vec<String>,
 }
 
 impl Repository {
@@ -311,6 +316,7 @@ impl From<&SnapshotFile> for Snapshot {
             unfinished: file.tags.contains(UNFINISHED),
             bytes: summary.map(|summary| summary.total_bytes_processed),
             files: summary.map(|summary| summary.total_files_processed),
+            tags: file.tags.iter().cloned().collect(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! rustic's progress bars, as our monitor's progress.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -11,16 +12,25 @@ use crate::storage::Meter;
 
 /// How far the running operation is. rustic's bars outlive any borrow, so they write here and [`Gauge::watch`] reads.
 #[derive(Debug, Default)]
-pub(super) struct Gauge(Mutex<Progress>);
+pub(super) struct Gauge {
+    progress: Mutex<Progress>,
+    patient: AtomicBool,
+}
 
 impl Gauge {
     fn lock(&self) -> MutexGuard<'_, Progress> {
         // Plain numbers: a panic elsewhere leaves nothing half-done here.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn phase(&self, phase: &str, unit: Unit) {
         *self.lock() = Progress { phase: phase.into(), unit, ..Progress::default() };
+    }
+
+    /// As long as this is held, all is well also when nothing moves: whatever is waited for has a limit of its own.
+    pub(super) fn patience(&self) -> Patience<'_> {
+        self.patient.store(true, Ordering::Relaxed);
+        Patience(self)
     }
 
     /// Does `work` while a thread tells `monitor` how far it is; bytes that pass to or from storage count as life.
@@ -33,7 +43,7 @@ impl Gauge {
                 while over.recv_timeout(INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
                     monitor.progress(self.lock().clone());
                     let now = meter.requests();
-                    if now != seen {
+                    if now != seen || self.patient.load(Ordering::Relaxed) {
                         monitor.alive();
                         seen = now;
                     }
@@ -43,6 +53,15 @@ impl Gauge {
             drop(done);
             result
         })
+    }
+}
+
+/// See [`Gauge::patience`].
+pub(super) struct Patience<'a>(&'a Gauge);
+
+impl Drop for Patience<'_> {
+    fn drop(&mut self) {
+        self.0.patient.store(false, Ordering::Relaxed);
     }
 }
 

@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, Metadata};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::{Mode, umask};
 use rustic_core::repofile::{Node, NodeType};
 use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository as Rustic, RestoreOptions, RusticResult};
 
@@ -48,6 +49,8 @@ impl Repository {
         let Some(target) = selection.to.to_str() else {
             return Err(Error::usage(format!("cannot restore to {}: its name is not UTF-8", selection.to.display())));
         };
+        // Until a file gets its own mode, it is its owner's alone.
+        umask(Mode::from_bits_truncate(0o077));
         self.watched(monitor, || {
             let rustic = self.cached("read the index of", Rustic::to_indexed)?;
             let what = format!("restore to {target} from");

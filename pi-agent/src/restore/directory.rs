@@ -28,6 +28,7 @@ pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<V
         time: snapshot.time,
         kind: if snapshot.unfinished { "unfinished" } else { "snapshot" }.into(),
         bytes: snapshot.bytes,
+        postgresql: None,
     };
     Ok(snapshots.into_iter().map(point).collect())
 }
@@ -65,21 +66,23 @@ fn choose<'a>(snapshots: &'a [Snapshot], step: &Step, at: &At) -> Result<&'a Sna
         At::Latest => newest(snapshots, step, |_| true).ok_or_else(|| nothing(step, "there is no complete snapshot")),
         At::Time(time) => newest(snapshots, step, |snapshot| snapshot.time <= *time)
             .ok_or_else(|| nothing(step, &format!("there is no snapshot at or before {time}"))),
-        At::Id(id) => {
-            let mut matching = snapshots.iter().filter(|snapshot| snapshot.id.starts_with(id.as_str()));
-            match (matching.next(), matching.next()) {
-                (Some(only), None) => Ok(only),
-                (None, _) => Err(nothing(step, &format!("there is no snapshot {id}"))),
-                (Some(_), Some(_)) => {
-                    Err(Error::usage(format!("restore {}: several snapshots begin with {id}", step.name))
-                        .hint("give more of the id"))
-                }
-            }
-        }
+        At::Id(id) => by_id(snapshots, step, id),
     }
 }
 
-fn nothing(step: &Step, what: &str) -> Error {
+/// The only snapshot whose id begins so.
+pub(super) fn by_id<'a>(snapshots: &'a [Snapshot], step: &Step, id: &str) -> Result<&'a Snapshot> {
+    let mut matching = snapshots.iter().filter(|snapshot| snapshot.id.starts_with(id));
+    match (matching.next(), matching.next()) {
+        (Some(only), None) => Ok(only),
+        (None, _) => Err(nothing(step, &format!("there is no snapshot {id}"))),
+        (Some(_), Some(_)) => Err(Error::usage(format!("restore {}: several snapshots begin with {id}", step.name))
+            .hint("give more of the id")),
+    }
+}
+
+/// The point asked for is not there.
+pub(super) fn nothing(step: &Step, what: &str) -> Error {
     Error::new(format!("restore {}: {what}", step.name))
         .kind_of(Kind::NotFound)
         .hint(format!("see what there is: pi-agent points {}", step.name))
@@ -101,7 +104,8 @@ fn next(step: &Step, request: &Request) -> Vec<String> {
     lines
 }
 
-fn quoted(path: &Path) -> String {
+/// As a shell reads it.
+pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
     if is_plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }

@@ -2,6 +2,7 @@
 
 pub mod at;
 pub mod directory;
+pub mod dumps;
 pub mod points;
 pub mod postgres;
 
@@ -20,14 +21,16 @@ use crate::report::{short, words};
 pub struct Point {
     /// The step.
     pub step: String,
-    /// Snapshot id or pgBackRest label.
+    /// Snapshot id (of a dump, too) or pgBackRest label.
     pub id: String,
     /// When it was made.
     pub time: Timestamp,
-    /// `snapshot`, `unfinished`, `full`, `diff`, `incr`.
+    /// `snapshot`, `unfinished`, `full`, `diff`, `incr`, `dump`.
     pub kind: String,
     /// Bytes of the source it covers.
     pub bytes: Option<u64>,
+    /// Databases: PostgreSQL's major version. A backup needs that one to be restored, a dump that one or a newer.
+    pub postgresql: Option<u32>,
 }
 
 /// A stretch of time to any moment of which a database can be restored.
@@ -115,7 +118,10 @@ pub fn restore(settings: &Settings, step: &str, request: &Request, monitor: &Mon
             Err(Error::usage(format!("restore of {}: --path is for directories", step.name))
                 .hint("a database is restored whole; take single tables from the restored copy with pg_dump"))
         }
-        Source::Postgres(postgres) => postgres::restore(settings, step, postgres, request, monitor),
+        Source::Postgres(postgres) => match &request.at {
+            At::Id(id) if dumps::is_id(id) => dumps::restore(settings, step, postgres, id, request, monitor),
+            _ => postgres::restore(settings, step, postgres, request, monitor),
+        },
         Source::Directory(_) | Source::Agent(_) => directory::restore(settings, step, request, monitor),
     }
 }

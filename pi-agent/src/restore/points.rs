@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::config::{Settings, Source, Step};
 use crate::error::{Error, Result};
 use crate::report::{SCHEMA, short, table, words};
-use crate::restore::{Point, Window, directory, postgres};
+use crate::restore::{Point, Window, directory, dumps, postgres};
 
 /// What there is.
 #[derive(Debug, Default)]
@@ -40,9 +40,17 @@ pub fn points(settings: &Settings, names: &[String], path: Option<&PathBuf>) -> 
 fn ask(settings: &Settings, step: &Step, path: Option<&PathBuf>, found: &mut Points) -> Result<()> {
     match &step.source {
         Source::Postgres(source) if path.is_none() => {
-            let (points, window) = postgres::points(settings, step, source)?;
+            // One of the two that cannot be asked does not hide the other.
+            let (backups, dumps) = (postgres::points(settings, step, source), dumps::points(settings, step));
+            let mut points: Vec<_> = dumps.as_ref().map(Clone::clone).unwrap_or_default();
+            if let Ok((backups, window)) = &backups {
+                points.extend(backups.iter().cloned());
+                found.windows.extend(window.clone());
+            }
+            points.sort_by_key(|point| point.time);
             found.points.extend(points);
-            found.windows.extend(window);
+            backups?;
+            dumps?;
         }
         Source::Postgres(_) => {}
         Source::Directory(_) | Source::Agent(_) => {
@@ -63,6 +71,7 @@ impl Points {
                 "time": words::stamp(point.time),
                 "kind": point.kind,
                 "bytes": point.bytes,
+                "postgresql": point.postgresql,
             })).collect::<Vec<_>>(),
             "windows": self.windows.iter().map(|window| json!({
                 "step": window.step,
@@ -82,7 +91,9 @@ impl Points {
         let mut rows = vec![["step", "time", "kind", "size", "id"].map(String::from)];
         rows.extend(self.points.iter().map(|point| {
             let size = point.bytes.map_or_else(|| "-".into(), words::size);
-            [point.step.clone(), words::time(point.time), point.kind.clone(), size, short(&point.id).to_owned()]
+            let kind =
+                point.postgresql.map_or_else(|| point.kind.clone(), |major| format!("{} of {major}", point.kind));
+            [point.step.clone(), words::time(point.time), kind, size, short(&point.id).to_owned()]
         }));
         let mut text = table(&rows);
         for window in &self.windows {

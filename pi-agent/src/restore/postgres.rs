@@ -17,6 +17,7 @@ use crate::monitor::{Monitor, Problem, Progress, Unit};
 use crate::pgbackrest::{self, Backup, Info, PgBackRest, RestoreOrder, Target};
 use crate::process::{Program, User};
 use crate::retention;
+use crate::steps::postgres::programs;
 
 /// Longer than any recovery of a household.
 const A_WEEK: Duration = Duration::from_hours(7 * 24);
@@ -40,6 +41,7 @@ pub fn points(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<(
         time: backup.stopped,
         kind: backup.kind,
         bytes: Some(backup.size),
+        postgresql: Some(backup.version),
     });
     Ok((points.collect(), window))
 }
@@ -148,14 +150,11 @@ fn choose<'a>(info: &'a Info, step: &Step, at: &At, now: Timestamp) -> Result<(&
 
 /// The directory with `postgres`, `pg_ctl` and the others of that major version.
 fn programs(version: u32) -> Result<PathBuf> {
-    [format!("/usr/lib/postgresql/{version}/bin"), format!("/usr/pgsql-{version}/bin")]
-        .into_iter()
-        .map(PathBuf::from)
-        .find(|folder| folder.join("postgres").exists())
-        .ok_or_else(|| {
-            Error::new(format!("the backup is of PostgreSQL {version}, which is not installed here"))
-                .hint(format!("apt install postgresql-{version}"))
-        })
+    programs::folder(version, "postgres").ok_or_else(|| {
+        Error::new(format!("the backup is of PostgreSQL {version}, which is not installed here")).hint(format!(
+            "apt install postgresql-{version}; where there is none any more: a dump in pi-agent points goes into any newer one"
+        ))
+    })
 }
 
 fn same(a: &Path, b: &Path) -> bool {
@@ -418,6 +417,7 @@ mod tests {
                 port: 5432,
                 user: None,
                 full_every: Duration::from_hours(168),
+                monthly_dump: true,
             }),
             keep: Keep::Rules {
                 last: Count::Of(0),

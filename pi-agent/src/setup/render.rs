@@ -121,6 +121,7 @@ fn postgres(text: &mut Text, live: bool, database: &Database) {
     text.key(live && port.is_some(), "port", &port.unwrap_or(5432).to_string(), "");
     text.key(false, "user", "\"postgres\"", "");
     text.key(false, "full-every", "\"7d\"", "the nights between are incremental");
+    text.key(false, "monthly-dump", "true", "what outlives this version of PostgreSQL");
     text.key(live, "keep", KEEP, "");
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
-use super::{Check, Job, Maintenance, Outcome, StepResult, Task};
+use super::{Check, Job, Maintenance, Outcome, StepResult, Task, maintenance};
 use crate::config::{Directory, Location, Source, Step};
 use crate::error::{Context, Kind};
 use crate::monitor::{Monitor, Problem};
@@ -47,9 +47,9 @@ impl Work<'_> {
             }
             Task::Prune => {
                 self.verify_place()?;
-                self.alone(|repository| self.prune(repository))
+                self.alone(|repository| maintenance::prune(repository, self.monitor))
             }
-            Task::Check(check) => self.alone(|repository| self.check(repository, *check).0),
+            Task::Check(check) => self.alone(|repository| maintenance::check(repository, *check, self.monitor).0),
             Task::FetchState { to } => self.fetch_state(to),
         }
     }
@@ -95,23 +95,27 @@ impl Work<'_> {
         if all_listed && !keep_everything {
             let victims = victims(&snapshots, self.step);
             if !victims.is_empty() {
-                self.note(&mut result, self.forget(&repository, &mut snapshots, &victims));
+                let forgotten = maintenance::forget(&repository, &victims, self.monitor);
+                if forgotten.problem.is_none() {
+                    snapshots.retain(|snapshot| !victims.contains(&snapshot.id));
+                }
+                result.note(forgotten);
             }
         }
         // Past its time the step does no more than it must; what is due is due again next night.
         let in_time = || self.job.deadline.is_none_or(|deadline| Timestamp::now() < deadline);
         if prune && succeeded && !keep_everything && in_time() {
-            self.note(&mut result, self.prune(&repository));
+            result.note(maintenance::prune(&repository, self.monitor));
         }
         if let Some(check) = check.filter(|_| is_complete && in_time()) {
-            let (checked, damaged) = self.check(&repository, check);
+            let (checked, damaged) = maintenance::check(&repository, check, self.monitor);
             if damaged {
                 // What was just backed up may not be restorable.
                 result.problems.extend(result.error.take());
                 result.outcome = Outcome::Failed;
                 result.error = checked.problem.clone();
             }
-            self.note(&mut result, checked);
+            result.note(checked);
         }
 
         // 5. Figures.
@@ -166,72 +170,6 @@ impl Work<'_> {
             facts.insert(key, look.fact());
         }
         Ok(facts)
-    }
-
-    fn forget(&self, repository: &Repository, snapshots: &mut Vec<Snapshot>, victims: &[String]) -> Maintenance {
-        self.monitor.phase("forgetting snapshots");
-        match repository.forget(victims) {
-            Ok(()) => {
-                snapshots.retain(|snapshot| !victims.contains(&snapshot.id));
-                done("forget", format!("removed {} snapshots", victims.len()))
-            }
-            Err(error) => failed("forget", &error),
-        }
-    }
-
-    fn prune(&self, repository: &Repository) -> Maintenance {
-        match repository.prune(self.monitor) {
-            Ok(pruned) => done(
-                "prune",
-                format!(
-                    "freed {}, marked {} to be freed by the next",
-                    mebibytes(pruned.freed),
-                    mebibytes(pruned.marked)
-                ),
-            ),
-            Err(error) => failed("prune", &error),
-        }
-    }
-
-    /// The check, and whether it found damage.
-    fn check(&self, repository: &Repository, check: Check) -> (Maintenance, bool) {
-        let what = match check {
-            Check::Structure => "check".to_owned(),
-            // As people count.
-            Check::Data { part, of } => format!("check-data:{}/{of}", part + 1),
-        };
-        match repository.check(check, self.monitor) {
-            Ok(findings) if findings.errors.is_empty() => {
-                let note = format!("no damage, {} leftovers of interrupted backups", findings.leftovers);
-                (done(&what, note), false)
-            }
-            Ok(findings) => {
-                let (count, first) = (findings.errors.len(), &findings.errors[0]);
-                let message = format!("repository damaged: {count} findings, the first: {first}");
-                let hint = format!(
-                    "do not prune; look with: restic -r {} check --read-data; restore what is needed while it can be read",
-                    repository.store()
-                );
-                let problem = Some(Problem { message, hint: Some(hint) });
-                (Maintenance { what, problem, note: findings.errors.join("; ") }, true)
-            }
-            Err(error) => (failed(&what, &error), false),
-        }
-    }
-
-    /// Notes what maintenance was done; one that failed makes a success degraded.
-    fn note(&self, result: &mut StepResult, maintenance: Maintenance) {
-        if let Some(problem) = &maintenance.problem
-            && result.outcome != Outcome::Failed
-        {
-            if result.outcome == Outcome::Succeeded {
-                result.outcome = Outcome::Degraded;
-                result.error = Some(problem.clone());
-            } else {
-                result.problems.push(problem.clone());
-            }
-        }
-        result.maintenance.push(maintenance);
     }
 
     /// Maintenance without a backup.
@@ -329,18 +267,6 @@ fn result_of(backup: &Backup) -> StepResult {
     }
 }
 
-fn done(what: &str, note: String) -> Maintenance {
-    Maintenance { what: what.into(), problem: None, note }
-}
-
-fn failed(what: &str, error: &Error) -> Maintenance {
-    Maintenance { what: what.into(), problem: Some(error.into()), note: String::new() }
-}
-
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
 /// The moment on the monotonic clock, which no correction of the time of day moves.
 fn until(deadline: Timestamp) -> Instant {
     let left = deadline.duration_since(Timestamp::now()).max(SignedDuration::ZERO);
@@ -374,7 +300,7 @@ mod tests {
 
     fn snapshot(id: &str, label: &str, days_ago: i64, unfinished: bool) -> Snapshot {
         let time = Timestamp::now() - SignedDuration::from_hours(24 * days_ago);
-        Snapshot { id: id.into(), time, label: label.into(), unfinished, bytes: None, files: None }
+        Snapshot { id: id.into(), time, label: label.into(), unfinished, bytes: None, files: None, tags: Vec::new() }
     }
 
     #[test]

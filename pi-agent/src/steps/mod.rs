@@ -13,6 +13,7 @@ use crate::storage::{Store, place};
 
 pub mod child;
 pub mod directory;
+mod maintenance;
 pub mod postgres;
 
 /// Everything a step's process needs; it reads no configuration of its own.
@@ -214,7 +215,7 @@ pub struct Requests {
 /// A check, forget or prune that was done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Maintenance {
-    /// `forget`, `prune`, `check`, `check-data:PART/OF`, `expire`, `verify`.
+    /// `forget`, `prune`, `check`, `check-data:PART/OF`, `expire`, `verify`, `dump`; for the dumps `dump-forget`, ….
     pub what: String,
     /// None: it went well.
     pub problem: Option<Problem>,
@@ -236,6 +237,21 @@ impl StepResult {
             facts: BTreeMap::new(),
             maintenance: Vec::new(),
         }
+    }
+
+    /// Notes what maintenance was done; one that failed makes a success degraded.
+    fn note(&mut self, maintenance: Maintenance) {
+        if let Some(problem) = &maintenance.problem
+            && self.outcome != Outcome::Failed
+        {
+            if self.outcome == Outcome::Succeeded {
+                self.outcome = Outcome::Degraded;
+                self.error = Some(problem.clone());
+            } else {
+                self.problems.push(problem.clone());
+            }
+        }
+        self.maintenance.push(maintenance);
     }
 
     /// A failure because of that error.

@@ -2,7 +2,7 @@
 
 use super::archiving::{self, SetUp, Style};
 use super::server::Server;
-use super::{check_server, check_versions, user};
+use super::{check_server, check_versions, dumps, user};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Result};
 use crate::wal;
@@ -12,7 +12,7 @@ use crate::wal;
 pub struct Look {
     /// Its major version.
     pub version: u32,
-    /// What would make a backup fail.
+    /// What would make a backup fail, or leave something out.
     pub problems: Vec<Error>,
     /// archive_command fills our spool, or has to be set to do so.
     pub spool: bool,
@@ -34,7 +34,8 @@ pub fn look(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<Loo
     let style = archiving::style(&identity, &spool);
     let set_up = style.is_err().then(|| archiving::set_up(&identity, &spool));
     let uses_spool = !matches!(style, Ok(Style::Push));
-    let checks = [check_versions(&identity), check_server(postgres, &identity), style.map(drop)];
+    let dumps = dumps::check_tools(step, postgres, identity.version());
+    let checks = [check_versions(&identity), check_server(postgres, &identity), style.map(drop), dumps];
     let problems = checks.into_iter().filter_map(Result::err).collect();
     Ok(Look { version: identity.version(), problems, spool: uses_spool, set_up, failing: server.archiver()?.failing })
 }

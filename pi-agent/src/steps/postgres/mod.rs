@@ -1,8 +1,11 @@
 //! A PostgreSQL cluster on this host, by pgBackRest: [`run`] reads as the procedure it is.
 
 mod archiving;
+pub mod dumps;
 mod holes;
 mod look;
+pub(crate) mod pg_dump;
+pub mod programs;
 mod server;
 
 use std::collections::BTreeMap;
@@ -15,6 +18,7 @@ use jiff::tz::TimeZone;
 
 pub use self::archiving::SetUp;
 use self::archiving::Style;
+use self::dumps::Dumped;
 pub use self::look::{Look, look};
 use self::server::{Identity, Server};
 use super::{Figures, Job, Maintenance, Outcome, StepResult, Task};
@@ -149,15 +153,20 @@ impl Work<'_> {
         let before = info.newest().cloned();
         let (warnings, mut problems) = self.back_up(kind, style)?;
 
-        // 5. What retention no longer keeps goes; then the books.
+        // 5. What retention no longer keeps goes.
         let info = self.pgbackrest.info()?;
         let made = info.newest().filter(|made| before.as_ref().is_none_or(|before| before.label != made.label));
         let made =
             made.ok_or_else(|| Error::new("pgBackRest succeeded, but its new backup is not in the repository"))?;
         let expired = self.expire(&info, keep_everything);
+
+        // 6. The month's dump, unless nobody knows which month it is; then the books.
+        let dumped = if keep_everything.is_none() { self.dump_if_due(&identity) } else { Dumped::default() };
         let objects = self.objects();
         problems.extend(before.and_then(|before| self.hole_since(&before, made, &identity, &objects)));
-        Ok(self.result(&identity, made, warnings, problems, expired, &objects))
+        let mut result = self.result(&identity, made, warnings, problems, expired, &objects);
+        dumped.tell(&mut result);
+        Ok(result)
     }
 
     /// WAL that went missing since the last backup. Told once: the backup just made is beyond the hole.
@@ -256,26 +265,24 @@ impl Work<'_> {
 
     fn only_expire(&self) -> Result<StepResult> {
         let info = self.pgbackrest.info()?;
-        let expired = self.expire(&info, None);
-        let outcome = if expired.problem.is_some() { Outcome::Failed } else { Outcome::Succeeded };
-        let figures = self.figures(&self.objects());
-        Ok(StepResult {
-            error: expired.problem.clone(),
-            maintenance: vec![expired],
-            figures,
-            ..StepResult::of(outcome)
-        })
+        let mut done = vec![self.expire(&info, None)];
+        done.extend(self.prune_dumps()?);
+        Ok(self.maintained(done))
     }
 
     fn verify(&self) -> Result<StepResult> {
         self.monitor.phase("verifying every backup and WAL segment");
         let note = self.pgbackrest.verify(self.remaining()?)?;
-        let done = Maintenance { what: "verify".into(), problem: None, note };
-        Ok(StepResult {
-            maintenance: vec![done],
-            figures: self.figures(&self.objects()),
-            ..StepResult::of(Outcome::Succeeded)
-        })
+        let mut done = vec![Maintenance { what: "verify".into(), problem: None, note }];
+        done.extend(self.check_dumps()?);
+        Ok(self.maintained(done))
+    }
+
+    /// The result of maintenance alone.
+    fn maintained(&self, done: Vec<Maintenance>) -> StepResult {
+        let error = done.iter().find_map(|done| done.problem.clone());
+        let outcome = if error.is_some() { Outcome::Failed } else { Outcome::Succeeded };
+        StepResult { error, maintenance: done, figures: self.figures(&self.objects()), ..StepResult::of(outcome) }
     }
 
     /// Removes what retention no longer keeps. The backup that was just made is not endangered by a failure here.

@@ -91,6 +91,29 @@ impl Server<'_> {
         Ok(segment)
     }
 
+    /// Every database one can connect to; none of those that new ones are made from.
+    pub fn databases(&self) -> Result<Vec<String>> {
+        // -2 is what is left of a DROP DATABASE that was interrupted.
+        self.json(
+            "select coalesce(json_agg(datname order by datname), '[]') from pg_database \
+             where datallowconn and datconnlimit <> -2 and datname not in ('template0', 'template1')",
+        )
+    }
+
+    /// The arguments with which every program of PostgreSQL's finds it.
+    pub fn connection(&self) -> [String; 4] {
+        [
+            "--no-password".to_owned(),
+            format!("--host={}", self.postgres.socket_directory.display()),
+            format!("--port={}", self.postgres.port),
+            format!("--username={}", self.role()),
+        ]
+    }
+
+    fn role(&self) -> &str {
+        self.postgres.user.as_deref().unwrap_or(&self.user.name)
+    }
+
     fn json<T: for<'de> Deserialize<'de>>(&self, sql: &str) -> Result<T> {
         let text = self.query(sql)?;
         serde_json::from_str(&text).context(|| format!("understand what PostgreSQL says: {text:?}"))
@@ -110,31 +133,25 @@ impl Server<'_> {
 
     fn query_once(&self, sql: &str) -> Result<String> {
         let postgres = self.postgres;
-        let role = postgres.user.as_deref().unwrap_or(&self.user.name);
+        let role = self.role();
         let socket = postgres.socket_directory.display();
-        let output = Program::new(
-            "psql",
-            [
-                "--no-psqlrc".to_owned(),
-                "--no-align".into(),
-                "--tuples-only".into(),
-                "--quiet".into(),
-                "--no-password".into(),
-                "--set=ON_ERROR_STOP=1".into(),
-                format!("--host={socket}"),
-                format!("--port={}", postgres.port),
-                format!("--username={role}"),
-                "--dbname=postgres".into(),
-                format!("--command={sql}"),
-            ],
-        )
-        .as_user(self.user)
-        .env("PGCONNECT_TIMEOUT", "15")
-        .run(&mut |_, _| ())
-        .map_err(|error| match error.kind() {
-            Kind::NotFound => Error::new("psql is not installed").hint("apt install postgresql-client"),
-            _ => error,
-        })?;
+        let query = [
+            "--no-psqlrc".to_owned(),
+            "--no-align".into(),
+            "--tuples-only".into(),
+            "--quiet".into(),
+            "--set=ON_ERROR_STOP=1".into(),
+            "--dbname=postgres".into(),
+            format!("--command={sql}"),
+        ];
+        let output = Program::new("psql", self.connection().into_iter().chain(query))
+            .as_user(self.user)
+            .env("PGCONNECT_TIMEOUT", "15")
+            .run(&mut |_, _| ())
+            .map_err(|error| match error.kind() {
+                Kind::NotFound => Error::new("psql is not installed").hint("apt install postgresql-client"),
+                _ => error,
+            })?;
         if output.status.success() {
             return Ok(output.stdout.trim_end().to_owned());
         }

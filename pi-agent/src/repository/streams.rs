@@ -1,0 +1,235 @@
+//! What programs write, as files of a snapshot: it passes through memory only and never lies on this machine's disk.
+//!
+//! All or nothing: when one of the streams fails, even in its last moment, no snapshot is made. What was uploaded of it
+//! stays in the index, and the next try sends only the rest.
+//!
+//! rustic_core 0.13 notes a file's size before it reads the file, and a stream has none yet. Files of size 0 are what
+//! restic restores as empty, whatever their content. So everything is read back from the repository, with its size now
+//! known, into the snapshot that counts: that costs one download, and proves that what was uploaded can be read.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use rustic_core::repofile::{Metadata, Node, NodeType, SnapshotFile};
+use rustic_core::vfs::OpenFile;
+use rustic_core::{ErrorKind, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult};
+use rustic_core::{IndexedFullStatus, IndexedIdsStatus, Repository as Rustic};
+
+use super::permits::{Permit, Permits};
+use super::{Repository, Snapshot};
+use crate::monitor::Monitor;
+use crate::steps::Figures;
+use crate::{Error, Result};
+
+/// A file whose content comes as a stream.
+pub struct Stream {
+    /// Its name, at the root of the snapshot.
+    pub name: String,
+    /// Begins it. The reader is read to its end on the thread that calls this; an [`Error`] in its [`io::Error`] is told.
+    pub begin: Box<dyn FnOnce() -> Result<Box<dyn Read + Send>> + Send>,
+}
+
+impl Repository {
+    /// Reads `streams`, one after another, into a new snapshot with these tags.
+    ///
+    /// # Errors
+    /// A stream or the storage fails: then there is no snapshot.
+    pub fn back_up_streams(
+        &self,
+        streams: Vec<Stream>,
+        tags: &[String],
+        monitor: &Monitor,
+    ) -> Result<(Snapshot, Figures)> {
+        self.watched(monitor, || {
+            // A stream that is silent for long has a limit of its own, which knows more than that of the step.
+            let _patience = self.gauge.patience();
+            let streams = streams.into_iter().map(|stream| (stream, 0)).collect();
+            let (_, uploaded, sizes) = self.read(streams, tags)?;
+            self.backend.drop_snapshot();
+            let (rustic, archived, _) = self.read(self.back(&uploaded, &sizes)?, tags)?;
+            let id = self.release(&rustic, &archived, false)?;
+            Ok((Snapshot { id, ..Snapshot::from(&archived) }, super::backup::figures(&uploaded)))
+        })
+    }
+
+    /// Reads streams of these sizes into a snapshot that is kept back; also the sizes they had.
+    fn read(
+        &self,
+        streams: Vec<(Stream, u64)>,
+        tags: &[String],
+    ) -> Result<(Rustic<IndexedIdsStatus>, SnapshotFile, BTreeMap<String, u64>)> {
+        let names: Vec<_> = streams.iter().map(|(stream, _)| Path::new("/").join(&stream.name)).collect();
+        let source = Streams { streams: Mutex::new(streams), shared: Arc::default() };
+        let (rustic, archived) = self.archive(&source, &names, Vec::new(), tags)?;
+        let Progress { sizes, failure } = std::mem::take(&mut *source.shared.lock());
+        if failure.is_none() && sizes.len() == names.len() {
+            return Ok((rustic, archived, sizes));
+        }
+        self.backend.drop_snapshot();
+        Err(failure.unwrap_or_else(|| {
+            Error::new(format!("back up to {}: {} of {} streams were read", self.store(), sizes.len(), names.len()))
+        }))
+    }
+
+    /// The files of a snapshot as streams.
+    fn back(&self, archived: &SnapshotFile, sizes: &BTreeMap<String, u64>) -> Result<Vec<(Stream, u64)>> {
+        let rustic = Arc::new(self.cached("read the index of", Rustic::to_indexed)?);
+        let tree = self.attempt("read back from", || rustic.get_tree(&archived.tree)).map_err(|failed| failed.error)?;
+        let stream = |node: Node| {
+            let name = node.name().to_string_lossy().into_owned();
+            let size = sizes.get(&name).copied().unwrap_or_default();
+            let (rustic, what) = (rustic.clone(), format!("read {name} back from {}", self.store()));
+            let begin = move || -> Result<Box<dyn Read + Send>> {
+                let file = rustic.open_file(&node).map_err(|error| Error::new(&what).caused_by(error))?;
+                Ok(Box::new(Back { rustic, file, offset: 0, what }))
+            };
+            (Stream { name, begin: Box::new(begin) }, size)
+        };
+        Ok(tree.nodes.into_iter().map(stream).collect())
+    }
+}
+
+/// A file in the repository.
+struct Back {
+    rustic: Arc<Rustic<IndexedFullStatus>>,
+    file: OpenFile,
+    offset: usize,
+    what: String,
+}
+
+impl Read for Back {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self
+            .rustic
+            .read_file_at(&self.file, self.offset, buffer.len())
+            .map_err(|error| io::Error::other(Error::new(&self.what).caused_by(error)))?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        self.offset += bytes.len();
+        Ok(bytes.len())
+    }
+}
+
+/// How far the streams are.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Of those read to their good end, by name.
+    sizes: BTreeMap<String, u64>,
+    /// What went wrong first.
+    failure: Option<Error>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    progress: Mutex<Progress>,
+    /// rustic opens as many files at once as there are processors, which would be as many programs.
+    turn: Arc<Permits>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { progress: Mutex::default(), turn: Arc::new(Permits::new(1)) }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        // A number and an error, each set at once.
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, error: Error) -> io::Error {
+        let text = error.chain();
+        self.lock().failure.get_or_insert(error);
+        io::Error::other(text)
+    }
+}
+
+/// A [`ReadSource`] over [`Stream`]s.
+struct Streams {
+    /// Each with its size, 0 when it is not known.
+    streams: Mutex<Vec<(Stream, u64)>>,
+    shared: Arc<Shared>,
+}
+
+impl ReadSource for Streams {
+    type Open = Opener;
+    type Iter = std::vec::IntoIter<RusticResult<ReadSourceEntry<Opener>>>;
+
+    fn size(&self) -> RusticResult<Option<u64>> {
+        Ok(None)
+    }
+
+    /// Each stream can be read once: a second call finds none.
+    fn entries(&self) -> Self::Iter {
+        let mut streams = std::mem::take(&mut *self.streams.lock().unwrap_or_else(PoisonError::into_inner));
+        // As everywhere in a tree.
+        streams.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+        let entries = streams.into_iter().map(|(stream, size)| {
+            let path = Path::new("/").join(&stream.name);
+            let meta =
+                Metadata { mode: Some(0o600), mtime: Some(Timestamp::now()), size, links: 1, ..Metadata::default() };
+            let node = Node::new_node(stream.name.as_ref(), NodeType::File, meta);
+            Ok(ReadSourceEntry { path, node, open: Some(Opener { stream, shared: self.shared.clone() }) })
+        });
+        entries.collect::<Vec<_>>().into_iter()
+    }
+}
+
+struct Opener {
+    stream: Stream,
+    shared: Arc<Shared>,
+}
+
+impl ReadSourceOpen for Opener {
+    type Reader = Reader;
+
+    fn open(self) -> RusticResult<Reader> {
+        let turn = Permits::take(&self.shared.turn);
+        let failed =
+            |error: io::Error| RusticError::with_source(ErrorKind::InputOutput, "cannot begin a stream", error);
+        if self.shared.lock().failure.is_some() {
+            return Err(failed(io::Error::other("another stream failed")));
+        }
+        match (self.stream.begin)() {
+            Ok(stream) => {
+                Ok(Reader { stream, shared: self.shared, name: self.stream.name, size: Some(0), _turn: turn })
+            }
+            Err(error) => Err(failed(self.shared.failed(error))),
+        }
+    }
+}
+
+struct Reader {
+    stream: Box<dyn Read + Send>,
+    shared: Arc<Shared>,
+    name: String,
+    /// So far; `None`: it is over.
+    size: Option<u64>,
+    _turn: Permit,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(size) = self.size.filter(|_| !buffer.is_empty()) else { return Ok(0) };
+        match self.stream.read(buffer) {
+            Ok(0) => {
+                self.size = None;
+                self.shared.lock().sizes.insert(self.name.clone(), size);
+                Ok(0)
+            }
+            Ok(length) => {
+                self.size = Some(size + length as u64);
+                Ok(length)
+            }
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                let error =
+                    error.downcast::<Error>().unwrap_or_else(|error| Error::new("read a stream").caused_by(error));
+                Err(self.shared.failed(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

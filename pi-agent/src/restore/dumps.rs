@@ -1,0 +1,84 @@
+//! A logical dump back, as files: what reads them, any PostgreSQL of their version or newer, need not be here yet.
+
+use std::path::Path;
+
+use super::directory::{by_id, nothing, quoted};
+use super::{Point, Request, Restored};
+use crate::Result;
+use crate::config::{Postgres, Settings, Step};
+use crate::error::Context;
+use crate::monitor::Monitor;
+use crate::pgbackrest::server_user;
+use crate::repository::{Selection, Snapshot};
+use crate::steps::postgres::dumps;
+use crate::steps::postgres::pg_dump::{ENDING, GLOBALS};
+
+/// The dumps of a step, oldest first.
+///
+/// # Errors
+/// Their repository cannot be read.
+pub fn points(settings: &Settings, step: &Step) -> Result<Vec<Point>> {
+    let Some(repository) = dumps::open(settings, step)? else { return Ok(Vec::new()) };
+    let point = |snapshot: Snapshot| Point {
+        step: step.name.clone(),
+        time: snapshot.time,
+        kind: "dump".into(),
+        bytes: snapshot.bytes,
+        postgresql: dumps::version(&snapshot),
+        id: snapshot.id,
+    };
+    Ok(repository.snapshots()?.into_iter().map(point).collect())
+}
+
+/// It could be a dump's id: pgBackRest's labels hold more than hexadecimal digits.
+pub fn is_id(id: &str) -> bool {
+    !id.is_empty() && id.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+/// Restores the files of the dump whose id begins so.
+///
+/// # Errors
+/// There is no such dump; storage fails; the target cannot be written.
+pub fn restore(
+    settings: &Settings,
+    step: &Step,
+    postgres: &Postgres,
+    id: &str,
+    request: &Request,
+    monitor: &Monitor,
+) -> Result<Restored> {
+    monitor.phase("opening the dumps");
+    let repository = dumps::open(settings, step)?.ok_or_else(|| nothing(step, &format!("there is no dump {id}")))?;
+    let snapshot = by_id(&repository.snapshots()?, step, id)?.clone();
+    let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
+    let selection = Selection { snapshot, to: request.to.clone(), paths: Vec::new(), fresh };
+    let (bytes, problems) = repository.restore(&selection, monitor)?;
+    let user = server_user(settings, step, postgres).map_or_else(|_| "postgres".into(), |user| user.name);
+    let next = next(&user, postgres, &selection.snapshot, &request.to)?;
+    let Selection { snapshot, .. } = selection;
+    Ok(Restored { restore_point: snapshot.id, time: snapshot.time, bytes: Some(bytes), problems, next })
+}
+
+/// The commands that bring them into a server. They read the files as root and become the server's user.
+fn next(user: &str, postgres: &Postgres, snapshot: &Snapshot, to: &Path) -> Result<Vec<String>> {
+    let server = format!("-h {} -p {}", quoted(&postgres.socket_directory), postgres.port);
+    let version = dumps::version(snapshot).map_or_else(|| "its version".into(), |version| version.to_string());
+    let mut files = Vec::new();
+    for entry in to.read_dir().context(|| format!("look into {}", to.display()))? {
+        let name = entry.context(|| format!("look into {}", to.display()))?.file_name();
+        files.extend(name.into_string().ok().filter(|name| name.ends_with(ENDING)));
+    }
+    files.sort();
+    let mut lines = vec![
+        format!("These are logical dumps. A running, empty server of PostgreSQL {version} or newer takes them in:"),
+        format!("  runuser -u {user} -- psql -X {server} -d postgres < {}", quoted(&to.join(GLOBALS))),
+    ];
+    lines.extend(files.iter().map(|file| {
+        // Every server has a database of that name.
+        let create = if file.strip_suffix(ENDING) == Some("postgres") { "" } else { " --create" };
+        format!("  runuser -u {user} -- pg_restore {server} -d postgres{create} < {}", quoted(&to.join(file)))
+    }));
+    lines.push("That a role exists already is no matter. Afterwards: vacuumdb --all --analyze-only".into());
+    lines.push("The files hold everything, password hashes too: remove them when done.".into());
+    Ok(lines)
+}

@@ -1,0 +1,67 @@
+//! Keeping a file repository in order: forget, prune, check; how each went, in words.
+
+use super::{Check, Maintenance};
+use crate::error::Error;
+use crate::monitor::{Monitor, Problem};
+use crate::report::words;
+use crate::repository::Repository;
+
+/// Forgets these snapshots.
+pub(super) fn forget(repository: &Repository, victims: &[String], monitor: &Monitor) -> Maintenance {
+    monitor.phase("forgetting snapshots");
+    match repository.forget(victims) {
+        Ok(()) => done("forget", format!("removed {} snapshots", victims.len())),
+        Err(error) => failed("forget", &error),
+    }
+}
+
+/// Frees what nothing needs any more.
+pub(super) fn prune(repository: &Repository, monitor: &Monitor) -> Maintenance {
+    match repository.prune(monitor) {
+        Ok(pruned) => done(
+            "prune",
+            format!(
+                "freed {}, marked {} to be freed by the next",
+                words::size(pruned.freed),
+                words::size(pruned.marked)
+            ),
+        ),
+        Err(error) => failed("prune", &error),
+    }
+}
+
+/// Checks; also whether damage was found.
+pub(super) fn check(repository: &Repository, check: Check, monitor: &Monitor) -> (Maintenance, bool) {
+    let what = match check {
+        Check::Structure => "check".to_owned(),
+        // As people count.
+        Check::Data { part, of } => format!("check-data:{}/{of}", part + 1),
+    };
+    match repository.check(check, monitor) {
+        Ok(findings) if findings.errors.is_empty() => {
+            let note = format!("no damage, {} leftovers of interrupted backups", findings.leftovers);
+            (done(&what, note), false)
+        }
+        Ok(findings) => {
+            let (count, first) = (findings.errors.len(), &findings.errors[0]);
+            let message = format!("repository damaged: {count} findings, the first: {first}");
+            let hint = format!(
+                "do not prune; look with: restic -r {} check --read-data; restore what is needed while it can be read",
+                repository.store()
+            );
+            let problem = Some(Problem { message, hint: Some(hint) });
+            (Maintenance { what, problem, note: findings.errors.join("; ") }, true)
+        }
+        Err(error) => (failed(&what, &error), false),
+    }
+}
+
+/// It went well.
+pub(super) fn done(what: &str, note: String) -> Maintenance {
+    Maintenance { what: what.into(), problem: None, note }
+}
+
+/// It did not.
+pub(super) fn failed(what: &str, error: &Error) -> Maintenance {
+    Maintenance { what: what.into(), problem: Some(error.into()), note: String::new() }
+}
