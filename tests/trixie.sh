@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The PostgreSQL tests once more, in a Debian 13: the same built program beside PostgreSQL 17 and pgBackRest 2.55.
+# The PostgreSQL tests once more, in a Debian 13: the same built program beside PostgreSQL 17 and pgBackRest 2.55. And
+# those that upgrade from 15 to 17 (postgres_upgrade::), which run nowhere else.
 # trixie.sh [TEST]: only the tests of that name.
 set -euo pipefail
 
@@ -17,7 +18,8 @@ tests=$(cargo test --workspace --test system --no-run --locked --message-format 
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 
 # A mount namespace of our own: whatever happens, no mount stays behind.
-name=${1:-postgres::}
+# Every module whose name begins so.
+name=${1:-postgres}
 export system cache target tests name
 exec unshare --mount --propagation private bash -euo pipefail -c '
     # The root of a mount namespace must be a mount, for the test that makes one of its own.

@@ -13,4 +13,5 @@ mod interruptions;
 mod no_space;
 mod postgres;
 mod postgres_dumps;
+mod postgres_upgrade;
 mod setup;
