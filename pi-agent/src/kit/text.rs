@@ -150,7 +150,7 @@ fn without_the_agent(kit: &Kit) -> String {
             text.push_str(&format!("   set -a; . {secrets}/aws.env\n   AWS_DEFAULT_REGION={}\n", s3.region));
             let server = s3.endpoint.clone().unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", s3.region));
             let prefix = if s3.prefix.is_empty() { String::new() } else { format!("/{}", s3.prefix) };
-            let ca = s3.ca_file.as_deref().map(|ca| format!(" --cacert {}", word(ca)));
+            let ca = s3.ca_file.as_deref().map(|ca| format!(" \\\n      --cacert {}", word(ca)));
             (format!("s3:{server}/{}{prefix}", s3.bucket), ca.unwrap_or_default())
         }
     };

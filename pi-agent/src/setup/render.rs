@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::answers::{Answers, Database, Folder, LocalAnswer, StorageAnswer};
 
-/// How long a first upload to a bucket may take each night: from 03:00 to when people come home from nothing at all.
+/// How long a step may upload each night, from 03:00 on: until the household wants its line.
 pub(super) const MAX_DURATION: &str = "6h";
 
 /// The text.
@@ -47,10 +47,8 @@ pub fn render(answers: &Answers) -> String {
 
 fn storage(text: &mut Text, storage: &StorageAnswer) {
     let StorageAnswer { url, region, endpoint, path_style, ca_file } = storage;
-    if storage.is_s3() {
-        text.key(true, "url", &quoted(url), "each step gets a folder of its own in it");
-    } else {
-        text.key(true, "url", &quoted(url), "each step gets a folder of its own in it");
+    text.key(true, "url", &quoted(url), "each step gets a folder of its own in it");
+    if !storage.is_s3() {
         let bucket = "or a bucket, with a prefix for this machine";
         text.key(false, "url", "\"s3://example-bucket/pi-hosting\"", bucket);
     }

@@ -22,22 +22,22 @@ const WAL: [&str; 2] = ["pi-agent-wal.path", "pi-agent-wal.timer"];
 /// # Errors
 /// A file cannot be written.
 pub fn write_drop_ins(root: &Path, settings: &Settings) -> Result<bool> {
-    let spools = put(&root.join(SPOOLS), spools(settings))?;
-    let user = put(&root.join(USER), user(settings))?;
+    let spools = put(&root.join(SPOOLS), spools(settings).as_deref())?;
+    let user = put(&root.join(USER), user(settings).as_deref())?;
     Ok(spools || user)
 }
 
 /// Makes a file hold that, or not exist; `true` when that changed something.
-fn put(file: &Path, wanted: Option<String>) -> Result<bool> {
+fn put(file: &Path, wanted: Option<&str>) -> Result<bool> {
     let doing = || format!("write {}", file.display());
     let found = match fs::read_to_string(file) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         read => Some(read.context(doing)?),
     };
-    if found == wanted {
+    if found.as_deref() == wanted {
         return Ok(false);
     }
-    match &wanted {
+    match wanted {
         Some(text) => {
             fs::create_dir_all(file.parent().unwrap_or(Path::new("/"))).context(doing)?;
             fs::write(file, text).context(doing)?;
@@ -131,5 +131,21 @@ mod tests {
         assert!(write_drop_ins(root.path(), &none).unwrap());
         assert!(!root.path().join(SPOOLS).exists() && !write_drop_ins(root.path(), &none).unwrap());
         assert!(!commands(&none, true).concat().contains(&"pi-agent-wal.path"));
+    }
+    #[test]
+    fn another_user_than_postgres_pushes_its_own_wal() {
+        let data = tempfile::tempdir().unwrap();
+        let step =
+            format!("[[step]]\nname = \"one\"\nkind = \"postgres\"\ndata-directory = \"{}\"\n", data.path().display());
+        let us = nix::unistd::geteuid();
+        let name = match us.is_root() {
+            true => {
+                std::os::unix::fs::chown(data.path(), Some(2), None).unwrap();
+                "bin".to_owned()
+            }
+            false => nix::unistd::User::from_uid(us).unwrap().unwrap().name,
+        };
+        assert!(user(&settings(&step)).unwrap().ends_with(&format!("[Service]\nUser={name}\n")));
+        assert_eq!(user(&settings("")), None);
     }
 }

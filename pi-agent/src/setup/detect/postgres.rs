@@ -69,11 +69,13 @@ fn cluster(root: &Root<'_>, data: &Path, conf: Option<&str>, name: Option<String
 fn setting(conf: &str, name: &str) -> Option<String> {
     conf.lines().rev().find_map(|line| {
         let rest = line.trim_start().strip_prefix(name)?;
-        let value = rest.trim_start().strip_prefix('=').map_or(rest, str::trim_start);
-        if value.len() == rest.len() && !rest.starts_with([' ', '\t']) {
+        if !rest.starts_with([' ', '\t', '=']) {
             return None; // another setting, whose name begins so
         }
-        let Some(quoted) = value.trim_start().strip_prefix('\'') else {
+        // The equals sign may be left out.
+        let rest = rest.trim_start();
+        let value = rest.strip_prefix('=').unwrap_or(rest).trim_start();
+        let Some(quoted) = value.strip_prefix('\'') else {
             let end = value.find(|c: char| c == '#' || c.is_whitespace()).unwrap_or(value.len());
             return Some(value[..end].to_owned()).filter(|value| !value.is_empty());
         };

@@ -12,9 +12,9 @@ pub fn databases(clusters: &[Cluster]) -> Vec<Database> {
     for cluster in clusters {
         let word = word(&cluster.name);
         let name = if made.is_empty() { "database".to_owned() } else { format!("database-{word}") };
-        let name = unique(&[name], made.iter().map(|known| known.name.as_str()));
+        let name = unique(&[name], &made.iter().map(|known| known.name.as_str()).collect::<Vec<_>>());
         let stanzas = [word.clone(), format!("{word}-{}", cluster.version)];
-        let stanza = unique(&stanzas, made.iter().map(|known| known.stanza.as_str()));
+        let stanza = unique(&stanzas, &made.iter().map(|known| known.stanza.as_str()).collect::<Vec<_>>());
         made.push(Database {
             name,
             stanza,
@@ -48,12 +48,9 @@ fn word(name: &str) -> String {
 }
 
 /// The first of the wishes that is free, else the last with a number.
-fn unique<'a>(wishes: &[String], taken: impl Iterator<Item = &'a str> + Clone) -> String {
-    let free = |name: &String| taken.clone().all(|known| known != name);
-    if let Some(wish) = wishes.iter().find(|wish| free(wish)) {
+fn unique(wishes: &[String], taken: &[&str]) -> String {
+    if let Some(wish) = wishes.iter().find(|wish| !taken.contains(&wish.as_str())) {
         return wish.clone();
     }
-    let last = wishes.last().map_or("main", String::as_str);
-    let count = taken.clone().count();
-    format!("{last}-{}", count + 1)
+    format!("{}-{}", wishes.last().map_or("main", String::as_str), taken.len() + 1)
 }
