@@ -290,6 +290,8 @@ fn restore(settings: &Settings, step: &str, request: &Request, output: &Output) 
 }
 
 fn adopt(settings: &Settings, directory: &StateDirectory, step: Option<&str>) -> Result<u8> {
+    // On a blank machine this is the first command.
+    run::make_private(directory.path())?;
     let _lock = RunLock::take(&directory.run_lock(), "adopt")?;
     let Some(name) = step else {
         let store = Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;

@@ -321,7 +321,10 @@ fn run_id() -> String {
 }
 
 /// Makes a directory only we may enter; one that exists is left as it is.
-fn make_private(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_private(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
