@@ -1,9 +1,9 @@
 # The menu. Everything here installs what it needs on a Debian-like machine with Rust, and says what it does.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-trixie lint bench clean
+.PHONY: help demo test test-trixie lint bench deb deb-reproducible generated clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## three nights of a household, a disaster, and everything restored (under three minutes after the build)
 	@demo/demo.sh
@@ -29,6 +29,15 @@ lint: ## formatting, clippy, licences and advisories of dependencies
 
 bench: ## time and memory of a first, a changed and an unchanged night, beside restic, rustic and borg
 	@bench/bench.sh
+
+deb: ## build/pi-agent_VERSION_ARCH.deb; ARCH=arm64 for a Raspberry Pi
+	@packaging/build-deb.sh $(ARCH)
+
+deb-reproducible: ## the package twice, from two directories: the same bytes (ten minutes and more)
+	@packaging/reproduce.sh $(ARCH)
+
+generated: ## write again what is made from the sources: manual pages, completions, licences
+	@cargo run --quiet --package pi-agent-tests --example generate
 
 clean: ## remove what was built here
 	cargo clean

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is needed on a fresh Debian-like machine with Rust: setup.sh [test|lint|demo|bench].
+# Installs what is needed on a fresh Debian-like machine with Rust: setup.sh [test|lint|demo|bench|deb-ARCH].
 # Does nothing that is done already; says one line for each thing it does.
 set -euo pipefail
 
@@ -64,6 +64,37 @@ cargo_command() { # NAME VERSION: `cargo NAME`, wherever it comes from
     ln -sf "$cache/cargo-$1/bin/cargo-$1" "${CARGO_HOME:-$HOME/.cargo}/bin/"
 }
 
+# A C compiler for another architecture, and Rust for it: rustup's where there is one, Debian's where not.
+cross_compilers() { # ARCH
+    local arch=$1 package
+    debian_packages "crossbuild-essential-$arch"
+    . "$(dirname "$0")/../cross/toolchain.sh"
+    if (use_toolchain "$arch") 2>/dev/null; then return 0; fi
+    if command -v rustup >/dev/null; then
+        say "asking rustup for $(rust_target "$arch")"
+        if timeout 120 rustup target add "$(rust_target "$arch")" >/dev/null 2>&1; then return 0; fi
+        say "rustup has no $(rust_target "$arch") for us: Debian's compiler then"
+    fi
+    if ! dpkg --print-foreign-architectures | grep -qx "$arch"; then
+        say "adding the architecture $arch to this machine's packages"
+        quietly "${as_root[@]}" dpkg --add-architecture "$arch"
+        quietly "${as_root[@]}" apt-get update
+    fi
+    # rustc-web is the newer one that Debian keeps for its browsers.
+    for package in rustc-web rustc; do
+        if dpkg --compare-versions "$(candidate "$package")" ge "$oldest_rust"; then
+            debian_packages "$package" "${package/rustc/cargo}" "lib${package/rustc/std-rust}-dev:$arch" "libc6-dev:$arch"
+            return 0
+        fi
+    done
+    say "this machine has no Rust of version $oldest_rust or later for $arch" >&2
+    return 1
+}
+
+candidate() { # PACKAGE: the version that apt would install, or 0
+    apt-cache policy "$1" 2>/dev/null | awk '$1 == "Candidate:" && $2 != "(none)" { v = $2 } END { print v ? v : 0 }'
+}
+
 # A machine without an id (a fresh container) cannot claim a place for its backups.
 machine_id() {
     [ ! -s /etc/machine-id ] || return 0
@@ -92,8 +123,12 @@ bench)
     machine_id
     cargo_peer rustic rustic-rs
     ;;
+deb-*)
+    debian_packages build-essential debhelper dpkg-dev fakeroot lintian
+    [ "$1" = "deb-$(dpkg --print-architecture)" ] || cross_compilers "${1#deb-}"
+    ;;
 *)
-    echo "usage: setup.sh [test|lint|demo|bench]" >&2
+    echo "usage: setup.sh [test|lint|demo|bench|deb-ARCH]" >&2
     exit 2
     ;;
 esac

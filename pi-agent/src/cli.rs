@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -165,6 +165,11 @@ impl Output {
         let text = if self.json { format!("{:#}\n", json()) } else { text() };
         std::io::stdout().lock().write_all(text.as_bytes()).context(|| "write the result".into())
     }
+}
+
+/// The command line, for what describes it: the manual page and the completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 impl Cli {

@@ -14,6 +14,7 @@ use serde_json::Value;
 /// `pi-agent --config F --state-directory D`.
 #[derive(Clone, Debug)]
 pub struct Agent {
+    program: PathBuf,
     config: PathBuf,
     state: PathBuf,
     environment: Vec<(OsString, OsString)>,
@@ -46,7 +47,14 @@ pub struct Running {
 impl Agent {
     /// The program with this configuration and state directory.
     pub fn new(config: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
-        Self { config: config.into(), state: state.into(), environment: Vec::new() }
+        Self { program: Self::binary(), config: config.into(), state: state.into(), environment: Vec::new() }
+    }
+
+    /// Another copy of the program.
+    #[must_use]
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = program.into();
+        self
     }
 
     /// Where the program is: `PI_AGENT_BINARY`, else beside the test's own executable in the target directory.
@@ -76,7 +84,7 @@ impl Agent {
 
     /// The command, not yet started.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        let mut command = Command::new(Self::binary());
+        let mut command = Command::new(&self.program);
         command.arg("--config").arg(&self.config).arg("--state-directory").arg(&self.state).args(arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.env_remove("STATE_DIRECTORY").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

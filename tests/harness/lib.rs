@@ -5,6 +5,7 @@
 //! * [`Tree`] reads a tree whole and tells every difference to another.
 //! * [`Cluster`] is a throwaway PostgreSQL.
 //! * [`Machine`] is a whole machine with systemd, [`Package`] what is installed in one.
+//! * [`generated`] is what of the package is made from the sources.
 //! * [`Garage`] is an S3 server, [`TlsProxy`] the TLS and the faults in front of it.
 //!
 //! Everything panics with a readable message: it is for tests only.
@@ -16,6 +17,7 @@ pub mod cluster;
 pub mod config;
 pub mod faults;
 pub mod garage;
+pub mod generated;
 pub mod household;
 mod http;
 pub mod machine;

@@ -1,5 +1,6 @@
 //! Runs that are stopped, held up or cut short, and what they leave to the next one.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use harness::{Agent, Census, Config, Fault, Faults, Garage, Household, Running, Scratch, Size, TlsProxy, Tree};
@@ -72,6 +73,24 @@ fn a_signal_ends_everything_within_ten_seconds_and_the_next_run_goes_on() {
     host.proxy.set(Faults::none());
     agent.ok(["run"]);
     host.assert_restores(&agent);
+}
+
+#[test]
+fn an_upgrade_in_mid_run_changes_nothing_for_it() {
+    let host = host();
+    let program = host.scratch.join("pi-agent");
+    fs::copy(Agent::binary(), &program).unwrap();
+    let agent = host.agent("", "").program(&program);
+    host.proxy.set(Faults::slow(2_000_000));
+    let mut running = agent.start(["run", "--json"]);
+    wait_until_it_uploads(&host, &mut running);
+    // As dpkg does it: another file takes the name.
+    let newer = host.scratch.join("pi-agent.dpkg-new");
+    fs::write(&newer, "not the program that runs").unwrap();
+    fs::rename(&newer, &program).unwrap();
+    host.proxy.set(Faults::none());
+    let ran = running.wait().expect(0);
+    assert_eq!(ran.step("logs")["outcome"], "succeeded", "{ran}");
 }
 
 #[test]

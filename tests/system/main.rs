@@ -11,6 +11,7 @@ mod documents;
 mod history;
 mod interruptions;
 mod no_space;
+mod packaging;
 mod postgres;
 mod postgres_dumps;
 mod postgres_upgrade;

@@ -1,5 +1,6 @@
 //! Watching over the process of one step: its events, its deadline, its silence, and signals to us.
 
+use std::os::unix::process::CommandExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -104,9 +105,9 @@ pub fn supervise(
 }
 
 async fn start(job: &Job) -> Result<Child> {
-    let program = std::env::current_exe().context(|| "find our own program".into())?;
-    let mut command = std::process::Command::new(program);
-    command.arg("step").arg(&job.step).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // This very program, and not what an upgrade has put in its place since the run began.
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.arg0("pi-agent").arg("step").arg(&job.step).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     process::lead_session(&mut command, None, Orphaned::CleansUp);
     let mut child = Command::from(command).spawn().context(|| format!("start the process of step {}", job.step))?;
     let mut line = serde_json::to_vec(job).context(|| format!("describe step {}", job.step))?;

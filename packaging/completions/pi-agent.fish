@@ -1,0 +1,122 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_pi_agent_global_optspecs
+    string join \n config= state-directory= h/help V/version
+end
+
+function __fish_pi_agent_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_pi_agent_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_pi_agent_using_subcommand
+    set -l cmd (__fish_pi_agent_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "run" -d 'Back up now: the whole sequence, or the named steps'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "plan" -d 'Say what the next run would do'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "doctor" -d 'Find out what is wrong, and what to do about it'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "adopt" -d 'Take over the storage place from another machine; with STEP, accept its changed source'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "status" -d 'Am I safe? The last backups, their age and size'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "points" -d 'Every point one can restore to'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "restore" -d 'Get something back'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "check" -d 'Check the repositories now'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "prune" -d 'Remove what retention no longer keeps from the repositories now'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "wal" -d 'PostgreSQL\'s write-ahead log'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "step" -d 'The process of one step (internal)'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l reason -d 'Why, for the record' -r
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l dry-run -d 'Say what would be done, and change nothing'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l json -d 'As JSON'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand plan" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand plan" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand plan" -l json -d 'As JSON'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand plan" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand plan" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand doctor" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand doctor" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand doctor" -l json -d 'As JSON'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand doctor" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand doctor" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand adopt" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand adopt" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand adopt" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand adopt" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l json -d 'As JSON'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -l path -d 'Only snapshots that hold this path' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -l json -d 'As JSON'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l to -d 'Into this directory' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l at -d 'As it was then: a time (2026-11-20 21:30, or with an offset), or an id from `points`' -r
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l path -d 'Only this path, as it was on the source' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l overwrite -d 'Even if the directory holds something'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l json -d 'As JSON'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -l json -d 'As JSON'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand prune" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand prune" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand prune" -l json -d 'As JSON'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand prune" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand prune" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -f -a "push" -d 'Move what the servers left in the spool into the repositories'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from help" -f -a "push" -d 'Move what the servers left in the spool into the repositories'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "run" -d 'Back up now: the whole sequence, or the named steps'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "plan" -d 'Say what the next run would do'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "doctor" -d 'Find out what is wrong, and what to do about it'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "adopt" -d 'Take over the storage place from another machine; with STEP, accept its changed source'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "status" -d 'Am I safe? The last backups, their age and size'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "points" -d 'Every point one can restore to'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "restore" -d 'Get something back'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "check" -d 'Check the repositories now'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "prune" -d 'Remove what retention no longer keeps from the repositories now'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "wal" -d 'PostgreSQL\'s write-ahead log'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "step" -d 'The process of one step (internal)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and __fish_seen_subcommand_from wal" -f -a "push" -d 'Move what the servers left in the spool into the repositories'

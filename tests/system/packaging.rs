@@ -1,0 +1,48 @@
+//! The package says what the sources say.
+
+use std::fs;
+
+use harness::generated::{self, VERSION};
+
+fn project_file(path: &str) -> String {
+    fs::read_to_string(generated::project().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn pages_completions_and_licences_are_current() {
+    let old: Vec<_> = generated::files()
+        .into_iter()
+        .filter(|file| fs::read_to_string(generated::project().join(file.path)).ok().as_ref() != Some(&file.content))
+        .map(|file| file.path)
+        .collect();
+    assert!(old.is_empty(), "{old:?} are not what the sources make of them now: `make generated`");
+}
+
+#[test]
+fn there_is_one_version() {
+    let debian = project_file("debian/changelog");
+    assert!(
+        debian.starts_with(&format!("pi-agent ({VERSION}) ")),
+        "debian/changelog begins with {:?}, and Cargo.toml says {VERSION}",
+        debian.lines().next()
+    );
+    let changelog = project_file("CHANGELOG.md");
+    let newest = changelog.lines().find(|line| line.starts_with("## ["));
+    assert!(
+        newest.is_some_and(|line| line.starts_with(&format!("## [{VERSION}]"))),
+        "CHANGELOG.md begins with {newest:?}, and Cargo.toml says {VERSION}"
+    );
+}
+
+#[test]
+fn every_command_and_key_is_in_its_page() {
+    let page = project_file("packaging/man/pi-agent.1");
+    for command in pi_agent::cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        assert!(page.contains(&format!(".SS pi\\-agent {}", command.get_name().replace('-', "\\-"))), "{}", command.get_name());
+    }
+    let page = project_file("packaging/man/pi-agent.toml.5");
+    for key in pi_agent::config::KEYS {
+        let tag = format!(".TP\n\\fB{}\\fR\n", key.name.replace('-', "\\-"));
+        assert!(page.contains(&tag), "{tag}");
+    }
+}
