@@ -117,7 +117,7 @@ fn a_step_without_progress_is_ended_and_the_next_one_runs() {
     let host = host();
     let agent = host.agent("timeout = \"10m\"", "stall = \"6s\"");
     agent.ok(["run"]);
-    std::fs::write(host.household.foundry().join("large"), harness::Random::new(1).bytes(8_000_000)).unwrap();
+    fs::write(host.household.foundry().join("large"), harness::Random::new(1).bytes(8_000_000)).unwrap();
     host.proxy.set(Faults { only: "/foundry/", ..Faults::some(1, 1.0, &[Fault::Stall]) });
     let started = Instant::now();
     let running = agent.start(["run", "--json"]);
