@@ -17,4 +17,12 @@ package=$(cd "$copy/.." && echo pi-agent_*_"$arch".deb)
 cp "$copy/../$package" build/
 rm -rf "$copy"
 lintian --allow-root --fail-on warning,error "build/$package"
-echo "build/$package: $(stat --format=%s "build/$package") bytes, installed $(dpkg-deb --field "build/$package" Installed-Size) KiB"
+
+# What a small machine and a slow line are asked to take, in bytes.
+size=$(stat --format=%s "build/$package")
+installed=$(($(dpkg-deb --field "build/$package" Installed-Size) * 1024))
+echo "build/$package: $size bytes, installed $installed"
+[ "$size" -le 4000000 ] && [ "$installed" -le 12000000 ] || {
+    echo "build-deb: it may have 4000000 bytes, and 12000000 installed" >&2
+    exit 1
+}

@@ -19,6 +19,9 @@ _pi__agent() {
             pi__agent,adopt)
                 cmd="pi__agent__subcmd__adopt"
                 ;;
+            pi__agent,boot)
+                cmd="pi__agent__subcmd__boot"
+                ;;
             pi__agent,check)
                 cmd="pi__agent__subcmd__check"
                 ;;
@@ -37,11 +40,17 @@ _pi__agent() {
             pi__agent,prune)
                 cmd="pi__agent__subcmd__prune"
                 ;;
+            pi__agent,recovery-kit)
+                cmd="pi__agent__subcmd__recovery__subcmd__kit"
+                ;;
             pi__agent,restore)
                 cmd="pi__agent__subcmd__restore"
                 ;;
             pi__agent,run)
                 cmd="pi__agent__subcmd__run"
+                ;;
+            pi__agent,setup)
+                cmd="pi__agent__subcmd__setup"
                 ;;
             pi__agent,status)
                 cmd="pi__agent__subcmd__status"
@@ -54,6 +63,9 @@ _pi__agent() {
                 ;;
             pi__agent__subcmd__help,adopt)
                 cmd="pi__agent__subcmd__help__subcmd__adopt"
+                ;;
+            pi__agent__subcmd__help,boot)
+                cmd="pi__agent__subcmd__help__subcmd__boot"
                 ;;
             pi__agent__subcmd__help,check)
                 cmd="pi__agent__subcmd__help__subcmd__check"
@@ -73,11 +85,17 @@ _pi__agent() {
             pi__agent__subcmd__help,prune)
                 cmd="pi__agent__subcmd__help__subcmd__prune"
                 ;;
+            pi__agent__subcmd__help,recovery-kit)
+                cmd="pi__agent__subcmd__help__subcmd__recovery__subcmd__kit"
+                ;;
             pi__agent__subcmd__help,restore)
                 cmd="pi__agent__subcmd__help__subcmd__restore"
                 ;;
             pi__agent__subcmd__help,run)
                 cmd="pi__agent__subcmd__help__subcmd__run"
+                ;;
+            pi__agent__subcmd__help,setup)
+                cmd="pi__agent__subcmd__help__subcmd__setup"
                 ;;
             pi__agent__subcmd__help,status)
                 cmd="pi__agent__subcmd__help__subcmd__status"
@@ -110,7 +128,7 @@ _pi__agent() {
 
     case "${cmd}" in
         pi__agent)
-            opts="-h -V --config --state-directory --help --version run plan doctor adopt status points restore check prune wal step help"
+            opts="-h -V --config --state-directory --help --version setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -132,6 +150,28 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__adopt)
+            opts="-h -V --config --state-directory --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__boot)
             opts="-h -V --config --state-directory --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -198,7 +238,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help)
-            opts="run plan doctor adopt status points restore check prune wal step help"
+            opts="setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -212,6 +252,20 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help__subcmd__adopt)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__help__subcmd__boot)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -309,6 +363,20 @@ _pi__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pi__subcmd__agent__subcmd__help__subcmd__recovery__subcmd__kit)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pi__subcmd__agent__subcmd__help__subcmd__restore)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -324,6 +392,20 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__help__subcmd__setup)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -463,6 +545,32 @@ _pi__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pi__subcmd__agent__subcmd__recovery__subcmd__kit)
+            opts="-h -V --to --config --state-directory --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pi__subcmd__agent__subcmd__restore)
             opts="-h -V --to --at --path --overwrite --json --config --state-directory --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -498,13 +606,99 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__run)
-            opts="-h -V --dry-run --reason --json --config --state-directory --help --version"
+            opts="-h -V --dry-run --reason --wait --json --config --state-directory --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --reason)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__setup)
+            opts="-h -V --unattended --name --storage --region --endpoint --path-style --ca-file --aws-env --discord-env --postgres --directory --upload --secrets --cache --spool --runtime --overwrite --kit --kit-saved --first-run --no-enable --config --state-directory --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --storage)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --region)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --endpoint)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --path-style)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --aws-env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --discord-env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --postgres)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --upload)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --secrets)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cache)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --spool)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kit)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -632,12 +826,16 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__wal__subcmd__push)
-            opts="-h -V --config --state-directory --help --version"
+            opts="-h -V --retry-for --config --state-directory --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --retry-for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

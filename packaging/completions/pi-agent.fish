@@ -28,6 +28,8 @@ complete -c pi-agent -n "__fish_pi_agent_needs_command" -l config -d 'The config
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "setup" -d 'The first hour: write the configuration and the keys, say what else is to do, enable the timers'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "recovery-kit" -d 'Write everything that a blank machine needs, the keys too, as one text to print'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "run" -d 'Back up now: the whole sequence, or the named steps'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "plan" -d 'Say what the next run would do'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "doctor" -d 'Find out what is wrong, and what to do about it'
@@ -38,12 +40,45 @@ complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "restore" -d 'Get 
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "check" -d 'Check the repositories now'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "prune" -d 'Remove what retention no longer keeps from the repositories now'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "wal" -d 'PostgreSQL\'s write-ahead log'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "boot" -d 'Start the backup again if the last one was cut off (for pi-agent-boot.service)'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "step" -d 'The process of one step (internal)'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l name -d 'What this machine is called in snapshots and reports [default: its host name]' -r
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l storage -d 'Where backups go: s3://BUCKET/PREFIX or file:///ABSOLUTE/PATH' -r
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l region -d 'The bucket\'s region' -r
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l endpoint -d 'An S3 server other than AWS: https://HOST[:PORT]' -r
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l path-style -d 'Ask for ENDPOINT/BUCKET (true) or BUCKET.ENDPOINT (false) [default: true with --endpoint]' -r -f -a "true\t''
+false\t''"
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l ca-file -d 'The authority (PEM) that signed the endpoint\'s certificate' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l aws-env -d 'Copy the storage keys from FILE: AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=…' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l discord-env -d 'Copy the webhook from FILE: DISCORD_WEBHOOK_URL=…' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l postgres -d 'Back up the PostgreSQL cluster in DIR; may be repeated; `none` [default: the clusters found]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l directory -d 'Back up these paths as the step NAME; may be repeated; `none` [default: what is found]' -r
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l upload -d 'What uploads may take, per second, such as 2MiB' -r
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l secrets -d 'Where the secrets are kept [default: `secrets` beside the configuration]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l cache -d 'Where the cache is kept [default: /var/cache/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l spool -d 'Where servers leave their WAL, in DIR/STANZA [default: /var/spool/pgbackrest]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l runtime -d 'Where locks are kept [default: /run/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l kit -d 'Write the recovery kit to FILE' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l unattended -d 'Ask nothing: flags and what is found on the machine are the answers (also when there is no terminal)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l overwrite -d 'Replace the configuration there is; the old one stays beside it'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l kit-saved -d 'Confirm that the recovery kit is saved somewhere else: enables the timers'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l first-run -d 'Make the first backup now'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l no-enable -d 'Do not enable the timers'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand recovery-kit" -l to -d 'Into this file; `-` is standard output, even if that is a terminal' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand recovery-kit" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand recovery-kit" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand recovery-kit" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand recovery-kit" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l reason -d 'Why, for the record' -r
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l dry-run -d 'Say what would be done, and change nothing'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l wait -d 'First wait up to ten minutes for a clock that is set, the network, and another run to end: as the timer does'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l json -d 'As JSON'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -s V -l version -d 'Print version'
@@ -97,26 +132,34 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_se
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -f -a "push" -d 'Move what the servers left in the spool into the repositories'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l retry-for -d 'When the storage is away, try again for so long: 4m' -r
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from help" -f -a "push" -d 'Move what the servers left in the spool into the repositories'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand boot" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand boot" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand boot" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand boot" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -s V -l version -d 'Print version'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "run" -d 'Back up now: the whole sequence, or the named steps'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "plan" -d 'Say what the next run would do'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "doctor" -d 'Find out what is wrong, and what to do about it'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "adopt" -d 'Take over the storage place from another machine; with STEP, accept its changed source'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "status" -d 'Am I safe? The last backups, their age and size'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "points" -d 'Every point one can restore to'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "restore" -d 'Get something back'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "check" -d 'Check the repositories now'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "prune" -d 'Remove what retention no longer keeps from the repositories now'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "wal" -d 'PostgreSQL\'s write-ahead log'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "step" -d 'The process of one step (internal)'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from run plan doctor adopt status points restore check prune wal step help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "setup" -d 'The first hour: write the configuration and the keys, say what else is to do, enable the timers'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "recovery-kit" -d 'Write everything that a blank machine needs, the keys too, as one text to print'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "run" -d 'Back up now: the whole sequence, or the named steps'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "plan" -d 'Say what the next run would do'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "doctor" -d 'Find out what is wrong, and what to do about it'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "adopt" -d 'Take over the storage place from another machine; with STEP, accept its changed source'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "status" -d 'Am I safe? The last backups, their age and size'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "points" -d 'Every point one can restore to'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "restore" -d 'Get something back'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "check" -d 'Check the repositories now'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "prune" -d 'Remove what retention no longer keeps from the repositories now'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "wal" -d 'PostgreSQL\'s write-ahead log'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "boot" -d 'Start the backup again if the last one was cut off (for pi-agent-boot.service)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "step" -d 'The process of one step (internal)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and __fish_seen_subcommand_from wal" -f -a "push" -d 'Move what the servers left in the spool into the repositories'
