@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -44,7 +45,9 @@ impl Machine {
         let disk = scratch.join("disk");
         sh(Command::new("truncate").args(["--size", DISK]).arg(&disk));
         sh(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&disk));
-        let name = format!("{system}-{}", std::process::id());
+        static MACHINES: AtomicU32 = AtomicU32::new(1);
+        let number = MACHINES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{system}-{}-{number}", std::process::id());
         let mut machine = Self { name, system: root_of(system), scratch, power: None };
         machine.switch_on();
         machine
