@@ -155,10 +155,16 @@ fn without_the_agent(kit: &Kit) -> String {
         }
     };
     text.push_str(&format!("   place={}\n   key={secrets}/restic.key\n", word(Path::new(&place))));
-    for step in kit.settings.steps.iter().filter(|step| step.postgres().is_none()) {
-        let name = &step.name;
+    for step in &kit.settings.steps {
+        // Of a database only its dumps lie in such a repository.
+        let name = match step.postgres() {
+            None => step.name.clone(),
+            Some(postgres) if postgres.monthly_dump => format!("{}/dumps", step.name),
+            Some(_) => continue,
+        };
         text.push_str(&format!(
-            "   restic -r \"$place/{name}\" --password-file \"$key\"{more} \\\n      restore latest --target /srv/restored-{name}\n"
+            "   restic -r \"$place/{name}\" --password-file \"$key\"{more} \\\n      restore latest --target /srv/restored-{}\n",
+            name.replace('/', "-")
         ));
     }
     if has_databases(kit) {
@@ -376,6 +382,7 @@ paths = ["/srv/foundry/data"]
             "s3:https://garage.home:3900/example-bucket/pi-hosting\n",
             "--cacert /etc/pi-agent/ca.pem",
             "repo1-path=/pi-hosting/database\n",
+            "restic -r \"$place/database/dumps\" ",
             "repo1-s3-endpoint=garage.home\n   repo1-storage-port=3900\n",
             &format!("Word       {} ", kit.marks.word()),
         ] {
