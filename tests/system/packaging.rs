@@ -38,7 +38,11 @@ fn there_is_one_version() {
 fn every_command_and_key_is_in_its_page() {
     let page = project_file("packaging/man/pi-agent.1");
     for command in pi_agent::cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
-        assert!(page.contains(&format!(".SS pi\\-agent {}", command.get_name().replace('-', "\\-"))), "{}", command.get_name());
+        assert!(
+            page.contains(&format!(".SS pi\\-agent {}", command.get_name().replace('-', "\\-"))),
+            "{}",
+            command.get_name()
+        );
     }
     let page = project_file("packaging/man/pi-agent.toml.5");
     for key in pi_agent::config::KEYS {

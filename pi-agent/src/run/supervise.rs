@@ -107,7 +107,13 @@ pub fn supervise(
 async fn start(job: &Job) -> Result<Child> {
     // This very program, and not what an upgrade has put in its place since the run began.
     let mut command = std::process::Command::new("/proc/self/exe");
-    command.arg0("pi-agent").arg("step").arg(&job.step).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .arg0("pi-agent")
+        .arg("step")
+        .arg(&job.step)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     process::lead_session(&mut command, None, Orphaned::CleansUp);
     let mut child = Command::from(command).spawn().context(|| format!("start the process of step {}", job.step))?;
     let mut line = serde_json::to_vec(job).context(|| format!("describe step {}", job.step))?;
