@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shows that the arm64 program runs AES and SHA instructions where the kernel says the processor has them, and none where
-# it does not: backs up a file on an emulated processor, once as it is and once with these bits of AT_HWCAP hidden.
-# hwcap.sh PROGRAM; needs `apt install qemu-user-static crossbuild-essential-arm64 libc6:arm64` and binfmt_misc.
+# it does not: restores a file on an emulated processor, once as it is and once with these bits of AT_HWCAP hidden.
+# hwcap.sh PROGRAM; needs `apt install restic qemu-user-static crossbuild-essential-arm64 libc6:arm64` and binfmt_misc.
 set -euo pipefail
 program=$(realpath "$1")
 work=$(mktemp --directory)
@@ -39,14 +39,18 @@ name = "files"
 kind = "directory"
 paths = ["$work/source"]
 TOML
+export RESTIC_PASSWORD=a-password
+restic --quiet --repo "$work/storage/files" init
+restic --quiet --repo "$work/storage/files" backup --host emulated "$work/source"
 
 # The code that was translated is the code that ran.
 ran() { # NAME [VARIABLE]
-    rm -rf "$work/storage" "$work/state" "$work/cache" "$work/run"
+    rm -rf "$work/restored" "$work/cache"
     mkdir "$work/log"
     env "${@:2}" MALLOC_ARENA_MAX=1 QEMU_LOG=in_asm QEMU_LOG_FILENAME="$work/log/%d" \
-        "$program" --config "$work/config.toml" --state-directory "$work/state" run >"$work/said" 2>&1 ||
+        "$program" --config "$work/config.toml" --state-directory "$work/state" restore files --to "$work/restored" >"$work/said" 2>&1 ||
         { cat "$work/said" >&2; exit 1; }
+    cmp "$work/source/file" "$work/restored/$work/source/file"
     aes=$(cat "$work"/log/* | grep -cw 'aese\|aesd') || true
     sha=$(cat "$work"/log/* | grep -cw 'sha256h\|sha256h2\|sha512h') || true
     rm -rf "$work/log"
