@@ -1,6 +1,6 @@
 # The menu. Everything here installs what it needs on a Debian-like machine with Rust, and says what it does.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-trixie lint bench deb deb-reproducible generated clean
+.PHONY: help demo test test-trixie test-pi lint bench deb deb-reproducible generated clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test: ## every test, on real parts: PostgreSQL 15 and 17, pgBackRest, restic, an
 
 test-trixie: ## the PostgreSQL tests in a Debian 13: PostgreSQL 17 and pgBackRest 2.55
 	@tests/trixie.sh
+
+test-pi: ## a night with a power cut on a fully emulated Raspberry Pi 4, with the package of make deb ARCH=arm64 (up to 30 minutes)
+	@tests/pi.sh
 
 lint: ## formatting, clippy, licences and advisories of dependencies
 	@tests/setup.sh lint

@@ -1,0 +1,34 @@
+//! The package in whole machines: booted by systemd, installed by apt, set up, run by its units, cut off, removed.
+//!
+//! Each test has a machine of its own, once as Debian 12 and once as Debian 13.
+#![allow(clippy::unwrap_used)]
+
+mod arm64;
+mod failures;
+mod home;
+mod installation;
+mod interruptions;
+mod night;
+mod wal;
+
+macro_rules! in_each {
+    ($($module:ident::$test:ident),* $(,)?) => {
+        mod bookworm {
+            $(#[test] fn $test() { super::$module::$test("bookworm"); })*
+        }
+        mod trixie {
+            $(#[test] fn $test() { super::$module::$test("trixie"); })*
+        }
+    };
+}
+
+in_each![
+    installation::without_a_configuration_nothing_runs_and_nothing_fails,
+    installation::removing_keeps_the_state_and_purging_keeps_repositories_and_keys,
+    night::the_timer_makes_a_backup_that_restores,
+    wal::a_finished_segment_is_pushed_at_once,
+    failures::every_failure_reaches_discord,
+    interruptions::stopping_ends_the_run_in_time_and_leaves_nothing,
+    interruptions::an_upgrade_lets_the_run_go_on,
+    interruptions::a_power_cut_is_caught_up_at_the_next_boot,
+];
