@@ -8,8 +8,10 @@ help: ## this list
 demo: ## three nights of a household, a disaster, and everything restored (under three minutes after the build)
 	@demo/demo.sh
 
-test: ## every test, on real parts: PostgreSQL 15 and 17, pgBackRest, restic, an S3 server
+test: ## every test, on real parts: PostgreSQL 15 and 17, pgBackRest, restic, an S3 server, whole machines
 	@tests/setup.sh
+	@packaging/build-deb.sh
+	@packaging/build-deb.sh arm64
 	cargo build --workspace --all-targets --locked
 	cargo test --doc --workspace --locked --quiet
 	@tests/trixie.sh
