@@ -12,11 +12,11 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use jiff::Timestamp;
-use rustic_core::repofile::{Metadata, Node, NodeType, SnapshotFile};
-use rustic_core::vfs::OpenFile;
+use rustic_core::repofile::{BlobType, Metadata, Node, NodeType, SnapshotFile};
+use rustic_core::{BlobId, DataId, IndexedFullStatus, IndexedIdsStatus, Repository as Rustic};
 use rustic_core::{ErrorKind, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult};
-use rustic_core::{IndexedFullStatus, IndexedIdsStatus, Repository as Rustic};
 
 use super::permits::{Permit, Permits};
 use super::{Repository, Snapshot};
@@ -82,9 +82,9 @@ impl Repository {
             let name = node.name().to_string_lossy().into_owned();
             let size = sizes.get(&name).copied().unwrap_or_default();
             let (rustic, what) = (rustic.clone(), format!("read {name} back from {}", self.store()));
+            let content = node.content.unwrap_or_default().into_iter();
             let begin = move || -> Result<Box<dyn Read + Send>> {
-                let file = rustic.open_file(&node).map_err(|error| Error::new(&what).caused_by(error))?;
-                Ok(Box::new(Back { rustic, file, offset: 0, what }))
+                Ok(Box::new(Back { rustic, content, blob: Bytes::new(), what }))
             };
             (Stream { name, begin: Box::new(begin) }, size)
         };
@@ -92,23 +92,27 @@ impl Repository {
     }
 }
 
-/// A file in the repository.
+/// A file in the repository, one blob in memory at a time. (rustic's own reading fetches a blob for each small read: its
+/// cache does not take in large ones.)
 struct Back {
     rustic: Arc<Rustic<IndexedFullStatus>>,
-    file: OpenFile,
-    offset: usize,
+    content: std::vec::IntoIter<DataId>,
+    blob: Bytes,
     what: String,
 }
 
 impl Read for Back {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let bytes = self
-            .rustic
-            .read_file_at(&self.file, self.offset, buffer.len())
-            .map_err(|error| io::Error::other(Error::new(&self.what).caused_by(error)))?;
-        buffer[..bytes.len()].copy_from_slice(&bytes);
-        self.offset += bytes.len();
-        Ok(bytes.len())
+        while self.blob.is_empty() {
+            let Some(id) = self.content.next() else { return Ok(0) };
+            self.blob = self
+                .rustic
+                .get_blob_cached(&BlobId::from(id), BlobType::Data)
+                .map_err(|error| io::Error::other(Error::new(&self.what).caused_by(error)))?;
+        }
+        let length = buffer.len().min(self.blob.len());
+        buffer[..length].copy_from_slice(&self.blob.split_to(length));
+        Ok(length)
     }
 }
 
