@@ -216,24 +216,56 @@ struct Reader {
 }
 
 impl Read for Reader {
+    /// Fills the whole buffer but at the end: after a short read, rustic's chunker never again asks for more than that
+    /// one gave, and a pipe may have given a byte.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(size) = self.size.filter(|_| !buffer.is_empty()) else { return Ok(0) };
-        match self.stream.read(buffer) {
-            Ok(0) => {
-                self.size = None;
-                self.shared.lock().sizes.insert(self.name.clone(), size);
-                Ok(0)
+        let Some(before) = self.size else { return Ok(0) };
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.stream.read(&mut buffer[filled..]) {
+                Ok(0) => {
+                    self.size = None;
+                    self.shared.lock().sizes.insert(self.name.clone(), before + filled as u64);
+                    return Ok(filled);
+                }
+                Ok(length) => filled += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let error =
+                        error.downcast::<Error>().unwrap_or_else(|error| Error::new("read a stream").caused_by(error));
+                    return Err(self.shared.failed(error));
+                }
             }
-            Ok(length) => {
-                self.size = Some(size + length as u64);
-                Ok(length)
-            }
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                let error =
-                    error.downcast::<Error>().unwrap_or_else(|error| Error::new("read a stream").caused_by(error));
-                Err(self.shared.failed(error))
-            }
-            Err(error) => Err(error),
         }
+        self.size = Some(before + filled as u64);
+        Ok(filled)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Gives a byte at a time, as a pipe may.
+    struct Drops(io::Cursor<Vec<u8>>);
+
+    impl Read for Drops {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let length = buffer.len().min(1);
+            self.0.read(&mut buffer[..length])
+        }
+    }
+
+    #[test]
+    fn reads_are_full_until_the_end_and_the_size_is_known_then() {
+        let shared = Arc::<Shared>::default();
+        let turn = Permits::take(&shared.turn);
+        let stream = Box::new(Drops(io::Cursor::new(vec![7; 10])));
+        let mut reader = Reader { stream, shared: shared.clone(), name: "x".into(), size: Some(0), _turn: turn };
+        let mut buffer = [0; 4];
+        let lengths = [4, 4, 2, 0, 0].map(|_| reader.read(&mut buffer).unwrap());
+        assert_eq!(lengths, [4, 4, 2, 0, 0]);
+        assert_eq!(shared.lock().sizes["x"], 10);
     }
 }
