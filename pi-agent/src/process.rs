@@ -14,6 +14,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid};
@@ -257,7 +258,7 @@ impl Piped {
         loop {
             let mut pipe = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN)];
             match poll(&mut pipe, PollTimeout::from(1000_u16)) {
-                Ok(0) | Err(nix::errno::Errno::EINTR) => self.check_time(waiting)?,
+                Ok(0) | Err(Errno::EINTR) => self.check_time(waiting)?,
                 Ok(_) => return Ok(()),
                 Err(error) => return Err(Error::new(format!("wait for {}", self.name)).caused_by(error)),
             }
@@ -353,10 +354,15 @@ pub fn lead_session(command: &mut Command, user: Option<&User>, orphaned: Orphan
 
 /// From now on orphans among our descendants become our children instead of init's, so that [`end_descendants`] finds them.
 ///
+/// Where the kernel cannot do that, orphans are missed. Linux can since 3.4; only qemu's user-mode emulation cannot.
+///
 /// # Errors
-/// The kernel refuses (it does not since Linux 3.4).
+/// The kernel refuses for another reason.
 pub fn adopt_orphans() -> Result<()> {
-    nix::sys::prctl::set_child_subreaper(true).context(|| "become the reaper of orphaned processes".into())
+    match nix::sys::prctl::set_child_subreaper(true) {
+        Err(Errno::EINVAL) => Ok(()),
+        set => set.context(|| "become the reaper of orphaned processes".into()),
+    }
 }
 
 /// Ends every process below this one: SIGTERM, up to `grace`, SIGKILL. Needs [`adopt_orphans`] to be complete.
