@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the root file systems that tests boot, once, and what boots them: setup-machines.sh [bookworm|trixie|arm64|pi]…
-# Needs root. Without arguments: what `make test` needs, which is all but `pi`.
+# Needs root. Without arguments: all but `pi`.
 #
 #   bookworm, trixie  this machine's architecture, with PostgreSQL: booted by systemd-nspawn
 #   arm64             a lean arm64 bookworm to install a package in, under user-mode emulation

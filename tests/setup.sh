@@ -114,7 +114,7 @@ lint)
 test)
     debian_packages build-essential ca-certificates curl openssl attr procps util-linux postgresql pgbackrest restic
     machine_id
-    "$(dirname "$0")/setup-machines.sh"
+    "$(dirname "$0")/setup-machines.sh" bookworm trixie
     cargo_command nextest 0.9.143
     cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
     ;;
