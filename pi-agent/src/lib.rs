@@ -12,7 +12,7 @@
 //!   so that a panic, a hung thread or an out-of-memory kill ends one step and not the night.
 //! * [`steps`] is what happens inside such a process: one file per kind of source. They stand on
 //!   [`repository`] (files, restic's format), [`pgbackrest`] (PostgreSQL) and [`storage`] (a folder or S3).
-//! * [`state`] remembers; [`report`] tells. [`restore`] gives everything back.
+//! * [`state`] remembers; [`report`] tells those who ask, [`alarms`] and [`notify`] those who do not. [`restore`] gives everything back.
 //! * [`setup`] is the first hour, and [`kit`] what survives the machine.
 
 pub mod error;
@@ -37,7 +37,9 @@ pub mod wal;
 
 pub mod state;
 
+pub mod alarms;
 pub mod events;
+pub mod notify;
 pub mod report;
 
 pub mod boot;
