@@ -11,7 +11,7 @@ use crate::state::{Opened, State};
 use crate::{events, systemd};
 
 /// A backup that was cut off so often in a row may be what brings the machine down: a weak power supply, heat.
-const ENOUGH: u32 = 3;
+pub(crate) const ENOUGH: u32 = 3;
 
 /// Settles the history, and starts the backup when the last one did not end by itself.
 ///

@@ -20,7 +20,7 @@ use crate::secrets::{CREDENTIALS, Secrets};
 use crate::state::{Opened, State};
 use crate::storage::{Store, place};
 use crate::terminal::Terminal;
-use crate::{boot, doctor, kit, setup, steps, systemd, wal};
+use crate::{alarms, boot, doctor, kit, setup, steps, systemd, wal};
 
 /// The backup appliance for the Raspberry Pi.
 #[derive(Debug, Parser)]
@@ -79,6 +79,11 @@ enum Command {
     },
     /// Am I safe? The last backups, their age and size
     Status {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Look whether anything needs a person, and tell them (what the timer does every ten minutes)
+    Alarms {
         #[command(flatten)]
         output: Output,
     },
@@ -226,9 +231,15 @@ impl Cli {
             }
             Command::Adopt { step } => adopt(&settings()?, &directory, step.as_deref()),
             Command::Status { output } => {
+                let (settings, now) = (settings()?, Timestamp::now());
                 let state = State::open_read_only(&directory.database())?;
-                let status = Status::gather(&settings()?, state.as_ref(), Timestamp::now())?;
+                let alarms = alarms::current(&settings, &directory, None, now)?;
+                let status = Status::gather(&settings, state.as_ref(), alarms, now)?;
                 output.print(|| status.json(), || status.text()).map(|()| 0)
+            }
+            Command::Alarms { output } => {
+                let alarms = alarms::look(&settings()?, &directory, None, None)?;
+                output.print(|| alarms::json(&alarms), || alarms::text(&alarms)).map(|()| 0)
             }
             Command::Points { steps, path, output } => {
                 let points = restore::points::points(&settings()?, &steps, path.as_ref())?;

@@ -25,7 +25,8 @@ pub fn clock_problem(last_known: Option<Timestamp>) -> Option<String> {
     })
 }
 
-fn judge_clock(now: Timestamp, last_known: Option<Timestamp>) -> Option<String> {
+/// What the clock shows, held against the newest moment on record.
+pub(crate) fn judge_clock(now: Timestamp, last_known: Option<Timestamp>) -> Option<String> {
     if now < EARLIEST {
         return Some(format!("the clock shows {now:.0}, before this version was made"));
     }
@@ -48,6 +49,8 @@ pub struct Room {
     pub total: u64,
     /// Files that can still be made; `None`: the file system does not count them.
     pub free_files: Option<u64>,
+    /// Files there can be in all.
+    pub total_files: u64,
     /// The disk is mounted read-only (also what ext4 does after errors).
     pub read_only: bool,
 }
@@ -63,6 +66,7 @@ pub fn room(path: &Path) -> Result<Room> {
     Ok(Room {
         free: found.blocks_available() * block,
         total: found.blocks() * block,
+        total_files: found.files(),
         free_files: (found.files() > 0).then(|| found.files_available()),
         read_only: found.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY),
     })

@@ -64,6 +64,14 @@ impl RunLock {
     }
 }
 
+/// Whether a run is at work, without being in the way of one that starts: the lock itself is tried only while the process
+/// named in it lives.
+pub fn is_held(path: &Path) -> bool {
+    let Ok(mut file) = File::open(path) else { return false };
+    Holder::read(&mut file).is_some_and(|holder| holder.is_alive())
+        && matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
+}
+
 fn busy(path: &Path, holder: Option<&Holder>) -> Error {
     let who = holder.map_or_else(
         || "an unknown process".to_owned(),
@@ -118,7 +126,9 @@ mod tests {
         let error = RunLock::take(&path, "prune").unwrap_err();
         assert_eq!(error.kind(), Kind::Locked);
         assert!(error.to_string().contains(&format!("process {} (`pi-agent run`", std::process::id())), "{error}");
+        assert!(is_held(&path));
         drop(first);
+        assert!(!is_held(&path) && !is_held(&folder.path().join("none")));
         RunLock::take(&path, "prune").unwrap();
     }
 }

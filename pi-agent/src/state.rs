@@ -6,6 +6,8 @@
 //! Writes a night, for an SD card's sake: one transaction when the run starts and one when it ends, and two a step:
 //! twelve for a household with four steps, each a few 4 KiB pages.
 
+mod recent;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,11 +16,12 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use crate::error::{Context, Error, Result};
+use crate::monitor::Problem;
 use crate::plan::StepHistory;
 use crate::steps::{Outcome, StepResult};
 
 /// Each entry takes the schema one version further; never change one that was released.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = ["
     create table run (
         id text primary key,
         reason text,
@@ -45,6 +48,8 @@ const MIGRATIONS: [&str; 1] = ["
     create table maintenance (step text not null, what text not null, at integer not null, problem text, note text not null);
     create index maintenance_by_step on maintenance (step, what, at);
     create table fact (step text not null, key text not null, value text not null, primary key (step, key));
+", "
+    alter table run add column problems text; -- what went wrong outside its steps, as JSON; null: not (yet) known
 "];
 
 /// The open database.
@@ -68,6 +73,8 @@ pub struct StepRecord {
     /// What it answered.
     pub result: Option<StepResult>,
 }
+
+pub use recent::{Backup, RunEnd};
 
 /// How opening went.
 pub enum Opened {
@@ -240,15 +247,15 @@ impl State {
             .context(|| "record the start of the run".into())
     }
 
-    /// Records that a run ended.
+    /// Records that a run ended, and what went wrong outside its steps.
     ///
     /// # Errors
     /// The database cannot be written.
-    pub fn finish_run(&self, id: &str, outcome: Outcome, now: Timestamp) -> Result<()> {
+    pub fn finish_run(&self, id: &str, outcome: Outcome, problems: &[Problem], now: Timestamp) -> Result<()> {
         self.connection
             .execute(
-                "update run set finished_at = ?, outcome = ? where id = ?",
-                params![now.as_millisecond(), outcome.as_str(), id],
+                "update run set finished_at = ?, outcome = ?, problems = ? where id = ?",
+                params![now.as_millisecond(), outcome.as_str(), serde_json::to_string(problems).ok(), id],
             )
             .map(drop)
             .context(|| "record the end of the run".into())

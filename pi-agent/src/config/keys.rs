@@ -163,6 +163,13 @@ pub const KEYS: &[Key] = &[
     key("[notify]", "webhooks", Text("a list of URLs"), Later),
     key("[alarms]", "backup-age", Duration, Is(r#""26h""#)),
     key("[alarms]", "rpo", Duration, Is(r#""30m""#)),
+    key("[alarms]", "success-rate", Number("a percentage from 1 to 100"), Is("95")),
+    key("[alarms]", "disk-used", Number("a percentage from 1 to 99"), Is("90")),
+    key("[alarms]", "inodes-used", Number("a percentage from 1 to 99"), Is("90")),
+    key("[alarms]", "size-change", Number("a percentage from 1 to 1000"), Is("50")),
+    key("[alarms]", "check-age", Duration, Is(r#""21d""#)),
+    key("[alarms]", "certificate-days", Duration, Is(r#""14d""#)),
+    key("[alarms]", "remind-every", Duration, Is(r#""24h""#)),
     key(
         "[[step]]",
         "name",

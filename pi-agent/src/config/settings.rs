@@ -143,6 +143,20 @@ pub struct Alarms {
     pub backup_age: Duration,
     /// How old the newest archived WAL may be.
     pub rpo: Duration,
+    /// Percent of the backups of the last seven days that must be usable.
+    pub success_rate: u32,
+    /// Percent of a volume that may be in use.
+    pub disk_used: u32,
+    /// Percent of a volume's inodes that may be in use.
+    pub inodes_used: u32,
+    /// Percent by which a backup's size must differ from its own history at least to be alarming.
+    pub size_change: u32,
+    /// How long ago the last good check of a repository may be.
+    pub check_age: Duration,
+    /// How long before the end of the storage's certificate it is alarming.
+    pub certificate: Duration,
+    /// Time between reminders of what is still alarming.
+    pub remind_every: Duration,
 }
 
 /// One thing to back up.

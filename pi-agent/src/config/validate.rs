@@ -129,8 +129,25 @@ fn local(table: Table<'_>) -> Option<Local> {
 
 fn alarms(table: Table<'_>) -> Option<Alarms> {
     let (backup_age, rpo) = (table.duration("backup-age"), table.duration("rpo"));
+    let success_rate = table.number("success-rate", 1..101);
+    let disk_used = table.number("disk-used", 1..100);
+    let inodes_used = table.number("inodes-used", 1..100);
+    let size_change = table.number("size-change", 1..1001);
+    let check_age = table.duration("check-age");
+    let certificate = table.duration("certificate-days");
+    let remind_every = table.duration("remind-every");
     table.finish();
-    Some(Alarms { backup_age: backup_age?, rpo: rpo? })
+    Some(Alarms {
+        backup_age: backup_age?,
+        rpo: rpo?,
+        success_rate: success_rate?,
+        disk_used: disk_used?,
+        inodes_used: inodes_used?,
+        size_change: size_change?,
+        check_age: check_age?,
+        certificate: certificate?,
+        remind_every: remind_every?,
+    })
 }
 
 /// Checked, so that a file written today is right when a version enforces it.

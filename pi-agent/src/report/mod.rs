@@ -5,7 +5,7 @@ mod status;
 pub mod words;
 
 pub use run::{RunReport, StepReport, short};
-pub use status::{Alarm, Status, StepStatus, table};
+pub use status::{Status, StepStatus, table};
 
 /// Of every JSON document at its top level. Keys are added, never renamed.
 pub const SCHEMA: u32 = 1;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::alarms::Alarm;
 use crate::config::Settings;
 use crate::error::Result;
 use crate::report::{SCHEMA, words};
@@ -44,19 +45,6 @@ pub struct StepStatus {
     pub success_rate_30d: Option<f64>,
 }
 
-/// Something that needs attention.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alarm {
-    /// Which threshold.
-    pub name: &'static str,
-    /// Which step.
-    pub step: String,
-    /// Since when.
-    pub since: Option<Timestamp>,
-    /// In words.
-    pub message: String,
-}
-
 const RATE_DAYS: Duration = Duration::from_hours(24 * 30);
 
 impl Status {
@@ -64,9 +52,8 @@ impl Status {
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn gather(settings: &Settings, state: Option<&State>, now: Timestamp) -> Result<Self> {
+    pub fn gather(settings: &Settings, state: Option<&State>, alarms: Vec<Alarm>, now: Timestamp) -> Result<Self> {
         let mut steps = Vec::new();
-        let mut alarms = Vec::new();
         for step in &settings.steps {
             let (recent, last) = match state {
                 Some(state) => {
@@ -75,9 +62,7 @@ impl Status {
                 }
                 None => (Vec::new(), None),
             };
-            let status = StepStatus::of(&step.name, step.source.kind(), &recent, last);
-            alarms.extend(backup_age(&status, recent.first(), settings.alarms.backup_age, now));
-            steps.push(status);
+            steps.push(StepStatus::of(&step.name, step.source.kind(), &recent, last));
         }
         Ok(Self { host: settings.host.clone(), generated_at: now, steps, alarms })
     }
@@ -90,20 +75,16 @@ impl Status {
             "generated_at": words::stamp(self.generated_at),
             "healthy": self.alarms.is_empty(),
             "steps": self.steps.iter().map(|step| step.json(self.generated_at)).collect::<Vec<_>>(),
-            "alarms": self.alarms.iter().map(|alarm| json!({
-                "name": alarm.name,
-                "step": alarm.step,
-                "since": alarm.since.map(words::stamp),
-                "message": alarm.message,
-            })).collect::<Vec<_>>(),
+            "alarms": self.alarms.iter().map(Alarm::json).collect::<Vec<_>>(),
         })
     }
 
     /// For people.
     pub fn text(&self) -> String {
         let mut text = match self.alarms.len() {
-            0 => format!("{}: all {} steps have a recent backup\n", self.host, self.steps.len()),
-            count => format!("{}: {count} of {} steps need attention\n", self.host, self.steps.len()),
+            0 => format!("{}: all well\n", self.host),
+            1 => format!("{}: one alarm\n", self.host),
+            count => format!("{}: {count} alarms\n", self.host),
         };
         let header = ["step", "last run", "last good backup", "age", "took", "size", "new", "points", "30 days"];
         let mut rows = vec![header.map(String::from)];
@@ -114,7 +95,7 @@ impl Status {
             text.push('\n');
         }
         for alarm in &self.alarms {
-            let _ = writeln!(text, "! {}: {}", alarm.step, alarm.message);
+            let _ = writeln!(text, "! {}", alarm.text());
         }
         text
     }
@@ -170,24 +151,6 @@ impl StepStatus {
             self.success_rate_30d.map_or_else(dash, |rate| format!("{:.0} %", rate * 100.0)),
         ]
     }
-}
-
-/// Older than the threshold, or never made; not while the step is moving.
-fn backup_age(status: &StepStatus, newest: Option<&StepRecord>, limit: Duration, now: Timestamp) -> Option<Alarm> {
-    if newest.is_some_and(|record| record.outcome.is_none()) {
-        return None;
-    }
-    let message = match status.last_success {
-        None => "there is no good backup yet".into(),
-        Some(then) if words::between(then, now) > limit => format!(
-            "the last good backup is {} old (limit {})",
-            words::duration(words::between(then, now)),
-            words::duration(limit)
-        ),
-        Some(_) => return None,
-    };
-    let since = status.last_success.and_then(|then| then.checked_add(limit).ok());
-    Some(Alarm { name: "backup-age", step: status.name.clone(), since, message })
 }
 
 /// Columns as wide as their widest cell.

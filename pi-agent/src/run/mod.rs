@@ -191,7 +191,7 @@ impl Night<'_> {
         if let Some(signal) = self.stopped {
             report.interrupted(signal);
         }
-        let ended = self.state.finish_run(&self.run_id, report.outcome, finished_at);
+        let ended = self.state.finish_run(&self.run_id, report.outcome, &self.problems, finished_at);
         self.note_failure(ended);
         report.add_problems(std::mem::take(&mut self.problems));
         log::log!(

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::answers::{Answers, Database, Folder, LocalAnswer, StorageAnswer};
+use crate::config::{KEYS, Missing};
 
 /// How long a step may upload each night, from 03:00 on: until the household wants its line.
 pub(super) const MAX_DURATION: &str = "6h";
@@ -39,10 +40,21 @@ pub fn render(answers: &Answers) -> String {
         text.lines(&["", "[limits]"]);
         text.key(true, "upload", &quoted(upload), "per second");
     }
-    text.lines(&["", "# [alarms]", "# backup-age = \"26h\"", "# rpo = \"30m\"", ""]);
+    alarms(&mut text);
     text.lines(&["# The steps run in the order of this file; one that fails stops no other."]);
     steps(&mut text, answers);
     text.0
+}
+
+/// All of them as comments: the defaults are right for most.
+fn alarms(text: &mut Text) {
+    text.lines(&["", "# [alarms]"]);
+    for key in KEYS.iter().filter(|key| key.section == "[alarms]") {
+        if let Missing::Is(default) = key.missing {
+            text.lines(&[&format!("# {} = {default}", key.name)]);
+        }
+    }
+    text.lines(&[""]);
 }
 
 fn storage(text: &mut Text, storage: &StorageAnswer) {

@@ -1,0 +1,174 @@
+//! What the state database knows, and what waits in the WAL spools.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Place;
+use crate::alarms::clock::MOVED;
+use crate::boot::ENOUGH;
+use crate::config::{Postgres, Settings, Source, Step};
+use crate::error::Result;
+use crate::lock;
+use crate::monitor::Problem;
+use crate::state::{Backup, RunEnd, State};
+use crate::steps::Outcome;
+use crate::wal;
+
+/// Thirty good backups and some bad ones between: what the size of the next is held against.
+const RECENT: u32 = 60;
+
+/// What is known of one step.
+#[derive(Clone, Debug, Default)]
+pub struct StepEvidence {
+    /// Its name.
+    pub name: String,
+    /// It is the implicit one.
+    pub own: bool,
+    /// It has WAL.
+    pub postgres: bool,
+    /// Its newest backups, newest first.
+    pub backups: Vec<Backup>,
+    /// It is at work just now.
+    pub moving: bool,
+    /// End of the last usable backup there is.
+    pub last_good: Option<Timestamp>,
+    /// Start of the first usable backup.
+    pub first_good: Option<Timestamp>,
+    /// The last good check of its repository.
+    pub last_check: Option<Timestamp>,
+    /// Time between two checks; `None`: it is not checked by itself.
+    pub check_every: Option<Duration>,
+    /// The oldest WAL that waits; `None`: it has none to wait for, or nobody can tell.
+    pub wal: Option<Wal>,
+}
+
+/// WAL that is not in the repository yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wal {
+    /// Since when the oldest waits; `None`: nothing waits.
+    pub oldest: Option<Timestamp>,
+    /// How many files wait.
+    pub files: usize,
+    /// Where most of them are.
+    pub place: PathBuf,
+}
+
+/// Everything from the database.
+pub(super) struct History {
+    pub steps: Vec<StepEvidence>,
+    pub unreadable: Option<Problem>,
+    pub cut_off: u32,
+    pub run: Option<RunEnd>,
+}
+
+impl History {
+    pub(super) fn read(place: Place<'_>, state: Option<&State>, moving: Option<&str>, now: Timestamp) -> Self {
+        match state {
+            Some(state) => Self::of(place.settings, Some(state), moving.map(str::to_owned), now),
+            None => Self::from_file(place, now).or_else(|_| {
+                // A run that began or ended its work on the file just now may have been in the way.
+                std::thread::sleep(Duration::from_secs(1));
+                Self::from_file(place, now)
+            }),
+        }
+        .unwrap_or_else(|error| Self {
+            steps: place.settings.steps.iter().map(|step| without_history(place.settings, step)).collect(),
+            unreadable: Some((&error).into()),
+            cut_off: 0,
+            run: None,
+        })
+    }
+
+    fn from_file(place: Place<'_>, now: Timestamp) -> Result<Self> {
+        let state = State::open_read_only(&place.directory.database())?;
+        // A step without an end is at work only while a run is.
+        let moving = match &state {
+            Some(state) if lock::is_held(&place.directory.run_lock()) => state.open_step()?,
+            _ => None,
+        };
+        Self::of(place.settings, state.as_ref(), moving, now)
+    }
+
+    fn of(settings: &Settings, state: Option<&State>, moving: Option<String>, now: Timestamp) -> Result<Self> {
+        let mut steps = Vec::new();
+        for step in &settings.steps {
+            let mut evidence = without_history(settings, step);
+            if let Some(state) = state {
+                evidence.remember(state, now)?;
+            }
+            evidence.moving = moving.as_deref() == Some(&step.name);
+            steps.push(evidence);
+        }
+        let cut_off = state.map_or(Ok(0), |state| state.interrupted_in_a_row(ENOUGH))?;
+        let run = state.map_or(Ok(None), State::last_run_end)?;
+        Ok(Self { steps, unreadable: None, cut_off, run })
+    }
+}
+
+/// The newest moment on record; nothing when the database cannot be read, which is told elsewhere.
+pub(super) fn newest_moment(place: Place<'_>) -> Option<Timestamp> {
+    State::open_read_only(&place.directory.database()).ok()??.newest_moment().ok()?
+}
+
+/// What can be told without the database.
+fn without_history(settings: &Settings, step: &Step) -> StepEvidence {
+    let check_every = match &step.source {
+        Source::Directory(directory) | Source::Agent(directory) => Some(directory.check_every),
+        Source::Postgres(_) => None,
+    };
+    let own = matches!(step.source, Source::Agent(_));
+    let wal = step.postgres().and_then(|postgres| waiting(settings, postgres));
+    let postgres = step.postgres().is_some();
+    StepEvidence { name: step.name.clone(), own, postgres, check_every, wal, ..StepEvidence::default() }
+}
+
+impl StepEvidence {
+    fn remember(&mut self, state: &State, now: Timestamp) -> Result<()> {
+        let history = state.history(&self.name)?;
+        (self.first_good, self.last_check) = (history.first_success, history.last_check);
+        self.backups = state.newest_backups(&self.name, RECENT)?;
+        self.last_good = last_good(&self.backups, now);
+        if self.last_good.is_none() {
+            let last = state.last_success(&self.name)?.and_then(|record| record.finished_at);
+            self.last_good = last.filter(|finished| is_past(*finished, now));
+        }
+        Ok(())
+    }
+
+    /// Its usable backups, newest first.
+    pub fn good(&self) -> impl Iterator<Item = &Backup> {
+        self.backups.iter().filter(|backup| backup.outcome.is_some_and(Outcome::is_usable))
+    }
+}
+
+/// The end of the newest usable backup. One dated in the future was made while the clock was wrong, nobody knows when.
+fn last_good(backups: &[Backup], now: Timestamp) -> Option<Timestamp> {
+    let usable = backups.iter().filter(|backup| backup.outcome.is_some_and(Outcome::is_usable));
+    usable.filter_map(|backup| backup.finished_at).find(|finished| is_past(*finished, now))
+}
+
+/// Not later than now, but for what a clock may be corrected by.
+fn is_past(moment: Timestamp, now: Timestamp) -> bool {
+    moment.duration_since(now) <= MOVED
+}
+
+/// The WAL of that server that is not in the repository: in the spool, and what the server itself could not hand over.
+fn waiting(settings: &Settings, postgres: &Postgres) -> Option<Wal> {
+    let spool = wal::spool_directory(settings, postgres);
+    let spooled: Vec<PathBuf> = wal::waiting(&spool).ok()?.into_iter().map(|name| spool.join(name)).collect();
+    let ready = ready(&postgres.data_directory.join("pg_wal/archive_status"));
+    let place = if ready.len() > spooled.len() { postgres.data_directory.join("pg_wal") } else { spool };
+    let files = spooled.len() + ready.len();
+    // One that has gone since then waits no longer.
+    let changed = |path: &PathBuf| Timestamp::try_from(path.metadata().ok()?.modified().ok()?).ok();
+    let oldest = spooled.iter().chain(&ready).filter_map(changed).min();
+    Some(Wal { oldest, files, place })
+}
+
+/// What PostgreSQL marks as finished and not archived. A server that archives nothing marks nothing.
+fn ready(status: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(status).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "ready")).collect()
+}

@@ -1,0 +1,115 @@
+//! Alarms about the machine: WAL that waits, room, the clock, units that failed.
+
+use crate::alarms::clock::Trust;
+use crate::alarms::evidence::{Evidence, Unit, Volume, Wal};
+use crate::alarms::registry::{Bad, Found, Telling, Verdict};
+use crate::config::Alarms;
+use crate::notify::Tone;
+use crate::report::words;
+
+/// WAL has waited longer than the RPO: a disk that dies now takes more than was agreed. Over once it waits half as long.
+pub fn wal_age(evidence: &Evidence, limits: &Alarms) -> Vec<Found> {
+    let rpo = limits.rpo;
+    let judge = |wal: &Wal| {
+        let waits = wal.oldest.map_or_else(Default::default, |oldest| words::between(oldest, evidence.now));
+        if waits <= rpo {
+            return if waits <= rpo / 2 { Verdict::Fine { as_of: None } } else { Verdict::Unknown };
+        }
+        let tone = if waits > rpo * 3 { Tone::Critical } else { Tone::Warning };
+        let what = if wal.files == 1 { "one file of WAL".to_owned() } else { format!("{} files of WAL", wal.files) };
+        Bad::new(tone, format!("WAL has waited for {}", words::duration(waits)))
+            .text(format!("{what} in {}; the limit (rpo) is {}", wal.place.display(), words::duration(rpo)))
+            .hint("pi-agent wal push; what stops it: journalctl -u pi-agent-wal, and PostgreSQL's own log")
+            .dated(wal.oldest.and_then(|oldest| oldest.checked_add(rpo).ok()), None)
+            .into()
+    };
+    let steps = evidence.steps.iter().filter(|step| step.postgres);
+    steps.map(|step| (Some(step.name.clone()), step.wal.as_ref().map_or(Verdict::Unknown, judge))).collect()
+}
+
+/// Percentage points below a limit at which it is over: a disk at the limit would otherwise come and go all day.
+const BAND: u64 = 2;
+
+/// A volume is nearly full, or cannot be written at all.
+pub fn disk_space(evidence: &Evidence, limits: &Alarms) -> Vec<Found> {
+    by_volume(evidence, |volume| {
+        let room = &volume.room;
+        let shown = volume.name.display();
+        if room.read_only {
+            return Bad::new(Tone::Critical, "mounted read-only")
+                .text(format!("it holds {}", volume.holds.join(", ")))
+                .hint(format!(
+                    "look at `dmesg` for errors of the disk, then `mount -o remount,rw {shown}` or replace it"
+                ))
+                .into();
+        }
+        let free = words::size(room.free);
+        let (used, limit) = (percent(room.total - room.free.min(room.total), room.total), limits.disk_used);
+        full(used, limit, volume, format!("{free} free"), format!("make room: `du -xh {shown} | sort -h | tail`"))
+    })
+}
+
+/// A volume has nearly as many files as it can.
+pub fn inodes(evidence: &Evidence, limits: &Alarms) -> Vec<Found> {
+    by_volume(evidence, |volume| {
+        let room = &volume.room;
+        let Some(free) = room.free_files else { return Verdict::Fine { as_of: None } };
+        let used = percent(room.total_files - free.min(room.total_files), room.total_files);
+        let shown = volume.name.display();
+        let hint = format!("remove small files: `du -x --inodes {shown} | sort -n | tail`");
+        full(used, limits.inodes_used, volume, format!("room for {free} more files"), hint)
+    })
+}
+
+fn by_volume(evidence: &Evidence, judge: impl Fn(&Volume) -> Verdict) -> Vec<Found> {
+    evidence.volumes.iter().map(|volume| (Some(volume.name.display().to_string()), judge(volume))).collect()
+}
+
+fn full(used: u64, limit: u32, volume: &Volume, left: String, hint: String) -> Verdict {
+    let limit = u64::from(limit);
+    if used <= limit {
+        return if used + BAND <= limit { Verdict::Fine { as_of: None } } else { Verdict::Unknown };
+    }
+    // With the default limit of 90 % this is 97 %.
+    let tone = if used > limit + (100 - limit) * 7 / 10 { Tone::Critical } else { Tone::Warning };
+    let what = if left.ends_with("files") { " of its files" } else { "" };
+    Bad::new(tone, format!("{used} %{what} in use"))
+        .text(format!("{left}; it holds {}; the limit is {limit} %", volume.holds.join(", ")))
+        .hint(hint)
+        .into()
+}
+
+/// Rounded up: 90.1 % is over 90 %.
+fn percent(part: u64, whole: u64) -> u64 {
+    u64::try_from((u128::from(part) * 100).div_ceil(u128::from(whole.max(1)))).unwrap_or(100)
+}
+
+/// The clock cannot be right. Ages are not judged meanwhile, and nothing is deleted.
+pub fn clock(evidence: &Evidence, _: &Alarms) -> Vec<Found> {
+    let verdict = match &evidence.clock {
+        Trust::Trusted => Verdict::Fine { as_of: None },
+        Trust::Starting(_) => Verdict::Unknown,
+        Trust::Doubted(why) => Bad::new(Tone::Warning, "the clock is not trusted")
+            .text(format!("{why}. No age is judged while that is so"))
+            .hint("look at `timedatectl`: `timedatectl set-ntp true`; if the clock is right: pi-agent alarms --trust-clock")
+            .into(),
+    };
+    vec![(None, verdict)]
+}
+
+/// A unit failed without the agent's being able to say so; the failure script told it, and we tell when it is over.
+pub fn unit(evidence: &Evidence, _: &Alarms) -> Vec<Found> {
+    let judge = |unit: &Unit| {
+        let mut bad = Bad::new(Tone::Critical, "the unit failed")
+            .hint(format!("systemctl status {0}; journalctl -u {0} -n 50", unit.name))
+            .dated(unit.told, unit.told);
+        bad.telling = Telling::Elsewhere;
+        match (unit.well, unit.told) {
+            (Some(false), _) => bad.into(),
+            (Some(true), Some(_)) => Verdict::Over(bad),
+            (Some(true), None) => Verdict::Fine { as_of: None },
+            (None, _) => Verdict::Unknown,
+        }
+    };
+    evidence.units.iter().map(|unit| (Some(unit.name.clone()), judge(unit))).collect()
+}
