@@ -13,14 +13,14 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::kit::To;
 use crate::lock::RunLock;
 use crate::plan::Wanted;
-use crate::report::{Status, words};
+use crate::report::{Status, digest, words};
 use crate::restore::{self, Request};
 use crate::run::{self, Options, Watcher};
 use crate::secrets::{CREDENTIALS, Secrets};
 use crate::state::{Opened, State};
 use crate::storage::{Store, place};
 use crate::terminal::Terminal;
-use crate::{alarms, boot, doctor, kit, setup, steps, systemd, wal};
+use crate::{alarms, boot, doctor, kit, notify, setup, steps, systemd, wal};
 
 /// The backup appliance for the Raspberry Pi.
 #[derive(Debug, Parser)]
@@ -135,6 +135,13 @@ enum Command {
         #[command(subcommand)]
         command: WalCommand,
     },
+    /// Tell people something
+    Notify {
+        #[command(subcommand)]
+        command: NotifyCommand,
+    },
+    /// Tell how the last month went, as the timer does
+    Heartbeat,
     /// Start the backup again if the last one was cut off (for pi-agent-boot.service)
     #[command(hide = true)]
     Boot,
@@ -155,6 +162,19 @@ enum WalCommand {
         /// When the storage is away, try again for so long: 4m
         #[arg(long, value_name = "DURATION", value_parser = config::duration)]
         retry_for: Option<Duration>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum NotifyCommand {
+    /// Send one message of each kind to every service, marked as a test
+    Test,
+    /// Send what waits in the outbox (internal)
+    #[command(hide = true)]
+    Deliver {
+        /// Try again for so long
+        #[arg(long = "for", value_name = "DURATION", value_parser = config::duration)]
+        patience: Duration,
     },
 }
 
@@ -259,6 +279,11 @@ impl Cli {
                     settings()?.handed_over(std::env::var_os(CREDENTIALS), std::env::var_os("RUNTIME_DIRECTORY"));
                 Ok(u8::from(!wal::drain(&settings, &steps, retry_for.unwrap_or_default())?))
             }
+            Command::Notify { command: NotifyCommand::Test } => notify_test(&settings()?, &directory),
+            Command::Notify { command: NotifyCommand::Deliver { patience } } => {
+                notify::flush(&settings()?, &directory, patience).map(|()| 0)
+            }
+            Command::Heartbeat => heartbeat(&settings()?, &directory),
             Command::Boot => {
                 // A broken configuration is told at once, not at three in the morning.
                 settings()?;
@@ -342,6 +367,37 @@ fn recovery_kit(settings: &Settings, directory: &StateDirectory, to: Option<Path
         println!("then `pi-agent setup --kit-saved` enables the timers");
     }
     Ok(0)
+}
+
+fn notify_test(settings: &Settings, directory: &StateDirectory) -> Result<u8> {
+    if notify::Service::all(settings)?.is_empty() {
+        let file = settings.secrets.join("discord.env");
+        let hint = format!("put DISCORD_WEBHOOK_URL=… into {}, or services into [notify]", file.display());
+        return Err(Error::usage("nobody is told of anything: no service is configured").hint(hint));
+    }
+    run::make_private(directory.path())?;
+    notify::post(settings, directory, &digest::samples(settings, Timestamp::now()))?;
+    let deliveries = notify::deliver(settings, directory, Duration::from_secs(60))?;
+    for delivery in &deliveries {
+        match &delivery.problem {
+            None => println!("{}: {} messages sent", delivery.service, delivery.sent),
+            Some(error) => {
+                println!("{}: {} messages sent, {} wait", delivery.service, delivery.sent, delivery.waiting);
+                print_error("", error);
+            }
+        }
+    }
+    Ok(u8::from(deliveries.iter().any(|delivery| delivery.problem.is_some())))
+}
+
+fn heartbeat(settings: &Settings, directory: &StateDirectory) -> Result<u8> {
+    let now = Timestamp::now();
+    let state = State::open_read_only(&directory.database())?;
+    let status = Status::gather(settings, state.as_ref(), now)?;
+    let notice = digest::heartbeat(settings, &status, state.as_ref(), now)?;
+    run::make_private(directory.path())?;
+    notify::post(settings, directory, &[notice])?;
+    notify::flush(settings, directory, Duration::from_secs(300)).map(|()| 0)
 }
 
 /// The exit code of an error: 2 usage or configuration, 4 lock held, 1 the rest.

@@ -365,8 +365,9 @@ pub fn adopt_orphans() -> Result<()> {
     }
 }
 
-/// Ends every process below this one: SIGTERM, up to `grace`, SIGKILL. Needs [`adopt_orphans`] to be complete.
-pub fn end_descendants(grace: Duration) {
+/// Ends every process below this one but `spared`: SIGTERM, up to `grace`, SIGKILL. Needs [`adopt_orphans`] to be complete.
+pub fn end_descendants(grace: Duration, spared: Option<Pid>) {
+    let descendants = || -> Vec<Pid> { descendants().into_iter().filter(|process| Some(*process) != spared).collect() };
     let started = Instant::now();
     for process in descendants() {
         // Each of these may have ended meanwhile.

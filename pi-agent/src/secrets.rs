@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::Context;
-use crate::{Error, Result};
+use crate::{Error, Result, config};
 
 /// Names the directory of the secrets that systemd hands to a service which may not read ours (`LoadCredential=`).
 pub const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
@@ -64,7 +64,7 @@ impl AwsCredentials {
     }
 }
 
-/// The secrets directory: `aws.env`, `restic.key`, `pgbackrest.key`, and the agent's own `master-keys/`.
+/// The secrets directory: `aws.env`, `restic.key`, `pgbackrest.key`, `discord.env`, `ntfy.env`, and the agent's own `master-keys/`.
 #[derive(Clone, Debug)]
 pub struct Secrets {
     directory: PathBuf,
@@ -101,6 +101,36 @@ impl Secrets {
         self.line("pgbackrest.key", "the cipher passphrase on one line")
     }
 
+    /// `discord.env`: the webhook's address; `None` when there is no such file.
+    ///
+    /// # Errors
+    /// As [`Self::aws`]; also when it has no address, or one that is neither https nor on loopback.
+    pub fn discord(&self) -> Result<Option<Secret>> {
+        const KEY: &str = "DISCORD_WEBHOOK_URL";
+        let file = self.directory.join("discord.env");
+        let Some(text) = self.optional("discord.env")? else { return Ok(None) };
+        let url = variable(text.reveal(), KEY).filter(|url| config::is_url(url.reveal())).ok_or_else(|| {
+            Error::usage(format!("read secret {}: it has no {KEY} that begins with https://", file.display()))
+                .hint(format!("a line {KEY}=https://discord.com/api/webhooks/… in {}", file.display()))
+        })?;
+        Ok(Some(url))
+    }
+
+    /// `ntfy.env`: the token of an ntfy server that wants one; `None` when there is no such file.
+    ///
+    /// # Errors
+    /// As [`Self::aws`]; also when it has no token.
+    pub fn ntfy(&self) -> Result<Option<Secret>> {
+        const KEY: &str = "NTFY_TOKEN";
+        let file = self.directory.join("ntfy.env");
+        let Some(text) = self.optional("ntfy.env")? else { return Ok(None) };
+        let token = variable(text.reveal(), KEY).ok_or_else(|| {
+            Error::usage(format!("read secret {}: it has no {KEY}", file.display()))
+                .hint(format!("a line {KEY}=tk_… in {}, or remove the file", file.display()))
+        })?;
+        Ok(Some(token))
+    }
+
     /// Where the opened master key of a step's repository is kept, `master-keys/STEP.json` (0600 in 0700).
     pub fn master_key_file(&self, step: &str) -> PathBuf {
         self.directory.join("master-keys").join(format!("{step}.json"))
@@ -120,6 +150,15 @@ impl Secrets {
             _ if line.contains(['\r', '\n', '\0']) => wrong("has more than one line"),
             _ => Ok(Secret::new(line)),
         }
+    }
+
+    /// A secret that need not be there.
+    fn optional(&self, name: &str) -> Result<Option<Secret>> {
+        if !self.directory.exists() {
+            return Ok(None);
+        }
+        check_directory(&self.directory)?;
+        read_private(&self.directory.join(name))
     }
 
     fn read(&self, name: &str, holds: &str) -> Result<Secret> {

@@ -6,6 +6,7 @@
 //! * [`Cluster`] is a throwaway PostgreSQL.
 //! * [`Machine`] is a whole machine with systemd, [`Package`] what is installed in one.
 //! * [`generated`] is what of the package is made from the sources.
+//! * [`Discord`] takes messages as Discord's webhooks do.
 //! * [`Garage`] is an S3 server, [`TlsProxy`] the TLS and the faults in front of it.
 //!
 //! Everything panics with a readable message: it is for tests only.
@@ -15,6 +16,7 @@ pub mod agent;
 pub mod certificates;
 pub mod cluster;
 pub mod config;
+pub mod discord;
 pub mod faults;
 pub mod garage;
 pub mod generated;
@@ -35,6 +37,7 @@ pub mod tree;
 pub use agent::{Agent, Ran, Running};
 pub use cluster::Cluster;
 pub use config::Config;
+pub use discord::{Discord, Trouble};
 pub use faults::{Fault, Faults, Traffic};
 pub use garage::Garage;
 pub use household::{Household, Size};

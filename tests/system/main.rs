@@ -11,6 +11,7 @@ mod documents;
 mod history;
 mod interruptions;
 mod no_space;
+mod notices;
 mod packaging;
 mod postgres;
 mod postgres_dumps;

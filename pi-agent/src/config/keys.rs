@@ -11,6 +11,8 @@ pub enum Form {
     Paths,
     /// Globs in gitignore syntax.
     Globs,
+    /// Addresses.
+    Urls,
     /// A number and a unit: s, m, h, d.
     Duration,
     /// Bytes, or a number and a unit: KiB, MiB, GiB, TiB.
@@ -39,6 +41,7 @@ impl Form {
             Self::Path => "path",
             Self::Paths => "list of paths",
             Self::Globs => "list of globs",
+            Self::Urls => "list of URLs",
             Self::Duration => "duration",
             Self::Size => "size",
             Self::Number(_) => "number",
@@ -58,6 +61,7 @@ impl Form {
             Self::Path => r#"an absolute path such as "/srv/data", without "..""#,
             Self::Paths => r#"a list of absolute paths such as ["/srv/data"]"#,
             Self::Globs => r#"a list of globs such as ["**/*.tmp"]"#,
+            Self::Urls => r#"a list of URLs such as ["https://example.org/hook"] (http:// only on loopback)"#,
             Self::Duration => r#"a duration such as "90s", "30m", "26h" or "7d""#,
             Self::Size => r#"a size such as "512KiB" or "2MiB", or a number of bytes"#,
             Self::Count(what) => return format!(r#"a number of {what} or "forever""#),
@@ -107,7 +111,7 @@ const fn of(kind: &'static str, name: &'static str, form: Form, missing: Missing
     Key { section: "[[step]]", name, form, missing, only: Some(kind) }
 }
 
-use Form::{Count, Duration, Flag, Globs, Keep, Number, Path, Paths, Size, Table, Tables, Text, Time};
+use Form::{Count, Duration, Flag, Globs, Keep, Number, Path, Paths, Size, Table, Tables, Text, Time, Urls};
 use Missing::{Is, Later, Means, Refused};
 
 /// All of them, in the order of the reference.
@@ -117,7 +121,7 @@ pub const KEYS: &[Key] = &[
     key("", "secrets", Table, Means("its defaults")),
     key("", "local", Table, Means("its defaults")),
     key("", "limits", Table, Means("no limits")),
-    key("", "notify", Table, Means("no notices")),
+    key("", "notify", Table, Means("its defaults")),
     key("", "alarms", Table, Means("its defaults")),
     key("", "step", Tables, Refused),
     key(
@@ -159,8 +163,9 @@ pub const KEYS: &[Key] = &[
     key("[[limits.between]]", "download", Size, Means("no limit")),
     key("[[limits.between]]", "read", Size, Means("no limit")),
     key("[notify]", "summary", Text(r#""never" or "daily""#), Is(r#""never""#)),
-    key("[notify]", "ping-url", Text("a URL"), Later),
-    key("[notify]", "webhooks", Text("a list of URLs"), Later),
+    key("[notify]", "ping-urls", Urls, Is("[]")),
+    key("[notify]", "ntfy-urls", Urls, Is("[]")),
+    key("[notify]", "webhooks", Urls, Is("[]")),
     key("[alarms]", "backup-age", Duration, Is(r#""26h""#)),
     key("[alarms]", "rpo", Duration, Is(r#""30m""#)),
     key("[alarms]", "success-rate", Number("a percentage from 1 to 100"), Is("95")),

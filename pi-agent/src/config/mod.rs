@@ -36,6 +36,11 @@ pub struct Mistake {
     pub text: String,
 }
 
+/// An address that notices may be sent to: https, or http on loopback.
+pub fn is_url(text: &str) -> bool {
+    values::url(text).is_some()
+}
+
 /// A duration as the configuration writes it: `90s`, `30m`, `26h`, `7d`.
 ///
 /// # Errors

@@ -213,7 +213,8 @@ impl<'a> Table<'a> {
     pub(super) fn refuse(&self, name: &'static str, span: Range<usize>, wanted: Option<String>) {
         let wanted = wanted.unwrap_or_else(|| self.key(name).form.wanted());
         let at = span.start;
-        let shown = self.source.shown(span);
+        // Whoever knows such an address can write there.
+        let shown = if self.key(name).form == Form::Urls { "…".into() } else { self.source.shown(span) };
         self.source.mistake(at, format!("{}{name} = {shown}: wanted {wanted}", self.subject));
     }
 

@@ -21,6 +21,8 @@ pub struct Settings {
     pub secrets: PathBuf,
     /// `[local]`.
     pub local: Local,
+    /// `[notify]`.
+    pub notify: Notify,
     /// `[alarms]`.
     pub alarms: Alarms,
     /// Steps in run order, the implicit `agent` step last.
@@ -134,6 +136,19 @@ pub struct Local {
     pub spool: PathBuf,
     /// Locks and generated configurations. Default `/run/pi-agent`.
     pub runtime: PathBuf,
+}
+
+/// Who is told besides Discord, and what. Their addresses let anybody write there: they are shown to nobody.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Notify {
+    /// `summary = "daily"`: a message after each night.
+    pub daily_summary: bool,
+    /// Services that miss us when nothing comes: `URL/start`, `URL`, `URL/fail`, `URL/log` (healthchecks.io's convention).
+    pub ping_urls: Vec<String>,
+    /// `https://SERVER/TOPIC`.
+    pub ntfy_urls: Vec<String>,
+    /// Get each notice as JSON.
+    pub webhooks: Vec<String>,
 }
 
 /// Thresholds.

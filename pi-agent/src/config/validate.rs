@@ -9,7 +9,8 @@ use toml::de::{DeTable, DeValue};
 use super::keys::Missing;
 use super::raw::{Source, Table};
 use super::{
-    Alarms, Count, Directory, Keep, Local, Location, Postgres, S3Location, Settings, Step, Storage, keys, values,
+    Alarms, Count, Directory, Keep, Local, Location, Notify, Postgres, S3Location, Settings, Step, Storage, keys,
+    values,
 };
 
 /// The settings; `None` when a mistake was noted in `source`.
@@ -22,16 +23,13 @@ pub(super) fn settings<'a>(source: &'a Source<'a>, document: &'a DeTable<'a>, fi
     let storage = root.table("storage", "[storage]").and_then(storage);
     let secrets = secrets(section("secrets", "[secrets]"));
     let local = local(section("local", "[local]"));
+    let notify = notify(section("notify", "[notify]"));
     let alarms = alarms(section("alarms", "[alarms]"));
 
     let mut warnings = Vec::new();
     if let Some(table) = root.table("limits", "[limits]") {
         warnings.push("limits are not enforced by this version: transfers take what the line gives".to_owned());
         limits(table);
-    }
-    if let Some(table) = root.table("notify", "[notify]") {
-        warnings.push("[notify] has no effect in this version: no notices are sent".to_owned());
-        notify(table);
     }
 
     let tables = root.tables("step", "[[step]]");
@@ -54,6 +52,7 @@ pub(super) fn settings<'a>(source: &'a Source<'a>, document: &'a DeTable<'a>, fi
         storage: storage?,
         secrets: secrets?,
         local: local?,
+        notify: notify?,
         alarms: alarms?,
         steps,
         warnings,
@@ -174,9 +173,25 @@ fn limits(table: Table<'_>) {
 
 const RATES: [&str; 3] = ["upload", "download", "read"];
 
-fn notify(table: Table<'_>) {
-    table.text("summary", |text| matches!(text, "never" | "daily").then_some(()));
+fn notify(table: Table<'_>) -> Option<Notify> {
+    let daily_summary = table.text("summary", |text| match text {
+        "never" => Some(false),
+        "daily" => Some(true),
+        _ => None,
+    });
+    let urls = |name| table.list(name, |text| values::url(text).ok_or(None));
+    let (ping_urls, ntfy_urls, webhooks) = (urls("ping-urls"), urls("ntfy-urls"), urls("webhooks"));
+    if let (Some(ntfy), Some((_, value))) = (&ntfy_urls, table.entry("ntfy-urls"))
+        && ntfy.iter().any(|url| url.trim_end_matches('/').matches('/').count() < 3)
+    {
+        table.refuse(
+            "ntfy-urls",
+            value.span(),
+            Some(r#"a server and a topic such as "https://ntfy.sh/my-topic""#.into()),
+        );
+    }
     table.finish();
+    Some(Notify { daily_summary: daily_summary?, ping_urls: ping_urls?, ntfy_urls: ntfy_urls?, webhooks: webhooks? })
 }
 
 /// Where a name was first used, by name.

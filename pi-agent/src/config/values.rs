@@ -76,6 +76,14 @@ pub(super) fn s3_url(text: &str) -> Option<(String, String)> {
     good.then(|| (bucket.to_owned(), prefix.to_owned()))
 }
 
+/// `https://HOST[:PORT]/PATH[?QUERY]`, or `http://` on loopback.
+pub(super) fn url(text: &str) -> Option<String> {
+    let authority = text.find("://")? + 3;
+    let end = text[authority..].find(['/', '?']).map_or(text.len(), |end| authority + end);
+    let plain = text.chars().all(|c| c.is_ascii_graphic() && !"\"<>\\^`{|}#".contains(c));
+    (plain && endpoint(&text[..end]).is_some()).then(|| text.to_owned())
+}
+
 /// `https://HOST[:PORT]`, or `http://` on loopback; no trailing slash comes out.
 pub(super) fn endpoint(text: &str) -> Option<String> {
     let (scheme, authority) = text.strip_suffix('/').unwrap_or(text).split_once("://")?;
@@ -146,6 +154,16 @@ mod tests {
             ["s3:///x", "s3://Upper", "s3://ab", "s3://bucket//x//y", "s3://bucket/a/../b", "s3://bucket/a?x=1"]
         {
             assert_eq!(s3_url(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_services() {
+        for good in ["https://hc-ping.com/uuid?create=1", "http://127.0.0.1:8080/x", "https://ntfy.sh/attic"] {
+            assert_eq!(url(good).as_deref(), Some(good));
+        }
+        for wrong in ["http://ntfy.sh/attic", "https://me:word@host/x", "https:///x", "https://host/a b", "host/x"] {
+            assert_eq!(url(wrong), None, "{wrong}");
         }
     }
 

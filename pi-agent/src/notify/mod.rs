@@ -1,5 +1,98 @@
 //! Telling people: a notice is first made durable in the outbox, then sent, in order, at least once.
+//!
+//! A notice can never fail a backup, and a backup's failure can never lose its notice.
 
+mod deliver;
+mod discord;
+mod http;
+mod mask;
 mod notice;
+mod outbox;
+mod service;
+mod text;
 
+use std::time::Duration;
+
+use log::warn;
+
+use crate::config::{Settings, StateDirectory};
+use crate::error::{Error, Result};
+
+pub use deliver::{Delivery, deliver};
 pub use notice::{Kind, Notice, Tone};
+pub use service::Service;
+
+/// Puts notices into the outbox, for each service that takes them. Durable when it returns; nothing is sent. Without a
+/// service, nobody is to be told.
+///
+/// # Errors
+/// A service's secret cannot be read, or the outbox cannot be written. The other services have it then all the same.
+pub fn post(settings: &Settings, directory: &StateDirectory, notices: &[Notice]) -> Result<()> {
+    if notices.is_empty() {
+        return Ok(());
+    }
+    let mask = mask::Mask::of(settings);
+    let mut first = None;
+    for service in Service::all(settings)? {
+        let queue = outbox::Queue::new(directory, &service.queue());
+        for notice in notices.iter().filter(|notice| service.takes(notice.kind)) {
+            if let Err(error) = queue.put(&masked(notice, &mask)) {
+                first.get_or_insert(error);
+            }
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// How many messages wait to be sent, to all services together.
+pub fn waiting(directory: &StateDirectory) -> usize {
+    let queues = std::fs::read_dir(outbox::place(directory)).into_iter().flatten().flatten();
+    queues.map(|queue| outbox::Queue::new(directory, &queue.file_name().to_string_lossy()).count()).sum()
+}
+
+/// Sends what waits, and says in the journal what could not be sent.
+///
+/// # Errors
+/// As [`deliver`]; also when a service could not be told something.
+pub fn flush(settings: &Settings, directory: &StateDirectory, patience: Duration) -> Result<()> {
+    let mut first: Option<Error> = None;
+    for delivery in deliver(settings, directory, patience)? {
+        if let Some(error) = delivery.problem {
+            warn!("{} ({} wait)", error.chain(), delivery.waiting);
+            first.get_or_insert(error);
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+fn masked(notice: &Notice, mask: &mask::Mask) -> Notice {
+    Notice {
+        title: mask.cover(&notice.title),
+        text: mask.cover(&notice.text),
+        hint: notice.hint.as_ref().map(|hint| mask.cover(hint)),
+        facts: notice.facts.iter().map(|(name, value)| (name.clone(), mask.cover(value))).collect(),
+        ..notice.clone()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Any notice.
+    pub fn notice(kind: Kind, key: &str) -> Notice {
+        Notice {
+            incident: key.rsplit_once('.').unwrap().0.into(),
+            key: key.into(),
+            kind,
+            tone: Tone::Critical,
+            at: "2026-11-21T03:07:00Z".parse().unwrap(),
+            host: "pi-hosting".into(),
+            title: "foundry: the backup failed".into(),
+            text: "read /srv/foundry: Input/output error".into(),
+            hint: Some("look at the disk".into()),
+            facts: vec![("last good restore point".into(), "2026-11-20 03:12, 1 d old".into())],
+        }
+    }
+}

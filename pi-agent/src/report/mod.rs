@@ -1,5 +1,6 @@
 //! What is told: the report of a run, and the status. Pure: values in, text or JSON out.
 
+pub mod digest;
 mod run;
 mod status;
 pub mod words;

@@ -27,6 +27,8 @@ pub struct RunReport {
     pub steps: Vec<StepReport>,
     /// What went wrong outside the steps.
     pub problems: Vec<Problem>,
+    /// Why not everything that must be told could be made sure to be told.
+    pub not_told: Vec<Problem>,
 }
 
 /// A step of it.
@@ -119,7 +121,16 @@ impl RunReport {
         steps: Vec<StepReport>,
     ) -> Self {
         let outcome = worst(steps.iter().map(|step| step.result.outcome));
-        Self { host: host.into(), run_id: run_id.into(), started_at, finished_at, outcome, steps, problems: Vec::new() }
+        Self {
+            host: host.into(),
+            run_id: run_id.into(),
+            started_at,
+            finished_at,
+            outcome,
+            steps,
+            problems: vec![],
+            not_told: vec![],
+        }
     }
 
     /// A signal ended it before its first step.
@@ -136,8 +147,12 @@ impl RunReport {
         self.problems.extend(problems);
     }
 
-    /// 0 all well; 3 a step failed or was interrupted; 5 degraded or unfinished, none failed.
+    /// 0 all well; 3 a step failed or was interrupted; 5 degraded or unfinished, none failed. With 3, and only then,
+    /// whoever starts us need not tell anybody: it is in the outbox. 1: it is not.
     pub fn exit_code(&self) -> u8 {
+        if !self.not_told.is_empty() {
+            return 1;
+        }
         match self.outcome {
             Outcome::Succeeded | Outcome::Skipped => 0,
             Outcome::Degraded | Outcome::Unfinished => 5,
@@ -155,7 +170,7 @@ impl RunReport {
             "finished_at": words::stamp(self.finished_at),
             "outcome": self.outcome,
             "steps": self.steps.iter().map(StepReport::json).collect::<Vec<_>>(),
-            "problems": self.problems,
+            "problems": self.problems.iter().chain(&self.not_told).collect::<Vec<_>>(),
         })
     }
 
@@ -165,7 +180,8 @@ impl RunReport {
         for step in &self.steps {
             text.extend(step.problems_in_words());
         }
-        text.extend(self.problems.iter().map(|problem| problem_in_words("run", problem)));
+        let outside = self.problems.iter().chain(&self.not_told);
+        text.extend(outside.map(|problem| problem_in_words("run", problem)));
         let duration = words::duration(words::between(self.started_at, self.finished_at));
         let _ = writeln!(text, "run {} {} in {duration}", self.run_id, self.outcome.as_str());
         text

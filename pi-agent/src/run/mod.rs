@@ -2,6 +2,7 @@
 //!
 //! It stays small in memory and does no work of its own, so that what ends a step cannot end the night.
 
+mod courier;
 mod ready;
 mod recover;
 mod supervise;
@@ -18,10 +19,12 @@ use crate::events;
 use crate::health;
 use crate::lock::RunLock;
 use crate::monitor::{Event, Problem};
+use crate::notify::{self, Notice};
 use crate::plan::{History, Plan, PlannedStep, Wanted, plan};
-use crate::report::{RunReport, StepReport, words};
+use crate::report::{RunReport, StepReport, digest, words};
 use crate::state::State;
 use crate::steps::{Job, Outcome, StepResult};
+use courier::Courier;
 use supervise::{Ended, Signals, supervise};
 
 /// What to run.
@@ -111,6 +114,7 @@ pub fn run(
         problems,
         place_verified: false,
         stopped,
+        courier: Courier::new(settings, directory),
     };
     night.run(options)
 }
@@ -154,6 +158,7 @@ struct Night<'a> {
     place_verified: bool,
     /// The signal that ended the run before its first step.
     stopped: Option<&'static str>,
+    courier: Courier<'a>,
 }
 
 impl Night<'_> {
@@ -162,6 +167,10 @@ impl Night<'_> {
         let begun = self.state.begin_run(&self.run_id, options.reason.as_deref(), self.started_at);
         self.note_failure(begun);
         info!(MESSAGE_ID = events::RUN_STARTED, RUN_ID = self.run_id.as_str(); "{} started", self.word);
+        let whole = options.wanted == Wanted::Backup && options.steps.is_empty();
+        if whole {
+            self.tell(&[digest::run_started(self.settings, &self.run_id, self.started_at)]);
+        }
         if options.wait && self.stopped.is_none() {
             self.stopped = ready::wait(self.settings, self.signals, self.watcher);
         }
@@ -194,12 +203,30 @@ impl Night<'_> {
         let ended = self.state.finish_run(&self.run_id, report.outcome, &self.problems, finished_at);
         self.note_failure(ended);
         report.add_problems(std::mem::take(&mut self.problems));
+        self.look_for_alarms(None);
+        if whole {
+            self.tell(&digest::run_ended(self.settings, &report));
+        }
+        report.not_told = std::mem::take(&mut self.problems);
         log::log!(
             level(report.outcome),
             MESSAGE_ID = events::run_ended(report.outcome), RUN_ID = self.run_id.as_str(), OUTCOME = report.outcome.as_str();
             "{} {} in {}", self.word, report.outcome.as_str(), words::duration(words::between(self.started_at, finished_at))
         );
+        self.courier.finish(self.signals, self.watcher, stopped);
         Ok(report)
+    }
+
+    /// What a step's end changed. `moving`: the step that may still be at work.
+    fn look_for_alarms(&mut self, _moving: Option<&str>) {
+        self.courier.go();
+    }
+
+    /// Puts notices into the outbox and sends them on their way.
+    fn tell(&mut self, notices: &[Notice]) {
+        let posted = notify::post(self.settings, self.directory, notices);
+        self.note_failure(posted);
+        self.courier.go();
     }
 
     fn step(&mut self, position: u32, step: &PlannedStep) -> StepReport {
@@ -221,6 +248,7 @@ impl Night<'_> {
         let report = StepReport::new(step, result, started_at, finished_at);
         self.log(&report);
         self.watcher.ended(&report);
+        self.look_for_alarms(Some(&step.name));
         report
     }
 
@@ -241,7 +269,8 @@ impl Night<'_> {
             place_verified: self.place_verified,
             facts: self.state.facts(&step.name).unwrap_or_default(),
         };
-        let ended = supervise(&job, max_duration, stall, self.signals, self.watcher)?;
+        let spared = self.courier.process();
+        let ended = supervise(&job, max_duration, stall, self.signals, self.watcher, spared)?;
         Ok(match ended {
             Ended::Answered(result) => *result,
             Ended::Unanswered(error) => StepResult::failed(&error),

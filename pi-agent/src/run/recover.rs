@@ -93,7 +93,7 @@ fn fetch(
         place_verified: true, // Restores may look into another machine's place.
         facts: BTreeMap::new(),
     };
-    let ended = supervise(&job, Some(PATIENCE), PATIENCE, signals, watcher).map_err(|error| error.chain())?;
+    let ended = supervise(&job, Some(PATIENCE), PATIENCE, signals, watcher, None).map_err(|error| error.chain())?;
     let outcome = match ended {
         Ended::Answered(result) if result.outcome.is_usable() => {
             install(&fetched, &path).map_err(|error| error.chain())

@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::runtime::Runtime;
@@ -71,7 +72,8 @@ const STOP: Duration = Duration::from_secs(6);
 const TICK: Duration = Duration::from_millis(500);
 const STDERR_LINES: usize = 20;
 
-/// Starts the step's process and watches over it until it and everything it started have ended.
+/// Starts the step's process and watches over it until it and everything it started have ended. `spared`: a process of
+/// ours that is none of the step's.
 ///
 /// # Errors
 /// It could not be started.
@@ -81,6 +83,7 @@ pub fn supervise(
     stall: Duration,
     signals: &mut Signals,
     watcher: &mut dyn Watcher,
+    spared: Option<Pid>,
 ) -> Result<Ended> {
     let Signals { runtime, term, int } = signals;
     let ended = runtime.block_on(async {
@@ -89,7 +92,7 @@ pub fn supervise(
         Ok::<_, Error>((child, result))
     });
     // Whatever happened, nothing it started may live on beside the next step.
-    process::end_descendants(STOP);
+    process::end_descendants(STOP, spared);
     let (mut child, seen) = ended?;
     let status = runtime.block_on(child.wait()).context(|| format!("wait for step {}", job.step))?;
     Ok(match seen {

@@ -13,7 +13,7 @@ use crate::{pgbackrest, wal};
 /// Watched directories depend on the configuration, so the packaged unit has none of its own.
 const SPOOLS: &str = "etc/systemd/system/pi-agent-wal.path.d/spool.conf";
 const USER: &str = "etc/systemd/system/pi-agent-wal.service.d/user.conf";
-const NIGHTLY: &str = "pi-agent-backup.timer";
+const TIMERS: [&str; 3] = ["pi-agent-backup.timer", "pi-agent-alarms.timer", "pi-agent-heartbeat.timer"];
 const AT_BOOT: &str = "pi-agent-boot.service";
 const WAL: [&str; 2] = ["pi-agent-wal.path", "pi-agent-wal.timer"];
 
@@ -74,7 +74,8 @@ fn spools(settings: &Settings) -> Option<String> {
 pub fn commands(settings: &Settings, watched: bool) -> Vec<Vec<&'static str>> {
     let databases = settings.steps.iter().any(|step| step.postgres().is_some());
     let mut commands = vec![vec!["daemon-reload"]];
-    let mut now = vec!["enable", "--now", NIGHTLY];
+    let mut now = vec!["enable", "--now"];
+    now.extend(TIMERS);
     if databases {
         now.extend(WAL);
     }

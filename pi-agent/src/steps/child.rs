@@ -60,7 +60,7 @@ fn end_on_sigterm() -> Result<()> {
 }
 
 fn end() -> ! {
-    process::end_descendants(GRACE);
+    process::end_descendants(GRACE, None);
     // 128 + SIGTERM, as a shell would say it.
     std::process::exit(143)
 }

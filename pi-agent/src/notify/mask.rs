@@ -1,0 +1,75 @@
+//! Secrets must not leave in a message, whatever an error quoted.
+
+use std::path::Path;
+
+use crate::config::Settings;
+
+/// What must not be shown.
+#[derive(Clone, Default)]
+pub struct Mask(Vec<String>);
+
+/// Shorter ones would make every second word unreadable; real keys are longer.
+const SHORTEST: usize = 8;
+
+impl Mask {
+    /// Every value in the files of the secrets directory, and the addresses of services. A file that cannot be read has
+    /// not been read by whoever wrote the text either.
+    pub fn of(settings: &Settings) -> Self {
+        let mut values = Vec::new();
+        for file in std::fs::read_dir(&settings.secrets).into_iter().flatten().flatten() {
+            let path = file.path();
+            if path.is_file() {
+                values.extend(values_of(&path));
+            }
+        }
+        let urls = settings.notify.ping_urls.iter().chain(&settings.notify.webhooks).chain(&settings.notify.ntfy_urls);
+        values.extend(urls.cloned());
+        values.retain(|value| value.len() >= SHORTEST);
+        // A key that contains another is taken whole.
+        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        Self(values)
+    }
+
+    /// The text without them.
+    pub fn cover(&self, text: &str) -> String {
+        self.0.iter().fold(
+            text.to_owned(),
+            |text, value| {
+                if text.contains(value) { text.replace(value, "[secret]") } else { text }
+            },
+        )
+    }
+}
+
+/// Each line, and what stands after its `=`.
+fn values_of(path: &Path) -> Vec<String> {
+    let Ok(text) = std::fs::read_to_string(path) else { return Vec::new() };
+    let strip = |value: &str| value.trim().trim_matches(['"', '\'']).to_owned();
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    lines
+        .flat_map(|line| {
+            let value = line.split_once('=').map(|(_, value)| strip(value));
+            value.into_iter().chain([strip(line)])
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_keys_and_of_variables_are_covered() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).unwrap();
+            values_of(&folder.path().join(name))
+        };
+        let mut values = write("aws.env", "# keys\nexport AWS_SECRET_ACCESS_KEY=\"abc/def+ghi\"\n");
+        values.extend(write("restic.key", "correct horse battery\n"));
+        let mask = Mask(values);
+        let text = "server said: abc/def+ghi is not correct horse battery, keys";
+        assert_eq!(mask.cover(text), "server said: [secret] is not [secret], keys");
+    }
+}
