@@ -258,8 +258,11 @@ impl Cli {
                 output.print(|| status.json(), || status.text()).map(|()| 0)
             }
             Command::Alarms { output } => {
-                let alarms = alarms::look(&settings()?, &directory, None, None)?;
-                output.print(|| alarms::json(&alarms), || alarms::text(&alarms)).map(|()| 0)
+                let settings = settings()?;
+                let alarms = alarms::look(&settings, &directory, None, None)?;
+                output.print(|| alarms::json(&alarms), || alarms::text(&alarms))?;
+                notify::flush(&settings, &directory, Duration::from_secs(240))?;
+                Ok(0)
             }
             Command::Points { steps, path, output } => {
                 let points = restore::points::points(&settings()?, &steps, path.as_ref())?;
@@ -281,7 +284,7 @@ impl Cli {
             }
             Command::Notify { command: NotifyCommand::Test } => notify_test(&settings()?, &directory),
             Command::Notify { command: NotifyCommand::Deliver { patience } } => {
-                notify::flush(&settings()?, &directory, patience).map(|()| 0)
+                Ok(u8::from(!notify::flush(&settings()?, &directory, patience)?))
             }
             Command::Heartbeat => heartbeat(&settings()?, &directory),
             Command::Boot => {
@@ -393,11 +396,12 @@ fn notify_test(settings: &Settings, directory: &StateDirectory) -> Result<u8> {
 fn heartbeat(settings: &Settings, directory: &StateDirectory) -> Result<u8> {
     let now = Timestamp::now();
     let state = State::open_read_only(&directory.database())?;
-    let status = Status::gather(settings, state.as_ref(), now)?;
+    let alarms = alarms::current(settings, directory, None, now)?;
+    let status = Status::gather(settings, state.as_ref(), alarms, now)?;
     let notice = digest::heartbeat(settings, &status, state.as_ref(), now)?;
     run::make_private(directory.path())?;
     notify::post(settings, directory, &[notice])?;
-    notify::flush(settings, directory, Duration::from_secs(300)).map(|()| 0)
+    notify::flush(settings, directory, Duration::from_secs(240)).map(|_| 0)
 }
 
 /// The exit code of an error: 2 usage or configuration, 4 lock held, 1 the rest.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use log::warn;
 
 use crate::config::{Settings, StateDirectory};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 pub use deliver::{Delivery, deliver};
 pub use notice::{Kind, Notice, Tone};
@@ -50,19 +50,20 @@ pub fn waiting(directory: &StateDirectory) -> usize {
     queues.map(|queue| outbox::Queue::new(directory, &queue.file_name().to_string_lossy()).count()).sum()
 }
 
-/// Sends what waits, and says in the journal what could not be sent.
+/// Sends what waits; `true` when nothing waits any more. What could not be sent is in the journal and stays in the outbox:
+/// it is no failure of whoever wanted it sent, and there is nobody whom that could be told.
 ///
 /// # Errors
-/// As [`deliver`]; also when a service could not be told something.
-pub fn flush(settings: &Settings, directory: &StateDirectory, patience: Duration) -> Result<()> {
-    let mut first: Option<Error> = None;
+/// As [`deliver`].
+pub fn flush(settings: &Settings, directory: &StateDirectory, patience: Duration) -> Result<bool> {
+    let mut all = true;
     for delivery in deliver(settings, directory, patience)? {
         if let Some(error) = delivery.problem {
             warn!("{} ({} wait)", error.chain(), delivery.waiting);
-            first.get_or_insert(error);
+            all = false;
         }
     }
-    first.map_or(Ok(()), Err)
+    Ok(all)
 }
 
 fn masked(notice: &Notice, mask: &mask::Mask) -> Notice {

@@ -63,7 +63,7 @@ pub fn heartbeat(settings: &Settings, status: &Status, state: Option<&State>, no
         rows.push(row(step, before.as_ref(), now));
     }
     let good = status.alarms.is_empty();
-    let alarms = status.alarms.iter().map(|alarm| format!("! {}: {}\n", alarm.step, alarm.message)).collect::<String>();
+    let alarms = status.alarms.iter().map(|alarm| format!("! {}\n", alarm.text())).collect::<String>();
     let day = now.to_zoned(TimeZone::system()).strftime("%Y-%m-%d").to_string();
     Ok(Notice {
         incident: format!("heartbeat-{day}"),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use log::{error, info, warn};
 
+use crate::alarms;
 use crate::config::{Settings, Source, StateDirectory};
 use crate::error::{Context, Kind, Result};
 use crate::events;
@@ -203,7 +204,7 @@ impl Night<'_> {
         let ended = self.state.finish_run(&self.run_id, report.outcome, &self.problems, finished_at);
         self.note_failure(ended);
         report.add_problems(std::mem::take(&mut self.problems));
-        self.look_for_alarms(None);
+        self.look_for_alarms();
         if whole {
             self.tell(&digest::run_ended(self.settings, &report));
         }
@@ -217,8 +218,10 @@ impl Night<'_> {
         Ok(report)
     }
 
-    /// What a step's end changed. `moving`: the step that may still be at work.
-    fn look_for_alarms(&mut self, _moving: Option<&str>) {
+    /// What is alarming now, by this run's own history: told at once, not at its end.
+    fn look_for_alarms(&mut self) {
+        let looked = alarms::look(self.settings, self.directory, Some(self.state), None).map(drop);
+        self.note_failure(looked);
         self.courier.go();
     }
 
@@ -248,7 +251,7 @@ impl Night<'_> {
         let report = StepReport::new(step, result, started_at, finished_at);
         self.log(&report);
         self.watcher.ended(&report);
-        self.look_for_alarms(Some(&step.name));
+        self.look_for_alarms();
         report
     }
 
