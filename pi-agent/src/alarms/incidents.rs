@@ -278,3 +278,287 @@ fn word(subject: Option<&str>) -> String {
     let plain = plain.trim_matches('-');
     if plain.is_empty() { "root".into() } else { plain.chars().take(48).collect() }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use jiff::SignedDuration;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::alarms::registry::RULES;
+
+    const HOUR: u64 = 3_600_000;
+    const DAY: Duration = Duration::from_hours(24);
+
+    /// A machine whose looks come one after another.
+    struct World {
+        memory: Memory,
+        now: Moment,
+        clock: Trust,
+        tags: u32,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let now = Moment { boot: "a".into(), since_boot: HOUR, wall: "2026-11-21T03:00:00Z".parse().unwrap() };
+            Self { memory: Memory::default(), now, clock: Trust::Trusted, tags: 0 }
+        }
+
+        fn later(&mut self, milliseconds: u64) -> &mut Self {
+            self.now.since_boot += milliseconds;
+            self.now.wall += Duration::from_millis(milliseconds);
+            self
+        }
+
+        /// What is told at the next look, as `KIND` of each message.
+        fn look(&mut self, name: &str, found: Option<Vec<(&str, Verdict)>>) -> Vec<Kind> {
+            self.events(name, found).into_iter().map(|event| event.kind).collect()
+        }
+
+        fn events(&mut self, name: &str, found: Option<Vec<(&str, Verdict)>>) -> Vec<Event> {
+            let rule = RULES.iter().find(|rule| rule.name == name).unwrap();
+            let found = found
+                .map(|found| found.into_iter().map(|(subject, verdict)| (Some(subject.into()), verdict)).collect());
+            let tags = &mut self.tags;
+            let look = Look {
+                now: &self.now,
+                clock: &self.clock,
+                found: vec![(rule, found)],
+                remind_every: DAY,
+                tag: &mut || {
+                    *tags += 1;
+                    format!("{tags:08x}")
+                },
+            };
+            let (memory, events) = step(&self.memory, look);
+            self.memory = memory;
+            events
+        }
+
+        fn ago(&self, hours: i64) -> Option<Timestamp> {
+            Some(self.now.wall - SignedDuration::from_hours(hours))
+        }
+    }
+
+    fn bad(tone: Tone, as_of: Option<Timestamp>) -> Verdict {
+        Bad::new(tone, "the backup failed").dated(as_of, as_of).into()
+    }
+
+    fn foundry(verdict: Verdict) -> Option<Vec<(&'static str, Verdict)>> {
+        Some(vec![("foundry", verdict)])
+    }
+
+    #[test]
+    fn an_incident_is_raised_once_worse_once_reminded_daily_and_cleared_once() {
+        let mut world = World::new();
+        let failed = world.ago(0);
+        let mut told = Vec::new();
+        for hour in 0..60 {
+            let tone = if hour < 10 { Tone::Warning } else { Tone::Critical };
+            told.extend(world.look("backup", foundry(bad(tone, failed))).into_iter().map(|kind| (hour, kind)));
+            world.later(HOUR);
+        }
+        assert_eq!(told, [(0, Kind::Raised), (10, Kind::Worse), (34, Kind::Reminder), (58, Kind::Reminder)]);
+        let good = world.ago(1);
+        let over = world.events("backup", foundry(Verdict::Fine { as_of: good }));
+        assert_eq!(over.len(), 1);
+        assert_eq!((over[0].kind, over[0].incident.id.as_str()), (Kind::Cleared, "foundry-backup-00000001"));
+        assert_eq!(over[0].incident.since, failed.unwrap());
+        assert_eq!(world.later(HOUR).look("backup", foundry(Verdict::Fine { as_of: good })), []);
+        assert!(world.memory.incidents.is_empty());
+    }
+
+    #[test]
+    fn going_back_and_forth_between_bad_and_worse_is_no_storm() {
+        let mut world = World::new();
+        let mut told = Vec::new();
+        for look in 0..100 {
+            let tone = if look % 2 == 0 { Tone::Warning } else { Tone::Critical };
+            told.extend(world.later(HOUR / 6).look("disk-space", foundry(bad(tone, None))));
+        }
+        assert_eq!(told, [Kind::Raised, Kind::Worse]);
+    }
+
+    #[test]
+    fn older_evidence_ends_nothing() {
+        // The disk was full: what failed at three is remembered nowhere but here, and the database knows a good night before.
+        let mut world = World::new();
+        let (good, failed) = (world.ago(24), world.ago(0));
+        assert_eq!(world.look("backup", foundry(bad(Tone::Critical, failed))), [Kind::Raised]);
+        for _ in 0..10 {
+            assert_eq!(world.later(HOUR).look("backup", foundry(Verdict::Fine { as_of: good })), []);
+        }
+        assert_eq!(world.memory.incidents.len(), 1);
+        let next = world.later(14 * HOUR).ago(0);
+        assert_eq!(world.look("backup", foundry(Verdict::Fine { as_of: next })), [Kind::Cleared]);
+    }
+
+    #[test]
+    fn what_was_dated_in_the_future_can_end() {
+        let mut world = World::new();
+        let right = world.now.wall;
+        world.now.wall += SignedDuration::from_hours(365 * 24);
+        world.clock = Trust::Doubted("moved".into());
+        let failed = world.ago(0);
+        assert_eq!(world.look("backup", foundry(bad(Tone::Critical, failed))), [Kind::Raised]);
+        // The clock is set right; the newest record is still the failed one.
+        (world.now.wall, world.clock) = (right, Trust::Trusted);
+        let before = world.ago(20);
+        assert_eq!(world.later(HOUR).look("backup", foundry(bad(Tone::Critical, failed))), []);
+        assert_eq!(world.memory.incidents[0].since, world.now.wall);
+        assert_eq!(world.later(HOUR).look("backup", foundry(Verdict::Fine { as_of: before })), [], "an older success");
+        let good = world.later(HOUR).ago(0);
+        assert_eq!(world.later(HOUR).look("backup", foundry(Verdict::Fine { as_of: good })), [Kind::Cleared]);
+    }
+
+    #[test]
+    fn what_nobody_can_tell_stays_as_it_is() {
+        let mut world = World::new();
+        world.look("backup-age", foundry(bad(Tone::Warning, None)));
+        for unknown in [None, foundry(Verdict::Unknown)] {
+            for _ in 0..50 {
+                assert_eq!(world.later(HOUR).look("backup-age", unknown.clone()), []);
+            }
+        }
+        assert_eq!(world.look("backup-age", foundry(bad(Tone::Warning, None))), [Kind::Reminder], "it was overdue");
+    }
+
+    #[test]
+    fn what_may_wait_is_told_only_when_it_lasts() {
+        let later = || Verdict::Bad(Bad { telling: Telling::After(DAY), ..Bad::new(Tone::Warning, "no backup yet") });
+        let mut world = World::new();
+        assert_eq!(world.look("backup-age", foundry(later())), []);
+        assert_eq!(world.memory.incidents.len(), 1, "`status` shows it");
+        let good = world.ago(0);
+        assert_eq!(world.look("backup-age", foundry(Verdict::Fine { as_of: good })), [], "it ends in silence");
+        assert_eq!(world.look("backup-age", foundry(later())), []);
+        // A clock that jumps makes no time pass.
+        world.now.wall += SignedDuration::from_hours(365 * 24);
+        assert_eq!(world.later(23 * HOUR).look("backup-age", foundry(later())), []);
+        assert_eq!(world.later(HOUR).look("backup-age", foundry(later())), [Kind::Raised]);
+    }
+
+    #[test]
+    fn what_is_no_longer_watched_ends() {
+        let mut world = World::new();
+        world.look("backup", foundry(bad(Tone::Critical, None)));
+        let events = world.events("backup", Some(vec![("logs", Verdict::Unknown)]));
+        assert_eq!((events[0].kind, events[0].well), (Kind::Cleared, "it is no longer watched"));
+        world.look("backup", foundry(bad(Tone::Critical, None)));
+        world.memory.incidents[0].name = "of-another-version".into();
+        assert_eq!(world.look("backup", Some(vec![])), [Kind::Cleared]);
+    }
+
+    #[test]
+    fn what_the_failure_script_told_is_not_told_again_and_cleared_by_us() {
+        let mut world = World::new();
+        let unit = |verdict| Some(vec![("pi-agent-backup.service", verdict)]);
+        let failed =
+            |told| Bad { telling: Telling::Elsewhere, ..Bad::new(Tone::Critical, "the unit failed").dated(told, told) };
+        let first = world.ago(0);
+        assert_eq!(world.look("unit", unit(Verdict::Bad(failed(first)))), []);
+        assert_eq!(world.later(HOUR).look("unit", unit(Verdict::Over(failed(first)))), [Kind::Cleared]);
+        assert_eq!(
+            world.later(HOUR).look("unit", unit(Verdict::Over(failed(first)))),
+            [],
+            "its file stays until a restart"
+        );
+        // It fails again, and the script, which told it within the hour, keeps silent.
+        assert_eq!(world.later(1).look("unit", unit(Verdict::Bad(failed(first)))), [Kind::Raised]);
+        assert_eq!(world.later(1).look("unit", unit(Verdict::Over(failed(first)))), [Kind::Cleared]);
+        // It failed, was told and recovered between two looks.
+        let second = world.later(HOUR).ago(0);
+        assert_eq!(world.look("unit", unit(Verdict::Over(failed(second)))), [Kind::Cleared]);
+        // A restart of the machine takes the script's memory away, not ours.
+        let third = world.later(HOUR).ago(0);
+        assert_eq!(world.look("unit", unit(Verdict::Bad(failed(third)))), []);
+        world.now = Moment { boot: "b".into(), since_boot: 60_000, wall: world.now.wall + Duration::from_mins(5) };
+        assert_eq!(world.look("unit", unit(Verdict::Unknown)), []);
+        assert_eq!(world.later(HOUR).look("unit", unit(Verdict::Fine { as_of: None })), [Kind::Cleared]);
+    }
+
+    #[test]
+    fn ids_are_words() {
+        assert_eq!(word(None), "host");
+        assert_eq!(word(Some("/")), "root");
+        assert_eq!(word(Some("/mnt/usb disk")), "mnt-usb-disk");
+        assert_eq!(word(Some("pi-agent-backup.service")), "pi-agent-backup.service");
+    }
+
+    /// What may happen between two looks, and what the look finds.
+    #[derive(Clone, Debug)]
+    enum Happens {
+        Looks { minutes: u64, found: u8 },
+        ClockMoves { hours: i64 },
+        Restarts { off: u64 },
+    }
+
+    fn happens() -> impl Strategy<Value = Happens> {
+        prop_oneof![
+            8 => (1..600_u64, 0..5_u8).prop_map(|(minutes, found)| Happens::Looks { minutes, found }),
+            1 => prop_oneof![Just(24), Just(-24), Just(8760), Just(-8760)].prop_map(|hours| Happens::ClockMoves { hours }),
+            1 => (0..3000_u64).prop_map(|off| Happens::Restarts { off }),
+        ]
+    }
+
+    proptest! {
+        /// However the clock jumps and the machine restarts: one state of an incident is told at most once in a day of real
+        /// time, what is raised is cleared at most once and never raised again under its id, and nothing is told out of turn.
+        #[test]
+        fn no_storm_and_no_false_all_clear(story in proptest::collection::vec(happens(), 1..120)) {
+            let mut world = World::new();
+            let (mut real, mut skew) = (0_u64, SignedDuration::ZERO); // minutes; what the clock shows too much
+            let start = world.now.wall;
+            let mut boots = 0;
+            let mut told: Vec<(u64, String, Kind)> = Vec::new();
+            for event in story {
+                match event {
+                    // Before the first look after a start that cannot be told from a longer rest either.
+                    Happens::ClockMoves { .. } if world.now.since_boot == 0 => {}
+                    Happens::ClockMoves { hours } => skew += SignedDuration::from_hours(hours),
+                    Happens::Restarts { off } => {
+                        // A clock moved while the machine was off cannot be told from a longer rest.
+                        skew = SignedDuration::ZERO;
+                        boots += 1;
+                        real += off;
+                        world.now = Moment { boot: format!("b{boots}"), since_boot: 0, wall: start };
+                    }
+                    Happens::Looks { minutes, found } => {
+                        real += minutes;
+                        world.now.since_boot += minutes * 60_000;
+                        world.now.wall = start + SignedDuration::from_mins(real as i64) + skew;
+                        // The real judge, on a machine without a time service.
+                        let service = || crate::systemd::TimeService::Absent;
+                        world.clock = crate::alarms::clock::judge(&world.now, world.memory.anchor.as_ref(), service, || None);
+                        let as_of = world.ago(0);
+                        let trusted = world.clock.is_trusted();
+                        let verdict = match found {
+                            0 => Verdict::Unknown,
+                            1 => Verdict::Fine { as_of },
+                            2 => bad(Tone::Critical, as_of),
+                            _ => bad(Tone::Warning, as_of),
+                        };
+                        for event in world.events("backup-age", trusted.then(|| foundry(verdict).unwrap())) {
+                            prop_assert!(trusted, "told on a clock that is not trusted");
+                            prop_assert!(event.kind != Kind::Cleared || found == 1, "cleared by {found}");
+                            told.push((real, event.incident.id, event.kind));
+                        }
+                    }
+                }
+            }
+            let ids: std::collections::BTreeSet<&String> = told.iter().map(|(_, id, _)| id).collect();
+            for id in ids {
+                let of: Vec<_> = told.iter().filter(|(_, other, _)| other == id).collect();
+                prop_assert_eq!(of[0].2, Kind::Raised);
+                prop_assert_eq!(of.iter().filter(|(_, _, kind)| *kind == Kind::Raised).count(), 1);
+                prop_assert!(of.iter().filter(|(_, _, kind)| *kind == Kind::Worse).count() <= 1);
+                let cleared = of.iter().position(|(_, _, kind)| *kind == Kind::Cleared);
+                prop_assert!(cleared.is_none_or(|at| at + 1 == of.len()));
+                for pair in of.windows(2).filter(|pair| pair[1].2 == Kind::Reminder) {
+                    prop_assert!(pair[1].0 - pair[0].0 >= 24 * 60, "{:?}", pair);
+                }
+            }
+        }
+    }
+}

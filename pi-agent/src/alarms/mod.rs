@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Settings, StateDirectory};
 use crate::error::{Context, Error, Kind, Result};
-use crate::notify::Tone;
+use crate::notify::{self, Tone};
 use crate::report::{SCHEMA, words};
 use crate::state::State;
 use clock::Moment;
@@ -69,7 +69,23 @@ pub fn look(
     memory.untold.extend(events.iter().map(|event| notices::notice(event, &evidence, &settings.host)));
     // Killed after this, the next look posts the same messages under the same keys.
     memory.write(directory)?;
+    if !memory.untold.is_empty() {
+        notify::post(settings, directory, &memory.untold)?;
+        memory.untold.clear();
+        memory.write(directory)?;
+    }
     Ok(alarms(&memory))
+}
+
+/// A person says that the clock is right, whatever it showed before.
+///
+/// # Errors
+/// That cannot be remembered.
+pub fn trust_clock(directory: &StateDirectory) -> Result<()> {
+    crate::run::make_private(directory.path())?;
+    let _alone = alone(directory)?;
+    let anchor = Some(Moment::of(Path::new("/"), Timestamp::now()));
+    Memory { anchor, ..Memory::read(directory, true)? }.write(directory)
 }
 
 /// What is wrong now; changes nothing and tells nobody.

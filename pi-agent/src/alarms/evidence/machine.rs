@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use nix::sys::stat::{major, minor};
 
 use super::Place;
 use crate::alarms::memory::Memory;
@@ -59,6 +60,10 @@ pub(super) fn volumes(place: Place<'_>) -> Vec<Volume> {
             None => found.extend(room(&name).ok().map(|room| (device, Volume { name, holds: vec![what], room }))),
         }
     }
+    let mounts = std::fs::read_to_string(place.root.join("proc/self/mountinfo")).unwrap_or_default();
+    for (device, volume) in &mut found {
+        volume.room.read_only = is_read_only(&mounts, *device);
+    }
     found.into_iter().map(|(_, volume)| volume).collect()
 }
 
@@ -73,6 +78,14 @@ fn mount_point(path: &Path) -> Option<(u64, PathBuf)> {
         highest = path;
     }
     Some((device, highest.to_owned()))
+}
+
+/// Whether the disk itself is. A mount may be so for our own unit alone, which systemd keeps from writing where it need not.
+fn is_read_only(mounts: &str, device: u64) -> bool {
+    let device = format!("{}:{}", major(device), minor(device));
+    let of_device = |line: &&str| line.split(' ').nth(2) == Some(&device);
+    let options = mounts.lines().find(of_device).and_then(|line| line.rsplit(' ').next());
+    options.is_some_and(|options| options.split(',').any(|option| option == "ro"))
 }
 
 /// What is wrong with the secrets that this configuration needs.
@@ -166,6 +179,16 @@ mod tests {
         assert_eq!(name, Path::new("/proc"));
         let (device, name) = mount_point(Path::new("/no-such-directory/at/all")).unwrap();
         assert_eq!((device, name.as_path()), (Path::new("/").metadata().unwrap().dev(), Path::new("/")));
+    }
+
+    #[test]
+    fn a_disk_is_read_only_when_its_file_system_is() {
+        let mounts = "21 1 254:0 / / ro,relatime shared:1 - ext4 /dev/vda rw,discard\n\
+                      30 21 8:1 / /mnt/usb rw,relatime - ext4 /dev/sda1 ro,errors=remount-ro\n";
+        let device = nix::sys::stat::makedev;
+        assert!(!is_read_only(mounts, device(254, 0)), "only for us");
+        assert!(is_read_only(mounts, device(8, 1)));
+        assert!(!is_read_only(mounts, device(8, 2)), "not known");
     }
 
     #[test]

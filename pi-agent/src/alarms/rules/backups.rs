@@ -95,7 +95,9 @@ pub fn size(evidence: &Evidence, limits: &Alarms) -> Vec<Found> {
         let relative = f64::from(limits.size_change) / 100.0;
         let allowed = (usual * relative).max(FAR * spread).max(LITTLE);
         let held = sizes.len() > HELD
-            && sizes[1..HELD].iter().all(|(size, _)| (size - newest).abs() <= (newest * relative).max(LITTLE));
+            && sizes[1..HELD]
+                .iter()
+                .all(|(size, _)| (size - newest).abs() <= (newest.min(*size) * relative).max(LITTLE));
         if (newest - usual).abs() <= allowed || held {
             return Verdict::Fine { as_of: *at };
         }

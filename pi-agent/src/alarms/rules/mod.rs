@@ -18,3 +18,6 @@ fn by_step(evidence: &Evidence, judge: impl Fn(&StepEvidence) -> Verdict) -> Vec
 fn by_history(evidence: &Evidence, judge: impl FnOnce() -> Verdict) -> Vec<Found> {
     vec![(None, if evidence.unreadable.is_some() { Verdict::Unknown } else { judge() })]
 }
+
+#[cfg(test)]
+mod tests;
