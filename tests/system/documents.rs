@@ -31,6 +31,13 @@ fn run_status_points_and_restore_keep_their_promises() {
     assert_eq!(fresh.json()["healthy"], false, "nothing was ever backed up");
     assert_eq!(fresh.step("foundry")["last_success"], Value::Null);
 
+    let alarms = agent.ok(["alarms", "--json"]).json();
+    has_keys(&alarms, &["schema", "alarms"]);
+    has_keys(&alarms["alarms"][0], &["name", "step", "tone", "since", "message", "hint"]);
+    is_a_time(&alarms["alarms"][0]["since"]);
+
+    // Without one there would be an alarm as soon as there is a backup.
+    agent.ok(["recovery-kit", "--to", scratch.join("kit").to_str().unwrap()]);
     let run = agent.ok(["run", "--json"]);
     let document = run.json();
     has_keys(&document, &["schema", "run_id", "started_at", "finished_at", "outcome", "steps"]);

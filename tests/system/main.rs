@@ -1,6 +1,7 @@
 //! Tests on real parts: the built program as a user starts it, real files, servers and networks.
 #![allow(clippy::unwrap_used)]
 
+mod alarms;
 mod bad_input;
 mod bad_network;
 mod crash;

@@ -132,9 +132,9 @@ impl<'a> Machine<'a> {
         match (verdict, known) {
             (Verdict::Unknown, Some(incident)) => self.keep(incident, false),
             (Verdict::Bad(bad), Some(incident)) => self.still(incident, bad),
-            (Verdict::Bad(bad), None) => self.begin(rule, subject, bad),
+            (Verdict::Bad(bad), None) => self.begin(rule, subject, &bad),
             (Verdict::Fine { as_of }, Some(incident)) if is_newer(as_of, incident.as_of) => {
-                self.end(incident, rule.well)
+                self.end(incident, rule.well);
             }
             (Verdict::Fine { .. }, Some(incident)) => self.keep(incident, true),
             (Verdict::Over(bad), Some(incident)) => {
@@ -167,8 +167,8 @@ impl<'a> Machine<'a> {
         if moment.duration_since(self.now.wall) > MOVED { self.now.wall } else { moment }
     }
 
-    fn begin(&mut self, rule: &'static Rule, subject: Option<String>, bad: Bad) {
-        let mut incident = self.incident(rule, subject, &bad, false);
+    fn begin(&mut self, rule: &'static Rule, subject: Option<String>, bad: &Bad) {
+        let mut incident = self.incident(rule, subject, bad, false);
         let mut telling = bad.telling;
         if telling == Telling::Elsewhere {
             incident.told = self.settle(&incident, bad.as_of);

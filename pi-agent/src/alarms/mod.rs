@@ -65,7 +65,7 @@ pub fn look(
     crate::run::make_private(directory.path())?;
     let _alone = alone(directory)?;
     let memory = Memory::read(directory, true)?;
-    let (mut memory, evidence, events) = evaluate(settings, directory, state, moving_step, memory, Timestamp::now());
+    let (mut memory, evidence, events) = evaluate(settings, directory, state, moving_step, &memory, Timestamp::now());
     memory.untold.extend(events.iter().map(|event| notices::notice(event, &evidence, &settings.host)));
     // Killed after this, the next look posts the same messages under the same keys.
     memory.write(directory)?;
@@ -99,7 +99,7 @@ pub fn current(
     now: Timestamp,
 ) -> Result<Vec<Alarm>> {
     let memory = Memory::read(directory, false)?;
-    Ok(alarms(&evaluate(settings, directory, state, None, memory, now).0))
+    Ok(alarms(&evaluate(settings, directory, state, None, &memory, now).0))
 }
 
 fn evaluate(
@@ -107,12 +107,12 @@ fn evaluate(
     directory: &StateDirectory,
     state: Option<&State>,
     moving_step: Option<&str>,
-    memory: Memory,
+    memory: &Memory,
     now: Timestamp,
 ) -> (Memory, Evidence, Vec<Event>) {
     let root = Path::new("/");
     let now = Moment::of(root, now);
-    let evidence = Evidence::gather(Place { root, settings, directory }, state, moving_step, &now, &memory);
+    let evidence = Evidence::gather(Place { root, settings, directory }, state, moving_step, &now, memory);
     let judge = |rule: &'static registry::Rule| {
         let known = evidence.clock.is_trusted() || !rule.by_clock;
         (rule, known.then(|| (rule.look)(&evidence, &settings.alarms)))
@@ -124,7 +124,7 @@ fn evaluate(
         remind_every: settings.alarms.remind_every,
         tag: &mut tag,
     };
-    let (memory, events) = incidents::step(&memory, look);
+    let (memory, events) = incidents::step(memory, look);
     (memory, evidence, events)
 }
 

@@ -62,7 +62,7 @@ impl State {
     pub fn open_step(&self) -> Result<Option<String>> {
         self.connection
             .query_row("select step, outcome from step_run order by rowid desc limit 1", [], |row| {
-                Ok(row.get::<_, Option<String>>(1)?.is_none().then(|| row.get(0)).transpose()?)
+                row.get::<_, Option<String>>(1)?.is_none().then(|| row.get(0)).transpose()
             })
             .optional()
             .context(|| "read the newest step from the state database".into())

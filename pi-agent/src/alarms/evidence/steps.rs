@@ -66,7 +66,7 @@ pub(super) struct History {
 impl History {
     pub(super) fn read(place: Place<'_>, state: Option<&State>, moving: Option<&str>, now: Timestamp) -> Self {
         match state {
-            Some(state) => Self::of(place.settings, Some(state), moving.map(str::to_owned), now),
+            Some(state) => Self::of(place.settings, Some(state), moving, now),
             None => Self::from_file(place, now).or_else(|_| {
                 // A run that began or ended its work on the file just now may have been in the way.
                 std::thread::sleep(Duration::from_secs(1));
@@ -88,17 +88,17 @@ impl History {
             Some(state) if lock::is_held(&place.directory.run_lock()) => state.open_step()?,
             _ => None,
         };
-        Self::of(place.settings, state.as_ref(), moving, now)
+        Self::of(place.settings, state.as_ref(), moving.as_deref(), now)
     }
 
-    fn of(settings: &Settings, state: Option<&State>, moving: Option<String>, now: Timestamp) -> Result<Self> {
+    fn of(settings: &Settings, state: Option<&State>, moving: Option<&str>, now: Timestamp) -> Result<Self> {
         let mut steps = Vec::new();
         for step in &settings.steps {
             let mut evidence = without_history(settings, step);
             if let Some(state) = state {
                 evidence.remember(state, now)?;
             }
-            evidence.moving = moving.as_deref() == Some(&step.name);
+            evidence.moving = moving == Some(&step.name);
             steps.push(evidence);
         }
         let cut_off = state.map_or(Ok(0), |state| state.interrupted_in_a_row(ENOUGH))?;
@@ -143,10 +143,11 @@ impl StepEvidence {
     }
 }
 
-/// The end of the newest usable backup. One dated in the future was made while the clock was wrong, nobody knows when.
+/// The end of the newest usable backup, by its date: one dated in the future was made while the clock was wrong, nobody
+/// knows when, and one dated too far back only counts for less than it is.
 fn last_good(backups: &[Backup], now: Timestamp) -> Option<Timestamp> {
     let usable = backups.iter().filter(|backup| backup.outcome.is_some_and(Outcome::is_usable));
-    usable.filter_map(|backup| backup.finished_at).find(|finished| is_past(*finished, now))
+    usable.filter_map(|backup| backup.finished_at).filter(|finished| is_past(*finished, now)).max()
 }
 
 /// Not later than now, but for what a clock may be corrected by.

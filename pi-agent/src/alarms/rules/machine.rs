@@ -45,7 +45,7 @@ pub fn disk_space(evidence: &Evidence, limits: &Alarms) -> Vec<Found> {
         }
         let free = words::size(room.free);
         let (used, limit) = (percent(room.total - room.free.min(room.total), room.total), limits.disk_used);
-        full(used, limit, volume, format!("{free} free"), format!("make room: `du -xh {shown} | sort -h | tail`"))
+        full(used, limit, volume, &format!("{free} free"), format!("make room: `du -xh {shown} | sort -h | tail`"))
     })
 }
 
@@ -57,7 +57,7 @@ pub fn inodes(evidence: &Evidence, limits: &Alarms) -> Vec<Found> {
         let used = percent(room.total_files - free.min(room.total_files), room.total_files);
         let shown = volume.name.display();
         let hint = format!("remove small files: `du -x --inodes {shown} | sort -n | tail`");
-        full(used, limits.inodes_used, volume, format!("room for {free} more files"), hint)
+        full(used, limits.inodes_used, volume, &format!("room for {free} more files"), hint)
     })
 }
 
@@ -65,7 +65,7 @@ fn by_volume(evidence: &Evidence, judge: impl Fn(&Volume) -> Verdict) -> Vec<Fou
     evidence.volumes.iter().map(|volume| (Some(volume.name.display().to_string()), judge(volume))).collect()
 }
 
-fn full(used: u64, limit: u32, volume: &Volume, left: String, hint: String) -> Verdict {
+fn full(used: u64, limit: u32, volume: &Volume, left: &str, hint: String) -> Verdict {
     let limit = u64::from(limit);
     if used <= limit {
         return if used + BAND <= limit { Verdict::Fine { as_of: None } } else { Verdict::Unknown };
