@@ -19,6 +19,9 @@ _pi__agent() {
             pi__agent,adopt)
                 cmd="pi__agent__subcmd__adopt"
                 ;;
+            pi__agent,alarms)
+                cmd="pi__agent__subcmd__alarms"
+                ;;
             pi__agent,boot)
                 cmd="pi__agent__subcmd__boot"
                 ;;
@@ -28,8 +31,14 @@ _pi__agent() {
             pi__agent,doctor)
                 cmd="pi__agent__subcmd__doctor"
                 ;;
+            pi__agent,heartbeat)
+                cmd="pi__agent__subcmd__heartbeat"
+                ;;
             pi__agent,help)
                 cmd="pi__agent__subcmd__help"
+                ;;
+            pi__agent,notify)
+                cmd="pi__agent__subcmd__notify"
                 ;;
             pi__agent,plan)
                 cmd="pi__agent__subcmd__plan"
@@ -64,6 +73,9 @@ _pi__agent() {
             pi__agent__subcmd__help,adopt)
                 cmd="pi__agent__subcmd__help__subcmd__adopt"
                 ;;
+            pi__agent__subcmd__help,alarms)
+                cmd="pi__agent__subcmd__help__subcmd__alarms"
+                ;;
             pi__agent__subcmd__help,boot)
                 cmd="pi__agent__subcmd__help__subcmd__boot"
                 ;;
@@ -73,8 +85,14 @@ _pi__agent() {
             pi__agent__subcmd__help,doctor)
                 cmd="pi__agent__subcmd__help__subcmd__doctor"
                 ;;
+            pi__agent__subcmd__help,heartbeat)
+                cmd="pi__agent__subcmd__help__subcmd__heartbeat"
+                ;;
             pi__agent__subcmd__help,help)
                 cmd="pi__agent__subcmd__help__subcmd__help"
+                ;;
+            pi__agent__subcmd__help,notify)
+                cmd="pi__agent__subcmd__help__subcmd__notify"
                 ;;
             pi__agent__subcmd__help,plan)
                 cmd="pi__agent__subcmd__help__subcmd__plan"
@@ -106,8 +124,32 @@ _pi__agent() {
             pi__agent__subcmd__help,wal)
                 cmd="pi__agent__subcmd__help__subcmd__wal"
                 ;;
+            pi__agent__subcmd__help__subcmd__notify,deliver)
+                cmd="pi__agent__subcmd__help__subcmd__notify__subcmd__deliver"
+                ;;
+            pi__agent__subcmd__help__subcmd__notify,test)
+                cmd="pi__agent__subcmd__help__subcmd__notify__subcmd__test"
+                ;;
             pi__agent__subcmd__help__subcmd__wal,push)
                 cmd="pi__agent__subcmd__help__subcmd__wal__subcmd__push"
+                ;;
+            pi__agent__subcmd__notify,deliver)
+                cmd="pi__agent__subcmd__notify__subcmd__deliver"
+                ;;
+            pi__agent__subcmd__notify,help)
+                cmd="pi__agent__subcmd__notify__subcmd__help"
+                ;;
+            pi__agent__subcmd__notify,test)
+                cmd="pi__agent__subcmd__notify__subcmd__test"
+                ;;
+            pi__agent__subcmd__notify__subcmd__help,deliver)
+                cmd="pi__agent__subcmd__notify__subcmd__help__subcmd__deliver"
+                ;;
+            pi__agent__subcmd__notify__subcmd__help,help)
+                cmd="pi__agent__subcmd__notify__subcmd__help__subcmd__help"
+                ;;
+            pi__agent__subcmd__notify__subcmd__help,test)
+                cmd="pi__agent__subcmd__notify__subcmd__help__subcmd__test"
                 ;;
             pi__agent__subcmd__wal,help)
                 cmd="pi__agent__subcmd__wal__subcmd__help"
@@ -128,7 +170,7 @@ _pi__agent() {
 
     case "${cmd}" in
         pi__agent)
-            opts="-h -V --config --state-directory --help --version setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help"
+            opts="-h -V --config --state-directory --help --version setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -151,6 +193,28 @@ _pi__agent() {
             ;;
         pi__subcmd__agent__subcmd__adopt)
             opts="-h -V --config --state-directory --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__alarms)
+            opts="-h -V --trust-clock --json --config --state-directory --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -237,8 +301,30 @@ _pi__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pi__subcmd__agent__subcmd__heartbeat)
+            opts="-h -V --config --state-directory --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pi__subcmd__agent__subcmd__help)
-            opts="setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help"
+            opts="setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -252,6 +338,20 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help__subcmd__adopt)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__help__subcmd__alarms)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -307,9 +407,65 @@ _pi__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pi__subcmd__agent__subcmd__help__subcmd__heartbeat)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pi__subcmd__agent__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__help__subcmd__notify)
+            opts="test deliver"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__help__subcmd__notify__subcmd__deliver)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__help__subcmd__notify__subcmd__test)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -468,6 +624,132 @@ _pi__agent() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__notify)
+            opts="-h -V --config --state-directory --help --version test deliver help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__notify__subcmd__deliver)
+            opts="-h -V --for --config --state-directory --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__notify__subcmd__help)
+            opts="test deliver help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__notify__subcmd__help__subcmd__deliver)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__notify__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__notify__subcmd__help__subcmd__test)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__notify__subcmd__test)
+            opts="-h -V --config --state-directory --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -35,11 +35,14 @@ complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "plan" -d 'Say wha
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "doctor" -d 'Find out what is wrong, and what to do about it'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "adopt" -d 'Take over the storage place from another machine; with STEP, accept its changed source'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "status" -d 'Am I safe? The last backups, their age and size'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "alarms" -d 'Look whether anything needs a person, and tell them (what the timer does every ten minutes)'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "points" -d 'Every point one can restore to'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "restore" -d 'Get something back'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "check" -d 'Check the repositories now'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "prune" -d 'Remove what retention no longer keeps from the repositories now'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "wal" -d 'PostgreSQL\'s write-ahead log'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "notify" -d 'Tell people something'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "heartbeat" -d 'Tell how the last month went, as the timer does'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "boot" -d 'Start the backup again if the last one was cut off (for pi-agent-boot.service)'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "step" -d 'The process of one step (internal)'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -101,6 +104,12 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l state-direc
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l json -d 'As JSON'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand alarms" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand alarms" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand alarms" -l trust-clock -d 'The clock is right, whatever it showed before'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand alarms" -l json -d 'As JSON'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand alarms" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand alarms" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -l path -d 'Only snapshots that hold this path' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
@@ -139,6 +148,29 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_s
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from help" -f -a "push" -d 'Move what the servers left in the spool into the repositories'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -f -a "test" -d 'Send one message of each kind to every service, marked as a test'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -f -a "deliver" -d 'Send what waits in the outbox (internal)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from test" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from test" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from test" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from test" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from deliver" -l for -d 'Try again for so long' -r
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from deliver" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from deliver" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from deliver" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from deliver" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from help" -f -a "test" -d 'Send one message of each kind to every service, marked as a test'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from help" -f -a "deliver" -d 'Send what waits in the outbox (internal)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand heartbeat" -l config -d 'The configuration file' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand heartbeat" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand heartbeat" -s h -l help -d 'Print help'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand heartbeat" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand boot" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand boot" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand boot" -s h -l help -d 'Print help'
@@ -147,19 +179,24 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -l config -d 'Th
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -s V -l version -d 'Print version'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "setup" -d 'The first hour: write the configuration and the keys, say what else is to do, enable the timers'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "recovery-kit" -d 'Write everything that a blank machine needs, the keys too, as one text to print'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "run" -d 'Back up now: the whole sequence, or the named steps'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "plan" -d 'Say what the next run would do'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "doctor" -d 'Find out what is wrong, and what to do about it'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "adopt" -d 'Take over the storage place from another machine; with STEP, accept its changed source'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "status" -d 'Am I safe? The last backups, their age and size'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "points" -d 'Every point one can restore to'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "restore" -d 'Get something back'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "check" -d 'Check the repositories now'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "prune" -d 'Remove what retention no longer keeps from the repositories now'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "wal" -d 'PostgreSQL\'s write-ahead log'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "boot" -d 'Start the backup again if the last one was cut off (for pi-agent-boot.service)'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "step" -d 'The process of one step (internal)'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status points restore check prune wal boot step help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "setup" -d 'The first hour: write the configuration and the keys, say what else is to do, enable the timers'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "recovery-kit" -d 'Write everything that a blank machine needs, the keys too, as one text to print'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "run" -d 'Back up now: the whole sequence, or the named steps'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "plan" -d 'Say what the next run would do'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "doctor" -d 'Find out what is wrong, and what to do about it'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "adopt" -d 'Take over the storage place from another machine; with STEP, accept its changed source'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "status" -d 'Am I safe? The last backups, their age and size'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "alarms" -d 'Look whether anything needs a person, and tell them (what the timer does every ten minutes)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "points" -d 'Every point one can restore to'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "restore" -d 'Get something back'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "check" -d 'Check the repositories now'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "prune" -d 'Remove what retention no longer keeps from the repositories now'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "wal" -d 'PostgreSQL\'s write-ahead log'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "notify" -d 'Tell people something'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "heartbeat" -d 'Tell how the last month went, as the timer does'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "boot" -d 'Start the backup again if the last one was cut off (for pi-agent-boot.service)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "step" -d 'The process of one step (internal)'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and __fish_seen_subcommand_from wal" -f -a "push" -d 'Move what the servers left in the spool into the repositories'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and __fish_seen_subcommand_from notify" -f -a "test" -d 'Send one message of each kind to every service, marked as a test'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and __fish_seen_subcommand_from notify" -f -a "deliver" -d 'Send what waits in the outbox (internal)'

@@ -160,3 +160,15 @@ fn time_runs_out_on_a_slow_line_and_the_next_nights_go_on() {
     bucket.restore_equals(&agent, "foundry", &source, &Tree::read(&source));
     agent.ok(["check"]);
 }
+
+#[test]
+fn a_certificate_that_ends_soon_is_told() {
+    let bucket = Bucket::new();
+    let household = Household::make(bucket.scratch.directory("srv"), Size::SMALL, 12);
+    let agent = bucket.config().directory("foundry", &[&household.foundry()], "").write();
+    agent.ok(["run"]);
+    // The tests' certificates are good for two days.
+    let alarms = agent.ok(["alarms", "--json"]).json();
+    let certificate = alarms["alarms"].as_array().unwrap().iter().find(|alarm| alarm["name"] == "certificate").cloned();
+    assert_eq!(certificate.expect("told")["tone"], "critical", "{alarms}");
+}

@@ -14,6 +14,9 @@ use crate::error::{Context, Result};
 use crate::notify::Notice;
 use crate::secrets::{read_private, write_private};
 
+/// Milliseconds, when nothing happens.
+const WRITTEN_EVERY: u64 = 3_600_000;
+
 /// What is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
@@ -56,6 +59,23 @@ impl Memory {
         }
     }
 
+    /// Whether it has to be written down. How long nothing was said can be worked out from the last look that was, and an
+    /// SD card is not written every ten minutes for that.
+    pub(super) fn is_news_to(&self, before: &Self) -> bool {
+        let lasting = |memory: &Self| {
+            let quiet = |incident: &Incident| Incident { quiet: 0, ..incident.clone() };
+            let incidents = memory.incidents.iter().map(quiet).collect();
+            Self { schema: 1, seen: None, anchor: None, incidents, ..memory.clone() }
+        };
+        let old = |before: &Option<Moment>, now: &Option<Moment>| match (before, now) {
+            (Some(before), Some(now)) => {
+                before.boot != now.boot || now.since_boot.saturating_sub(before.since_boot) >= WRITTEN_EVERY
+            }
+            _ => before != now,
+        };
+        old(&before.seen, &self.seen) || old(&before.anchor, &self.anchor) || lasting(before) != lasting(self)
+    }
+
     /// Keeps it.
     pub(super) fn write(&self, directory: &StateDirectory) -> Result<()> {
         let text =
@@ -70,6 +90,25 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn what_only_grows_older_is_written_once_an_hour() {
+        let at = |minutes: u64| {
+            Some(Moment {
+                boot: "a".into(),
+                since_boot: minutes * 60_000,
+                wall: Timestamp::UNIX_EPOCH + std::time::Duration::from_mins(minutes),
+            })
+        };
+        let memory = |minutes| Memory { schema: 1, seen: at(minutes), anchor: at(minutes), ..Memory::default() };
+        assert!(memory(10).is_news_to(&Memory::default()));
+        assert!(!memory(20).is_news_to(&memory(10)) && !memory(69).is_news_to(&memory(10)));
+        assert!(memory(70).is_news_to(&memory(10)));
+        let told = Memory { settled: BTreeMap::from([("a.service".into(), Timestamp::UNIX_EPOCH)]), ..memory(20) };
+        assert!(told.is_news_to(&memory(10)));
+        let doubted = Memory { anchor: at(10), ..memory(20) };
+        assert!(!doubted.is_news_to(&memory(10)));
+    }
 
     #[test]
     fn a_damaged_memory_is_set_aside_and_only_when_asked() {

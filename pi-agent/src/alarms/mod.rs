@@ -64,11 +64,13 @@ pub fn look(
 ) -> Result<Vec<Alarm>> {
     crate::run::make_private(directory.path())?;
     let _alone = alone(directory)?;
-    let memory = Memory::read(directory, true)?;
-    let (mut memory, evidence, events) = evaluate(settings, directory, state, moving_step, &memory, Timestamp::now());
+    let before = Memory::read(directory, true)?;
+    let (mut memory, evidence, events) = evaluate(settings, directory, state, moving_step, &before, Timestamp::now());
     memory.untold.extend(events.iter().map(|event| notices::notice(event, &evidence, &settings.host)));
-    // Killed after this, the next look posts the same messages under the same keys.
-    memory.write(directory)?;
+    if memory.is_news_to(&before) {
+        // Killed after this, the next look posts the same messages under the same keys.
+        memory.write(directory)?;
+    }
     if !memory.untold.is_empty() {
         notify::post(settings, directory, &memory.untold)?;
         memory.untold.clear();

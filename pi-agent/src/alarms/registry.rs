@@ -126,6 +126,7 @@ pub const RULES: &[Rule] = &[
     rule("clock", false, "the clock is right", machine::clock),
     rule("unit", false, "the unit does its work again", machine::unit),
     rule("secrets", false, "the secrets can be read, and by nobody else", keys::secrets),
+    rule("certificate", true, "the certificate is good for long enough", keys::certificate),
     rule("recovery-kit", false, "there is a kit of the keys in use", keys::recovery_kit),
     rule("history", false, "the history can be read", history::readable),
     rule("run", false, "the last run had no problems outside its steps", history::run),

@@ -17,6 +17,9 @@ use crate::secrets::Secrets;
 use crate::storage::Store;
 use crate::{Error, Result};
 
+/// The fact until when the storage server's certificate is good, as the last step of a run saw it.
+pub(crate) const CERTIFICATE: &str = "certificate";
+
 /// Does what the job asks of a directory step.
 ///
 /// # Errors
@@ -27,6 +30,9 @@ pub fn run(job: &Job, step: &Step, directory: &Directory, monitor: &Monitor) -> 
     let work = Work { job, step, directory, monitor, secrets, root };
     let mut result = work.perform().unwrap_or_else(|error| StepResult::failed(&error));
     result.requests = work.root.meter().requests();
+    if let (Source::Agent(_), Some(end)) = (&step.source, work.root.certificate_end()) {
+        result.facts.insert(CERTIFICATE.into(), end.to_string());
+    }
     Ok(result)
 }
 

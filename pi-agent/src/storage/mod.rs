@@ -4,6 +4,7 @@
 //! empty list: what looks absent may be forgotten, pruned or initialised anew by those who ask. Errors name the
 //! operation, the object and what the other side said, and never a key or a signature.
 
+mod certificate;
 mod failure;
 mod local;
 mod meter;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use crate::Result;
 use crate::config::{self, Location};
@@ -90,6 +92,14 @@ impl Store {
         match self {
             Self::Local(local) => local.meter(),
             Self::S3(s3) => s3.meter(),
+        }
+    }
+
+    /// Until when the certificate of the server is good that has answered; `None`: there is none, or nobody answered yet.
+    pub fn certificate_end(&self) -> Option<Timestamp> {
+        match self {
+            Self::Local(_) => None,
+            Self::S3(s3) => s3.certificate_end(),
         }
     }
 

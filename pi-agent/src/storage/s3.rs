@@ -3,12 +3,13 @@
 //! covers a whole transfer, so that a slow line fails. Here only a line on which nothing moves fails.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
+use jiff::Timestamp;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use reqwest::{Body, Client, Method, RequestBuilder, Response, StatusCode};
 use s3::creds::Credentials;
@@ -16,6 +17,7 @@ use s3::serde_types::ListBucketResult;
 use s3::{Bucket, Region};
 use tokio::runtime::Runtime;
 
+use super::certificate;
 use super::failure::{Answer, answered, unanswered};
 use super::meter::{Meter, Operation};
 use super::retry::retrying;
@@ -55,6 +57,8 @@ struct Inner {
     access_key: String,
     /// Bytes per second of the last larger upload, answer included; 0: none yet.
     upload_rate: AtomicU64,
+    /// Until when the server's certificate is good, from its first answer.
+    certificate_end: OnceLock<Option<Timestamp>>,
 }
 
 impl S3 {
@@ -93,6 +97,7 @@ impl S3 {
             retry_for: storage.retry_for,
             access_key: keys.access_key.reveal().into(),
             upload_rate: AtomicU64::new(0),
+            certificate_end: OnceLock::new(),
         };
         let prefix = if location.prefix.is_empty() { String::new() } else { format!("{}/", location.prefix) };
         Ok(Self { inner: Arc::new(inner), prefix })
@@ -104,6 +109,10 @@ impl S3 {
 
     pub(super) fn meter(&self) -> &Arc<Meter> {
         &self.inner.meter
+    }
+
+    pub(super) fn certificate_end(&self) -> Option<Timestamp> {
+        self.inner.certificate_end.get().copied().flatten()
     }
 
     pub(super) fn get(&self, key: &str) -> Result<Bytes> {
@@ -266,6 +275,10 @@ impl Inner {
     }
 
     async fn good(&self, what: &str, response: Response) -> Result<Response> {
+        self.certificate_end.get_or_init(|| {
+            let tls = response.extensions().get::<reqwest::tls::TlsInfo>()?;
+            certificate::end(tls.peer_certificate()?)
+        });
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -380,6 +393,7 @@ fn client(location: &S3Location, timeout: Duration) -> Result<Client> {
         .tcp_user_timeout(timeout)
         // A signature is good for one address only.
         .redirect(reqwest::redirect::Policy::none())
+        .tls_info(true)
         .no_proxy();
     if let Some(file) = &location.ca_file {
         let hint = "[storage] ca-file names a PEM file with one or more certificates";

@@ -35,6 +35,8 @@ pub struct Evidence {
     pub cut_off: u32,
     /// The end of the last run that had one.
     pub run: Option<RunEnd>,
+    /// Until when the storage server's certificate is good, as the last run saw it.
+    pub certificate_end: Option<Timestamp>,
     /// Each file system that the agent writes to.
     pub volumes: Vec<Volume>,
     /// What is wrong with the secrets.
@@ -74,6 +76,7 @@ impl Evidence {
             unreadable: history.unreadable,
             cut_off: history.cut_off,
             run: history.run,
+            certificate_end: history.certificate_end,
             volumes: machine::volumes(place),
             secrets: machine::secrets(place.settings),
             kit: machine::kit(place),

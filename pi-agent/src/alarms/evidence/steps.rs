@@ -1,5 +1,6 @@
 //! What the state database knows, and what waits in the WAL spools.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,12 +9,13 @@ use jiff::Timestamp;
 use super::Place;
 use crate::alarms::clock::MOVED;
 use crate::boot::ENOUGH;
-use crate::config::{Postgres, Settings, Source, Step};
+use crate::config::{AGENT, Postgres, Settings, Source, Step};
 use crate::error::Result;
 use crate::lock;
 use crate::monitor::Problem;
 use crate::state::{Backup, RunEnd, State};
-use crate::steps::Outcome;
+use crate::steps::directory::CERTIFICATE;
+use crate::steps::{Outcome, PLACE};
 use crate::wal;
 
 /// Thirty good backups and some bad ones between: what the size of the next is held against.
@@ -61,6 +63,7 @@ pub(super) struct History {
     pub unreadable: Option<Problem>,
     pub cut_off: u32,
     pub run: Option<RunEnd>,
+    pub certificate_end: Option<Timestamp>,
 }
 
 impl History {
@@ -78,6 +81,7 @@ impl History {
             unreadable: Some((&error).into()),
             cut_off: 0,
             run: None,
+            certificate_end: None,
         })
     }
 
@@ -103,7 +107,11 @@ impl History {
         }
         let cut_off = state.map_or(Ok(0), |state| state.interrupted_in_a_row(ENOUGH))?;
         let run = state.map_or(Ok(None), State::last_run_end)?;
-        Ok(Self { steps, unreadable: None, cut_off, run })
+        let facts = state.map_or(Ok(BTreeMap::new()), |state| state.facts(AGENT))?;
+        // Of another storage than last night's nothing is known yet.
+        let same = facts.get(PLACE) == Some(&settings.storage.location.to_string());
+        let certificate_end = facts.get(CERTIFICATE).filter(|_| same).and_then(|end| end.parse().ok());
+        Ok(Self { steps, unreadable: None, cut_off, run, certificate_end })
     }
 }
 

@@ -140,7 +140,9 @@ pub fn success_rate(evidence: &Evidence, limits: &Alarms) -> Vec<Found> {
         }
         let good = counted.iter().filter(|backup| backup.outcome.is_some_and(Outcome::is_usable)).count();
         let as_of = counted.iter().filter_map(|backup| backup.finished_at).max();
-        if good * 100 >= limits.success_rate as usize * counted.len() {
+        // A single one is told by itself.
+        let few = counted.len() - good < 2;
+        if few || good * 100 >= limits.success_rate as usize * counted.len() {
             return Verdict::Fine { as_of };
         }
         Bad::new(Tone::Warning, format!("only {good} of {} backups of the last seven days are good", counted.len()))

@@ -1,10 +1,13 @@
 //! Alarms about keys.
 
+use std::time::Duration;
+
 use crate::alarms::evidence::Evidence;
 use crate::alarms::registry::{Bad, Found, Verdict};
 use crate::config::Alarms;
 use crate::kit::record::Standing;
 use crate::notify::Tone;
+use crate::report::words;
 
 /// A secret is missing, unreadable, or open to others: the next backup fails.
 pub fn secrets(evidence: &Evidence, _: &Alarms) -> Vec<Found> {
@@ -15,6 +18,25 @@ pub fn secrets(evidence: &Evidence, _: &Alarms) -> Vec<Found> {
             Bad { hint: problem.hint.clone(), ..bad }.into()
         }
     };
+    vec![(None, verdict)]
+}
+
+/// From so little left on it is critical.
+const LAST_DAYS: Duration = Duration::from_hours(3 * 24);
+
+/// The storage server's certificate ends soon: from then on every backup fails.
+pub fn certificate(evidence: &Evidence, limits: &Alarms) -> Vec<Found> {
+    let verdict = evidence.certificate_end.map_or(Verdict::Unknown, |end| {
+        let left = words::between(evidence.now, end);
+        if left >= limits.certificate {
+            return Verdict::Fine { as_of: None };
+        }
+        let tone = if left < LAST_DAYS { Tone::Critical } else { Tone::Warning };
+        Bad::new(tone, "the storage server's certificate ends soon")
+            .text(format!("it ends {}, as the last run saw it; from then on every backup fails", words::time(end)))
+            .hint("renew it on the server; the next run looks again")
+            .into()
+    });
     vec![(None, verdict)]
 }
 

@@ -62,6 +62,7 @@ fn evidence(steps: Vec<StepEvidence>) -> Evidence {
         unreadable: None,
         cut_off: 0,
         run: None,
+        certificate_end: None,
         volumes: vec![],
         secrets: None,
         kit: Some(Standing::Saved),
@@ -173,10 +174,12 @@ fn the_success_rate_is_over_all_steps_and_counts_each_night_once() {
     };
     assert_eq!(rate(&[Failed, Failed, Failed]), Verdict::Unknown, "three are no rate");
     assert!(matches!(rate(&[Succeeded, Degraded, Succeeded, Succeeded]), Verdict::Fine { .. }));
-    let bad = is_bad(rate(&[Succeeded, Failed, Succeeded, Succeeded]));
-    assert_eq!(bad.title, "only 3 of 4 backups of the last seven days are good");
+    assert!(matches!(rate(&[Succeeded, Failed, Succeeded, Succeeded]), Verdict::Fine { .. }), "told by itself");
+    let bad = is_bad(rate(&[Succeeded, Failed, Unfinished, Succeeded]));
+    assert_eq!(bad.title, "only 2 of 4 backups of the last seven days are good");
     assert!(matches!(rate(&[Skipped, Succeeded, Interrupted, Succeeded, Succeeded, Succeeded]), Verdict::Fine { .. }));
-    is_bad(rate(&[Interrupted, Succeeded, Succeeded, Succeeded]));
+    let cut_off = [Interrupted, Failed, Interrupted, Interrupted, Succeeded, Succeeded];
+    assert_eq!(is_bad(rate(&cut_off)).title, bad.title, "two that were made again, and one that was not");
     let old = [&[Succeeded; 4][..], &[Failed; 8]].concat();
     let backups: Vec<_> = old.iter().zip(0..).map(|(outcome, night)| backup(*outcome, night * 42 + 1)).collect();
     assert!(matches!(of_steps(backups::success_rate, backups), Verdict::Fine { .. }), "a failure of last week");
@@ -295,6 +298,19 @@ fn keys_that_cannot_be_used_or_lie_here_alone_are_told() {
     assert_eq!(is_bad(kit(Some(Standing::OtherKeys), made())).title, "no recovery kit was made since the keys changed");
     assert_eq!(kit(Some(Standing::OtherAccess), made()), Verdict::Fine { as_of: None });
     assert_eq!(kit(None, made()), Verdict::Unknown, "the secrets cannot be read");
+}
+
+#[test]
+fn a_certificate_is_told_before_it_ends() {
+    let certificate = |days: Option<i64>| {
+        let certificate_end = days.map(|days| ago(-days * 24));
+        one(keys::certificate(&Evidence { certificate_end, ..evidence(vec![]) }, &limits()))
+    };
+    assert_eq!(certificate(None), Verdict::Unknown, "a folder has none");
+    assert_eq!(certificate(Some(14)), Verdict::Fine { as_of: None });
+    assert_eq!(is_bad(certificate(Some(13))).tone, Tone::Warning);
+    assert_eq!(is_bad(certificate(Some(2))).tone, Tone::Critical);
+    assert_eq!(is_bad(certificate(Some(-2))).tone, Tone::Critical);
 }
 
 #[test]
