@@ -13,10 +13,10 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::kit::To;
 use crate::lock::RunLock;
 use crate::plan::Wanted;
-use crate::report::{Status, digest, words};
+use crate::report::{self, History, Look, Status, digest, words};
 use crate::restore::{self, Request};
 use crate::run::{self, Options, Watcher};
-use crate::secrets::{CREDENTIALS, Secrets};
+use crate::secrets::{CREDENTIALS, Secrets, write_shared};
 use crate::state::{Opened, State};
 use crate::storage::{Store, place};
 use crate::terminal::Terminal;
@@ -79,6 +79,9 @@ enum Command {
     },
     /// Am I safe? The last backups, their age and size
     Status {
+        /// As one page with charts and calendars, into this file
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
         #[command(flatten)]
         output: Output,
     },
@@ -253,13 +256,7 @@ impl Cli {
                 Ok(doctor::exit_code(&findings))
             }
             Command::Adopt { step } => adopt(&settings()?, &directory, step.as_deref()),
-            Command::Status { output } => {
-                let (settings, now) = (settings()?, Timestamp::now());
-                let state = State::open_read_only(&directory.database())?;
-                let alarms = alarms::current(&settings, &directory, None, now)?;
-                let status = Status::gather(&settings, state.as_ref(), alarms, now)?;
-                output.print(|| status.json(), || status.text()).map(|()| 0)
-            }
+            Command::Status { html, output } => status(&settings()?, &directory, html, &output),
             Command::Alarms { trust_clock, output } => {
                 let settings = settings()?;
                 if trust_clock {
@@ -327,13 +324,26 @@ fn start(settings: &Settings, directory: &StateDirectory, options: &Options, out
     Ok(report.exit_code())
 }
 
+fn status(settings: &Settings, directory: &StateDirectory, html: Option<PathBuf>, output: &Output) -> Result<u8> {
+    let (state, now) = (State::open_read_only(&directory.database())?, Timestamp::now());
+    let mut status = Status::gather(settings, state.as_ref(), now)?;
+    status.next_run = systemd::next_run();
+    let Some(file) = html else {
+        return output.print(|| status.json(), || status.text(Look::of_stdout())).map(|()| 0);
+    };
+    let file = std::path::absolute(&file).context(|| format!("understand {}", file.display()))?;
+    let history = History::gather(settings, state.as_ref(), now)?;
+    write_shared(&file, report::page(&status, &history).as_bytes(), 0o600)?;
+    if output.json { output.print(|| status.json(), String::new).map(|()| 0) } else { Ok(0) }
+}
+
 fn restore(settings: &Settings, step: &str, request: &Request, output: &Output) -> Result<u8> {
     let terminal = Terminal::new(std::io::stderr().is_terminal());
     let restored = restore::restore(settings, step, request, &terminal.into_monitor(&format!("restore of {step}")))?;
     output.print(
         || {
             serde_json::json!({
-                "schema": crate::report::SCHEMA, "step": step, "to": request.to, "restore_point": restored.restore_point,
+                "schema": report::SCHEMA, "step": step, "to": request.to, "restore_point": restored.restore_point,
                 "time": words::stamp(restored.time), "bytes": restored.bytes, "problems": restored.problems, "next": restored.next,
             })
         },

@@ -1,9 +1,10 @@
-//! Which restore points are kept: one pure function for snapshots, and the same with PostgreSQL's extra promises for pgBackRest backups.
+//! Which restore points are kept, why and until when: one pure function for snapshots, and the same with PostgreSQL's extra
+//! promises for pgBackRest backups.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::civil::Date;
-use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Span, Timestamp, tz::TimeZone};
 
 use crate::config::{Count, Keep};
 
@@ -20,26 +21,88 @@ pub struct Point {
     pub needs: Vec<String>,
 }
 
-/// The ids that `keep` no longer keeps, oldest first. Nothing a kept point needs is among them.
-pub fn victims(points: &[Point], keep: &Keep, now: Timestamp, zone: &TimeZone) -> Vec<String> {
-    let sorted = newest_first(points);
-    let kept = kept_by_rules(&sorted, keep, now, zone, |_| true);
-    all_but(&sorted, kept)
+/// Which promises hold for the points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Each stands alone.
+    Snapshots,
+    /// pgBackRest's backups:
+    /// - a week, month or year is kept by its newest *full* backup (it must stand without WAL and without a chain); one without a full by its newest;
+    /// - every moment since [`window_start`] that could be reached stays reachable: the backup through which the start is reached is kept.
+    Backups,
 }
 
-/// The pgBackRest backups that `keep` no longer keeps, oldest first, so that
-/// - a week, month or year is kept by its newest *full* backup (it must stand without WAL and without a chain); one without a full by its newest;
-/// - every moment since [`window_start`] that could be reached stays reachable: the backup through which the start is reached is kept.
+/// Why a point is kept: the rule that keeps it longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// No rule keeps it: it goes with the next backup, unless nothing is removed then.
+    Nothing,
+    /// It is the newest.
+    Newest,
+    /// It is younger than [`Keep::GRACE`].
+    Young,
+    /// A kept one needs it.
+    Needed,
+    /// The window of point-in-time recovery begins with it.
+    Window,
+    /// It is one of the last N.
+    Last,
+    /// The newest of its day.
+    Daily,
+    /// The newest of its week.
+    Weekly,
+    /// The newest of its month.
+    Monthly,
+    /// The newest of its year.
+    Yearly,
+    /// Everything is kept.
+    Everything,
+}
+
+/// How long a point is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Until {
+    /// It goes with the backup of that day, if there is one every day; without backups nothing goes.
+    Day(Date),
+    /// It stays.
+    Forever,
+}
+
+/// A point and what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Snapshot id or backup label.
+    pub id: String,
+    /// When it was made.
+    pub time: Timestamp,
+    /// By which rule.
+    pub why: Why,
+    /// For how long.
+    pub until: Until,
+}
+
+/// The ids that `keep` no longer keeps, oldest first. Nothing a kept point needs is among them.
+pub fn victims(points: &[Point], keep: &Keep, now: Timestamp, zone: &TimeZone) -> Vec<String> {
+    all_but(points, &reasons(points, keep, Family::Snapshots, now, zone))
+}
+
+/// The pgBackRest backups that `keep` no longer keeps, oldest first; see [`Family::Backups`].
 ///
 /// A victim's dependents are victims too, so expiring a full backup (which takes its dependents with it) takes nothing that is kept.
 pub fn pg_victims(points: &[Point], keep: &Keep, now: Timestamp, zone: &TimeZone) -> Vec<String> {
+    all_but(points, &reasons(points, keep, Family::Backups, now, zone))
+}
+
+/// Why and for how long each point is kept, oldest first.
+pub fn explained(points: &[Point], keep: &Keep, family: Family, now: Timestamp, zone: &TimeZone) -> Vec<Kept> {
+    let reasons = reasons(points, keep, family, now, zone);
     let sorted = newest_first(points);
-    let mut kept = kept_by_rules(&sorted, keep, now, zone, |point| point.full);
-    if let Some(start) = window_start(points, keep, now) {
-        let base = sorted.iter().find(|point| point.time <= start).or(sorted.last());
-        kept.extend(base.map(|point| point.id.as_str()));
-    }
-    all_but(&sorted, kept)
+    let next = sorted.first().map_or(Date::MAX, |newest| later(newest.time.to_zoned(zone.clone()).date(), 1));
+    let kept = |point: &Point| {
+        let (until, why) = reasons.0.get(point.id.as_str()).copied().unwrap_or((Until::Day(next), Why::Nothing));
+        Kept { id: point.id.clone(), time: point.time, why, until }
+    };
+    sorted.into_iter().rev().map(kept).collect()
 }
 
 /// From when on every moment must stay reachable: `daily` days before the newest point (never after `now`); at least [`Keep::GRACE`].
@@ -70,30 +133,103 @@ fn newest_first(points: &[Point]) -> Vec<&Point> {
     sorted
 }
 
-/// What the rules themselves keep, before dependencies. `stands` says which points may stand for a week, month or year.
-fn kept_by_rules<'a>(
-    sorted: &[&'a Point],
-    keep: &Keep,
-    now: Timestamp,
-    zone: &TimeZone,
-    stands: impl Fn(&Point) -> bool,
-) -> BTreeSet<&'a str> {
+/// The kept points: until when, and by which rule.
+#[derive(Default)]
+struct Reasons<'a>(BTreeMap<&'a str, (Until, Why)>);
+
+impl<'a> Reasons<'a> {
+    fn add(&mut self, id: &'a str, why: Why, until: Until) {
+        let longest = self.0.entry(id).or_insert((until, why));
+        *longest = (*longest).max((until, why));
+    }
+}
+
+/// The one place that knows what is kept.
+fn reasons<'a>(points: &'a [Point], keep: &Keep, family: Family, now: Timestamp, zone: &TimeZone) -> Reasons<'a> {
+    let sorted = newest_first(points);
+    let mut kept = Reasons::default();
+    let Some(newest) = sorted.first() else { return kept };
     let Keep::Rules { last, daily, weekly, monthly, yearly } = *keep else {
-        return sorted.iter().map(|point| point.id.as_str()).collect();
+        sorted.iter().for_each(|point| kept.add(&point.id, Why::Everything, Until::Forever));
+        return kept;
     };
-    let Some(newest) = sorted.first() else { return BTreeSet::new() };
+    let date = |time: Timestamp| time.to_zoned(zone.clone()).date();
+    let today = date(newest.time);
+
+    kept.add(&newest.id, Why::Newest, Until::Day(later(today, 1)));
     let young = now.min(newest.time).checked_sub(grace()).unwrap_or(Timestamp::MIN);
+    for point in sorted.iter().filter(|point| point.time >= young) {
+        kept.add(&point.id, Why::Young, Until::Day(later(date(later_moment(point.time, grace())), 1)));
+    }
+    for (rank, point) in sorted.iter().take(limit(last)).enumerate() {
+        kept.add(&point.id, Why::Last, ends(last, rank, |more| later(today, more)));
+    }
 
-    let mut kept = BTreeSet::from([newest.id.as_str()]);
-    kept.extend(sorted.iter().filter(|point| point.time >= young).map(|point| point.id.as_str()));
-    kept.extend(sorted.iter().take(limit(last)).map(|point| point.id.as_str()));
-
-    let local = |point: &Point| point.time.to_zoned(zone.clone()).date();
-    kept.extend(newest_of_each(sorted, daily, |point| local(point), |_| true));
-    kept.extend(newest_of_each(sorted, weekly, |point| week(local(point)), &stands));
-    kept.extend(newest_of_each(sorted, monthly, |point| (local(point).year(), local(point).month()), &stands));
-    kept.extend(newest_of_each(sorted, yearly, |point| local(point).year(), &stands));
+    let stands = |point: &Point| family == Family::Snapshots || point.full;
+    let periods: [(Why, Count, fn(Date, i64) -> Date); 4] = [
+        (Why::Daily, daily, later),
+        (Why::Weekly, weekly, weeks_later),
+        (Why::Monthly, monthly, months_later),
+        (Why::Yearly, yearly, years_later),
+    ];
+    for (why, count, after) in periods {
+        let period = |point: &Point| after(date(point.time), 0);
+        let whole_day = |point: &Point| why == Why::Daily || stands(point);
+        for (rank, point) in newest_of_each(&sorted, period, whole_day).into_iter().take(limit(count)).enumerate() {
+            // As long as the period lasts, a newer point may take its place.
+            let goes_on = why != Why::Daily && rank == 0 && after(later(today, 1), 0) == after(today, 0);
+            let until =
+                if goes_on { Until::Day(later(today, 1)) } else { ends(count, rank, |more| after(today, more)) };
+            kept.add(&point.id, why, until);
+        }
+    }
+    if let Some(start) = window_start(points, keep, now).filter(|_| family == Family::Backups) {
+        let base = sorted.iter().position(|point| point.time <= start).unwrap_or(sorted.len() - 1);
+        let length = now.min(newest.time).duration_since(start);
+        let next = base.checked_sub(1).map_or(later_moment(newest.time, DAY), |next| sorted[next].time);
+        kept.add(&sorted[base].id, Why::Window, Until::Day(date(later_moment(next, length))));
+    }
+    // Newest first, so that a dependency which itself names only its direct parent is followed to the end.
+    for point in sorted {
+        if let Some((until, _)) = kept.0.get(point.id.as_str()).copied() {
+            point.needs.iter().for_each(|id| kept.add(id, Why::Needed, until));
+        }
+    }
     kept
+}
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// When the `rank`-th of `count` has had its time; `after` says when that many more have come.
+fn ends(count: Count, rank: usize, after: impl Fn(i64) -> Date) -> Until {
+    match count {
+        Count::Of(n) => Until::Day(after(i64::from(n) - i64::try_from(rank).unwrap_or(i64::MAX))),
+        Count::Forever => Until::Forever,
+    }
+}
+
+fn later_moment(time: Timestamp, duration: SignedDuration) -> Timestamp {
+    time.checked_add(duration).unwrap_or(Timestamp::MAX)
+}
+
+fn later(date: Date, days: i64) -> Date {
+    date.checked_add(Span::new().try_days(days).unwrap_or_default()).unwrap_or(Date::MAX)
+}
+
+/// The first day of the week so many weeks later; so for months and years.
+fn weeks_later(date: Date, weeks: i64) -> Date {
+    let monday = later(date, -i64::from(date.weekday().to_monday_zero_offset()));
+    later(monday, weeks.saturating_mul(7))
+}
+
+fn months_later(date: Date, months: i64) -> Date {
+    let span = Span::new().try_months(months).unwrap_or_default();
+    date.first_of_month().checked_add(span).unwrap_or(Date::MAX)
+}
+
+fn years_later(date: Date, years: i64) -> Date {
+    let span = Span::new().try_years(years).unwrap_or_default();
+    date.first_of_year().checked_add(span).unwrap_or(Date::MAX)
 }
 
 fn limit(count: Count) -> usize {
@@ -103,41 +239,32 @@ fn limit(count: Count) -> usize {
     }
 }
 
-fn week(date: Date) -> (i16, i8) {
-    let week = date.iso_week_date();
-    (week.year(), week.week())
-}
-
-/// The newest point that `stands`, else the newest, of each of the last `count` periods that have a point.
-fn newest_of_each<'a, K: Ord>(
+/// The newest point that `stands`, else the newest, of each period that has a point; newest period first.
+fn newest_of_each<'a>(
     sorted: &[&'a Point],
-    count: Count,
-    period: impl Fn(&Point) -> K,
+    period: impl Fn(&Point) -> Date,
     stands: impl Fn(&Point) -> bool,
-) -> Vec<&'a str> {
-    let mut best: BTreeMap<K, &'a Point> = BTreeMap::new();
+) -> Vec<&'a Point> {
+    let mut best: BTreeMap<Date, &'a Point> = BTreeMap::new();
     for &point in sorted {
         let current = best.entry(period(point)).or_insert(point);
         if !stands(current) && stands(point) {
             *current = point;
         }
     }
-    best.into_values().rev().take(limit(count)).map(|point| point.id.as_str()).collect()
+    best.into_values().rev().collect()
 }
 
-/// Adds what the kept ones need and returns the rest, oldest first.
-fn all_but<'a>(sorted: &[&'a Point], mut kept: BTreeSet<&'a str>) -> Vec<String> {
-    // Newest first, so that a dependency which itself names only its direct parent is followed to the end.
-    for point in sorted {
-        if kept.contains(point.id.as_str()) {
-            kept.extend(point.needs.iter().map(String::as_str));
-        }
-    }
-    sorted.iter().rev().filter(|point| !kept.contains(point.id.as_str())).map(|point| point.id.clone()).collect()
+/// The ids of the rest, oldest first.
+fn all_but(points: &[Point], kept: &Reasons<'_>) -> Vec<String> {
+    let gone = |point: &&Point| !kept.0.contains_key(point.id.as_str());
+    newest_first(points).into_iter().rev().filter(gone).map(|point| point.id.clone()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -232,6 +359,42 @@ mod tests {
         let gone = victims(&points, &rules(0, 9, 0, Count::Of(0), 0), at("2026-04-20T00:00:00Z"), &zone);
         // Local dates: 3rd 23:30, 4th 23:30, 5th 00:30, 5th 23:30, 6th 00:30.
         assert_eq!(gone, ["2026-04-04T13:30:00Z"]);
+    }
+
+    #[test]
+    fn why_and_until_when_are_told() {
+        let points: Vec<_> = nights(at("2026-09-28T03:00:00Z"), 54)
+            .into_iter()
+            .map(|point| Point { full: true, needs: vec![], ..point })
+            .collect();
+        let now = points[53].time;
+        let left = survivors(&points, &victims(&points, &household(), now, &TimeZone::UTC));
+        let told = explained(&left, &household(), Family::Snapshots, now, &TimeZone::UTC);
+        assert_eq!(told.len(), left.len());
+        let of = |time: &str| {
+            let kept = told.iter().find(|kept| kept.time == at(time)).expect("kept");
+            (kept.why, kept.until)
+        };
+        let day = |text: &str| Until::Day(text.parse().expect("a date"));
+        assert_eq!(of("2026-09-30T03:00:00Z"), (Why::Monthly, Until::Forever));
+        assert_eq!(of("2026-10-31T03:00:00Z"), (Why::Monthly, Until::Forever));
+        assert_eq!(of("2026-11-01T03:00:00Z"), (Why::Daily, day("2026-12-01")));
+        assert_eq!(of("2026-11-20T03:00:00Z"), (Why::Daily, day("2026-12-20")), "November is not over");
+    }
+
+    #[test]
+    fn a_chain_is_needed_as_long_as_its_last_link() {
+        let points = nights(at("2026-11-01T03:00:00Z"), 10);
+        let now = points[9].time;
+        let keep = rules(0, 3, 0, Count::Of(0), 0);
+        let left = survivors(&points, &pg_victims(&points, &keep, now, &TimeZone::UTC));
+        let told = explained(&left, &keep, Family::Backups, now, &TimeZone::UTC);
+        let shown: Vec<_> = told.iter().map(|kept| (kept.id.as_str(), kept.why)).collect();
+        let needed = ["0000F", "0001I", "0002I", "0003I", "0004I", "0005I"].map(|id| (id, Why::Needed));
+        assert_eq!(shown[..6], needed);
+        assert_eq!(shown[6], ("0006I", Why::Window));
+        assert_eq!(told[0].until, told[6].until);
+        assert_eq!(told[6].until, Until::Day("2026-11-11".parse().expect("a date")), "then the full of the 8th serves");
     }
 
     #[test]
@@ -354,6 +517,24 @@ mod tests {
                 if let (Some(n), Some(base)) = (retention_archive(&left, &keep, newest), base) {
                     let fulls: Vec<_> = newest_first(&left).into_iter().filter(|point| point.full).collect();
                     prop_assert!(fulls[n - 1].time <= base.time);
+                }
+            }
+        }
+
+        #[test]
+        fn a_point_goes_on_the_day_that_was_told(count in 1_usize..60, keep in keeps(), ahead in 1_usize..90) {
+            let mut points = nights(at("2025-11-10T03:00:00Z"), count);
+            points.iter_mut().for_each(|point| point.needs.clear());
+            let told = explained(&points, &keep, Family::Snapshots, points[count - 1].time, &TimeZone::UTC);
+            for night in 0..ahead {
+                let time = points[points.len() - 1].time + DAY;
+                points.push(Point { id: format!("later{night}"), time, full: true, needs: vec![] });
+                let gone = victims(&points, &keep, time, &TimeZone::UTC);
+                points.retain(|point| !gone.contains(&point.id));
+                let today = time.to_zoned(TimeZone::UTC).date();
+                for kept in &told {
+                    let here = points.iter().any(|point| point.id == kept.id);
+                    prop_assert_eq!(here, kept.until > Until::Day(today), "{:?} on {}", kept, today);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Secrets: root-only files in one directory. Never in argv, logs or errors.
 
-use std::fs::{DirBuilder, File, Metadata};
+use std::fs::{DirBuilder, File, Metadata, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -202,6 +202,19 @@ pub fn read_private(path: &Path) -> Result<Option<Secret>> {
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let doing = || format!("write {}", path.display());
     prepared(path, bytes)?.persist(path).map_err(|error| error.error).context(doing)?;
+    settle(path).context(doing)
+}
+
+/// As [`write_private`], for others to read: with the mode of the file that is there, else with this one.
+///
+/// # Errors
+/// Any of it fails; what was there before is then still there.
+pub fn write_shared(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let doing = || format!("write {}", path.display());
+    let file = prepared(path, bytes)?;
+    let permissions = path.metadata().map_or_else(|_| Permissions::from_mode(mode), |there| there.permissions());
+    file.as_file().set_permissions(permissions).context(doing)?;
+    file.persist(path).map_err(|error| error.error).context(doing)?;
     settle(path).context(doing)
 }
 

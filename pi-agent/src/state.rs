@@ -76,6 +76,29 @@ pub struct StepRecord {
 
 pub use recent::{Backup, RunEnd};
 
+/// A backup as charts and timelines want it: without the whole of its result, so that months of them are small.
+#[derive(Clone, Debug)]
+pub struct Night {
+    /// The run.
+    pub run_id: String,
+    /// The step.
+    pub step: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// How; `None`: still running.
+    pub outcome: Option<Outcome>,
+    /// Why it was no success.
+    pub error: Option<String>,
+    /// Bytes of the source.
+    pub processed: Option<u64>,
+    /// Bytes new in the repository, before compression.
+    pub added: Option<u64>,
+    /// Bytes of the whole repository.
+    pub stored: Option<u64>,
+}
+
 /// How opening went.
 pub enum Opened {
     /// As it was left.
@@ -425,6 +448,38 @@ impl State {
         read().context(|| format!("read the history of step {step}"))
     }
 
+    /// Every step's backups from that moment on, oldest first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn nights(&self, since: Timestamp) -> Result<Vec<Night>> {
+        let read = || -> rusqlite::Result<_> {
+            let mut query = self.connection.prepare(
+                "select run_id, step, started_at, finished_at, outcome, error,
+                    figures ->> 'bytes_processed', figures ->> 'bytes_added', figures ->> 'bytes_stored'
+                 from (select *, case when json_valid(result) then result -> 'figures' end as figures from step_run)
+                 where task = 'backup' and started_at >= ? order by started_at, position",
+            )?;
+            let night = |row: &rusqlite::Row<'_>| {
+                let bytes =
+                    |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(i64::cast_unsigned));
+                Ok(Night {
+                    run_id: row.get(0)?,
+                    step: row.get(1)?,
+                    started_at: moment(row.get(2)?),
+                    finished_at: row.get::<_, Option<i64>>(3)?.map(moment),
+                    outcome: row.get::<_, Option<String>>(4)?.and_then(|word| Outcome::parse(&word)),
+                    error: row.get(5)?,
+                    processed: bytes(6)?,
+                    added: bytes(7)?,
+                    stored: bytes(8)?,
+                })
+            };
+            query.query_map([since.as_millisecond()], night)?.collect()
+        };
+        read().context(|| "read the history of all steps".into())
+    }
+
     /// A step's newest usable backup.
     ///
     /// # Errors
@@ -459,13 +514,16 @@ impl State {
     }
 }
 
+fn moment(milliseconds: i64) -> Timestamp {
+    Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
 fn record(row: &rusqlite::Row<'_>) -> rusqlite::Result<StepRecord> {
-    let time = |moment: i64| Timestamp::from_millisecond(moment).unwrap_or(Timestamp::UNIX_EPOCH);
     Ok(StepRecord {
         run_id: row.get(0)?,
         step: row.get(1)?,
-        started_at: time(row.get(2)?),
-        finished_at: row.get::<_, Option<i64>>(3)?.map(time),
+        started_at: moment(row.get(2)?),
+        finished_at: row.get::<_, Option<i64>>(3)?.map(moment),
         outcome: row.get::<_, Option<String>>(4)?.and_then(|word| Outcome::parse(&word)),
         // A result written by another version may not parse; the columns beside it still tell the outcome.
         result: row.get::<_, Option<String>>(5)?.and_then(|text| serde_json::from_str(&text).ok()),

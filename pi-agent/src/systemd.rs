@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use sd_notify::NotifyState;
 
 use crate::error::{Context, Error, Result};
@@ -37,6 +38,51 @@ pub fn start(unit: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(doing()).caused_by(Error::new(output.stderr.trim())).hint(format!("systemctl status {unit}")))
+}
+
+/// When a timer elapses next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextRun {
+    /// Then.
+    At(Timestamp),
+    /// The timer is not enabled, or there is no systemd.
+    NotScheduled,
+    /// Nobody asked, or what it triggers is at work and the next time not known.
+    Unknown,
+}
+
+impl NextRun {
+    /// The time, when it is known.
+    pub fn time(self) -> Option<Timestamp> {
+        match self {
+            Self::At(time) => Some(time),
+            Self::NotScheduled | Self::Unknown => None,
+        }
+    }
+}
+
+/// When the nightly run comes next.
+pub fn next_run() -> NextRun {
+    if !is_manager() {
+        return NextRun::NotScheduled;
+    }
+    let arguments = ["show", "--property=ActiveState,NextElapseUSecRealtime", "pi-agent-backup.timer"];
+    let program = Program::new("systemctl", arguments).env("TZ", "UTC").within(Duration::from_secs(15));
+    program.run(&mut |_, _| ()).map_or(NextRun::Unknown, |output| judge_timer(&output.stdout))
+}
+
+/// `NextElapseUSecRealtime=Sun 2026-11-22 03:00:00 UTC`, empty while the service runs.
+fn judge_timer(shown: &str) -> NextRun {
+    let value = |key: &str| shown.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+    if value("ActiveState=") != "active" {
+        return NextRun::NotScheduled;
+    }
+    let text = value("NextElapseUSecRealtime=");
+    let words: Vec<&str> = text.split(' ').collect();
+    match words[..] {
+        [_, date, time, "UTC"] => format!("{date}T{time}Z").parse().map_or(NextRun::Unknown, NextRun::At),
+        _ => NextRun::Unknown,
+    }
 }
 
 /// The machine's time service.
@@ -211,6 +257,16 @@ mod tests {
             "a clock of the host"
         );
         assert_eq!(judge_time_service(""), TimeService::Absent);
+    }
+
+    #[test]
+    fn what_systemctl_says_of_the_timer() {
+        let at = "2026-11-22T03:00:07Z".parse().expect("a timestamp");
+        let shown = "ActiveState=active\nNextElapseUSecRealtime=Sun 2026-11-22 03:00:07 UTC\n";
+        assert_eq!(judge_timer(shown), NextRun::At(at));
+        assert_eq!(judge_timer("ActiveState=inactive\nNextElapseUSecRealtime=\n"), NextRun::NotScheduled);
+        assert_eq!(judge_timer("NextElapseUSecRealtime=\nActiveState=active\n"), NextRun::Unknown);
+        assert_eq!(judge_timer(""), NextRun::NotScheduled);
     }
 
     #[test]

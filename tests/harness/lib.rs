@@ -5,6 +5,7 @@
 //! * [`Tree`] reads a tree whole and tells every difference to another.
 //! * [`Cluster`] is a throwaway PostgreSQL.
 //! * [`Machine`] is a whole machine with systemd, [`Package`] what is installed in one.
+//! * [`nights`] makes histories to look at.
 //! * [`generated`] is what of the package is made from the sources.
 //! * [`Discord`] takes messages as Discord's webhooks do.
 //! * [`Garage`] is an S3 server, [`TlsProxy`] the TLS and the faults in front of it.
@@ -23,6 +24,7 @@ pub mod generated;
 pub mod household;
 mod http;
 pub mod machine;
+pub mod nights;
 pub mod oddities;
 pub mod package;
 pub mod processes;

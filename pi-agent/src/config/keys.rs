@@ -151,6 +151,7 @@ pub const KEYS: &[Key] = &[
     key("[local]", "cache", Path, Is(r#""/var/cache/pi-agent""#)),
     key("[local]", "spool", Path, Is(r#""/var/spool/pgbackrest""#)),
     key("[local]", "runtime", Path, Is(r#""/run/pi-agent""#)),
+    key("[local]", "prometheus", Path, Means("only in the state directory")),
     key("[local]", "staging", Path, Later),
     key("[local]", "max-size", Size, Later),
     key("[limits]", "upload", Size, Means("no limit")),

@@ -136,6 +136,8 @@ pub struct Local {
     pub spool: PathBuf,
     /// Locks and generated configurations. Default `/run/pi-agent`.
     pub runtime: PathBuf,
+    /// Where node_exporter's textfile collector looks for `pi-agent.prom`.
+    pub prometheus: Option<PathBuf>,
 }
 
 /// Who is told besides Discord, and what. Their addresses let anybody write there: they are shown to nobody.

@@ -122,8 +122,9 @@ fn secrets(table: Table<'_>) -> Option<PathBuf> {
 
 fn local(table: Table<'_>) -> Option<Local> {
     let (cache, spool, runtime) = (table.path("cache"), table.path("spool"), table.path("runtime"));
+    let prometheus = table.path("prometheus");
     table.finish();
-    Some(Local { cache: cache?, spool: spool?, runtime: runtime? })
+    Some(Local { cache: cache?, spool: spool?, runtime: runtime?, prometheus })
 }
 
 fn alarms(table: Table<'_>) -> Option<Alarms> {

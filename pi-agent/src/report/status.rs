@@ -1,6 +1,5 @@
-//! "Am I safe?": what the state database knows, on one screen or as JSON.
+//! "Am I safe?": what the state database knows, put together.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,9 +8,12 @@ use serde_json::{Value, json};
 use crate::alarms::Alarm;
 use crate::config::Settings;
 use crate::error::Result;
+use crate::monitor::Problem;
+use crate::notify::Tone;
 use crate::report::{SCHEMA, words};
 use crate::state::{State, StepRecord};
 use crate::steps::{Figures, Outcome};
+use crate::systemd::NextRun;
 
 /// The state of the whole host.
 #[derive(Clone, Debug)]
@@ -24,6 +26,10 @@ pub struct Status {
     pub steps: Vec<StepStatus>,
     /// What needs attention.
     pub alarms: Vec<Alarm>,
+    /// When the timer starts the next run.
+    pub next_run: NextRun,
+    /// Notices that were not delivered yet; `None`: nobody counted.
+    pub waiting_notices: Option<usize>,
 }
 
 /// The state of one step.
@@ -33,8 +39,12 @@ pub struct StepStatus {
     pub name: String,
     /// Its kind.
     pub kind: &'static str,
-    /// How the last one ended; `None`: never ran.
+    /// It is at work.
+    pub running: bool,
+    /// How the last one ended; `None`: none ever did.
     pub last_outcome: Option<Outcome>,
+    /// What was wrong with that one.
+    pub last_problem: Option<Problem>,
     /// End of the last usable backup.
     pub last_success: Option<Timestamp>,
     /// Its duration.
@@ -64,7 +74,26 @@ impl Status {
             };
             steps.push(StepStatus::of(&step.name, step.source.kind(), &recent, last));
         }
-        Ok(Self { host: settings.host.clone(), generated_at: now, steps, alarms })
+        let host = settings.host.clone();
+        Ok(Self { host, generated_at: now, steps, alarms, next_run: NextRun::Unknown, waiting_notices: None })
+    }
+
+    /// The answer, and how bad it is.
+    pub fn verdict(&self) -> (Tone, String) {
+        let count = |word: &str| match self.alarms.len() {
+            1 => format!("1 {word}"),
+            count => format!("{count} {word}s"),
+        };
+        let failing = self.steps.iter().find(|step| step.last_outcome.is_some_and(|outcome| !outcome.is_usable()));
+        match (self.alarms.iter().map(|alarm| alarm.tone).max(), failing) {
+            (Some(Tone::Critical), _) => (Tone::Critical, format!("not safe: {}, see below", count("alarm"))),
+            (Some(_), _) => (Tone::Warning, format!("safe, but {} to look at", count("thing"))),
+            (None, Some(step)) => {
+                let outcome = step.last_outcome.map_or("", Outcome::as_str);
+                (Tone::Warning, format!("safe, but the last backup of {} is {outcome}", step.name))
+            }
+            (None, None) => (Tone::Good, format!("safe: all {} steps have a recent backup", self.steps.len())),
+        }
     }
 
     /// For programs.
@@ -74,30 +103,11 @@ impl Status {
             "host": self.host,
             "generated_at": words::stamp(self.generated_at),
             "healthy": self.alarms.is_empty(),
+            "next_run": self.next_run.time().map(words::stamp),
+            "waiting_notices": self.waiting_notices,
             "steps": self.steps.iter().map(|step| step.json(self.generated_at)).collect::<Vec<_>>(),
             "alarms": self.alarms.iter().map(Alarm::json).collect::<Vec<_>>(),
         })
-    }
-
-    /// For people.
-    pub fn text(&self) -> String {
-        let mut text = match self.alarms.len() {
-            0 => format!("{}: all well\n", self.host),
-            1 => format!("{}: one alarm\n", self.host),
-            count => format!("{}: {count} alarms\n", self.host),
-        };
-        let header = ["step", "last run", "last good backup", "age", "took", "size", "new", "points", "30 days"];
-        let mut rows = vec![header.map(String::from)];
-        rows.extend(self.steps.iter().map(|step| step.row(self.generated_at)));
-        text.push('\n');
-        text.push_str(&table(&rows));
-        if !self.alarms.is_empty() {
-            text.push('\n');
-        }
-        for alarm in &self.alarms {
-            let _ = writeln!(text, "! {}", alarm.text());
-        }
-        text
     }
 }
 
@@ -108,10 +118,13 @@ impl StepStatus {
         let usable = ended.iter().filter(|outcome| outcome.is_usable()).count();
         #[allow(clippy::cast_precision_loss)] // a month has few backups
         let success_rate_30d = (!ended.is_empty()).then(|| usable as f64 / ended.len() as f64);
+        let last_ended = recent.iter().find(|record| record.outcome.is_some()).or(last.as_ref());
         Self {
             name: name.into(),
             kind,
-            last_outcome: recent.first().or(last.as_ref()).and_then(|record| record.outcome),
+            running: recent.first().is_some_and(|record| record.outcome.is_none()),
+            last_outcome: last_ended.and_then(|record| record.outcome),
+            last_problem: last_ended.and_then(|record| record.result.as_ref()?.error.clone()),
             last_success: last.as_ref().and_then(|record| record.finished_at),
             duration: last.as_ref().and_then(|record| Some(words::between(record.started_at, record.finished_at?))),
             figures: last.and_then(|record| record.result).map(|result| result.figures).unwrap_or_default(),
@@ -119,48 +132,37 @@ impl StepStatus {
         }
     }
 
+    /// The word for how it stands: `running`, how the last one ended, or `never`.
+    pub fn word(&self) -> &'static str {
+        if self.running { "running" } else { self.last_outcome.map_or("never", Outcome::as_str) }
+    }
+
+    /// How many times over the repository gives back what it holds: what deduplication and compression save.
+    #[allow(clippy::cast_precision_loss)] // two digits of it are shown
+    pub fn deduplication_ratio(&self) -> Option<f64> {
+        let stored = self.figures.bytes_stored.filter(|stored| *stored > 0)?;
+        Some(self.figures.bytes_restorable? as f64 / stored as f64)
+    }
+
     fn json(&self, now: Timestamp) -> Value {
         json!({
             "name": self.name,
             "kind": self.kind,
+            "running": self.running,
             "last_outcome": self.last_outcome,
+            "last_problem": self.last_problem,
             "last_success": self.last_success.map(words::stamp),
             "age_seconds": self.last_success.map(|then| words::between(then, now).as_secs()),
             "duration_seconds": self.duration.map(|duration| duration.as_secs_f64()),
             "bytes_processed": self.figures.bytes_processed,
             "bytes_added": self.figures.bytes_added,
             "bytes_stored": self.figures.bytes_stored,
+            "bytes_restorable": self.figures.bytes_restorable,
+            "deduplication_ratio": self.deduplication_ratio(),
             "files_skipped": self.figures.files_skipped,
             "restore_points": self.figures.restore_points,
             "success_rate_30d": self.success_rate_30d,
             "last_restore_test": null,
         })
     }
-
-    fn row(&self, now: Timestamp) -> [String; 9] {
-        let dash = || "-".to_owned();
-        [
-            self.name.clone(),
-            self.last_outcome.map_or_else(|| "never".into(), |outcome| outcome.as_str().into()),
-            self.last_success.map_or_else(dash, words::time),
-            self.last_success.map_or_else(dash, |then| words::duration(words::between(then, now))),
-            self.duration.map_or_else(dash, words::duration),
-            self.figures.bytes_processed.map_or_else(dash, words::size),
-            self.figures.bytes_added.map_or_else(dash, words::size),
-            self.figures.restore_points.map_or_else(dash, |points| points.to_string()),
-            self.success_rate_30d.map_or_else(dash, |rate| format!("{:.0} %", rate * 100.0)),
-        ]
-    }
-}
-
-/// Columns as wide as their widest cell.
-pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
-    text
 }

@@ -39,6 +39,26 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// One unit, rounded down: `45 s`, `12 min`, `26 h`, `3 d`
+pub fn rough(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} d", seconds / 86400),
+    }
+}
+
+/// `1.3`, `12`
+pub fn ratio(ratio: f64) -> String {
+    if ratio < 10.0 { format!("{ratio:.1}") } else { format!("{ratio:.0}") }
+}
+
+/// `97 %`; 100 only when it is all.
+pub fn percent(rate: f64) -> String {
+    format!("{:.0} %", (rate * 100.0).floor())
+}
+
 /// Local time for people: `2026-11-21 03:00`
 pub fn time(moment: Timestamp) -> String {
     moment.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
@@ -62,6 +82,14 @@ mod tests {
     fn sizes_keep_three_figures() {
         let shown = [0, 1023, 1024, 1536, 10 << 20, 200 << 20, 1_500_000_000].map(size);
         assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "10.0 MiB", "200 MiB", "1.3 GiB"]);
+    }
+
+    #[test]
+    fn rough_words_have_one_unit() {
+        let shown = [0, 119, 120, 7199, 7200, 93_600, 172_800].map(|seconds| rough(Duration::from_secs(seconds)));
+        assert_eq!(shown, ["0 s", "119 s", "2 min", "119 min", "2 h", "26 h", "2 d"]);
+        assert_eq!([1.26, 12.3].map(ratio), ["1.3", "12"]);
+        assert_eq!([1.0, 0.999, 0.5].map(percent), ["100 %", "99 %", "50 %"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
+use super::points::{self, POINTS};
 use super::{Check, Job, Maintenance, Outcome, StepResult, Task, maintenance};
 use crate::config::{Directory, Location, Source, Step};
 use crate::error::{Context, Kind};
@@ -125,8 +126,10 @@ impl Work<'_> {
         }
 
         // 5. Figures.
-        let ours = snapshots.iter().filter(|snapshot| snapshot.label == self.step.name && !snapshot.unfinished);
-        result.figures.restore_points = Some(ours.count() as u64);
+        let ours = || snapshots.iter().filter(|snapshot| snapshot.label == self.step.name && !snapshot.unfinished);
+        result.figures.restore_points = Some(ours().count() as u64);
+        result.figures.bytes_restorable = ours().map(|snapshot| snapshot.bytes).sum();
+        result.facts.insert(POINTS.into(), points::told(ours().map(|snapshot| (snapshot.time, snapshot.id.as_str()))));
         match repository.stored_bytes() {
             Ok(bytes) => result.figures.bytes_stored = Some(bytes),
             Err(error) => result.problems.push((&error).into()),

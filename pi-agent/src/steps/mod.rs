@@ -14,6 +14,7 @@ use crate::storage::{Store, place};
 pub mod child;
 pub mod directory;
 mod maintenance;
+pub mod points;
 pub mod postgres;
 
 /// Everything a step's process needs; it reads no configuration of its own.
@@ -188,6 +189,8 @@ pub struct Figures {
     pub files_vanished: Option<u64>,
     /// Restore points there are now.
     pub restore_points: Option<u64>,
+    /// Bytes of all of them, each as it would be restored; over `bytes_stored` it says what deduplication and compression save.
+    pub bytes_restorable: Option<u64>,
 }
 
 /// Requests by kind and bytes both ways.

@@ -21,6 +21,7 @@ use self::archiving::Style;
 use self::dumps::Dumped;
 pub use self::look::{Look, look};
 use self::server::{Identity, Server};
+use super::points::{self, POINTS};
 use super::{Figures, Job, Maintenance, Outcome, StepResult, Task};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Kind, Result};
@@ -282,7 +283,8 @@ impl Work<'_> {
     fn maintained(&self, done: Vec<Maintenance>) -> StepResult {
         let error = done.iter().find_map(|done| done.problem.clone());
         let outcome = if error.is_some() { Outcome::Failed } else { Outcome::Succeeded };
-        StepResult { error, maintenance: done, figures: self.figures(&self.objects()), ..StepResult::of(outcome) }
+        let figures = figures(&self.objects(), self.pgbackrest.info().ok().as_ref());
+        StepResult { error, maintenance: done, figures, ..StepResult::of(outcome) }
     }
 
     /// Removes what retention no longer keeps. The backup that was just made is not endangered by a failure here.
@@ -300,7 +302,7 @@ impl Work<'_> {
 
     fn expire_victims(&self, info: &Info) -> Result<usize> {
         let (now, zone) = (Timestamp::now(), TimeZone::system());
-        let points = points(info);
+        let points = retention_points(info);
         let victims = retention::pg_victims(&points, &self.step.keep, now, &zone);
         for label in roots(&points, &victims) {
             self.pgbackrest.expire(label)?;
@@ -331,6 +333,15 @@ impl Work<'_> {
             if problems.is_empty() && expired.problem.is_none() { Outcome::Succeeded } else { Outcome::Degraded };
         let error = problems.first().or(expired.problem.as_ref()).cloned();
         // A first backup is full whatever was asked, and says so.
+        let left = self.pgbackrest.info().ok();
+        let mut facts = BTreeMap::from([
+            (SYSTEM_ID.to_owned(), identity.system_id.to_string()),
+            (VERSION.to_owned(), identity.version().to_string()),
+        ]);
+        facts.extend(left.iter().map(|info| {
+            let points = info.backups.iter().map(|backup| (backup.stopped, backup.label.as_str()));
+            (POINTS.to_owned(), points::told(points))
+        }));
         let telling = warnings.into_iter().filter(|warning| !warning.starts_with("no prior backup exists"));
         problems.extend(telling.map(|message| Problem { message, hint: None }));
         StepResult {
@@ -341,24 +352,11 @@ impl Work<'_> {
                 bytes_processed: Some(made.size),
                 bytes_added: Some(made.copied),
                 bytes_added_stored: made.stored,
-                ..self.figures(objects)
+                ..figures(objects, left.as_ref())
             },
-            facts: BTreeMap::from([
-                (SYSTEM_ID.to_owned(), identity.system_id.to_string()),
-                (VERSION.to_owned(), identity.version().to_string()),
-            ]),
+            facts,
             maintenance: vec![expired],
             ..StepResult::of(outcome)
-        }
-    }
-
-    /// What the repository holds now. Figures are for the report: one that cannot be had is left out.
-    fn figures(&self, objects: &[(String, u64)]) -> Figures {
-        let stored = objects.iter().map(|(_, size)| size).sum();
-        Figures {
-            bytes_stored: Some(stored).filter(|stored| *stored > 0),
-            restore_points: self.pgbackrest.info().ok().map(|info| info.backups.len() as u64),
-            ..Figures::default()
         }
     }
 
@@ -379,6 +377,17 @@ impl Work<'_> {
             Error::new("stopped at max-duration; what pgBackRest has copied is used by the next try")
                 .kind_of(Kind::OutOfTime)
         })
+    }
+}
+
+/// What the repository holds now. Figures are for the report: one that cannot be had is left out.
+fn figures(objects: &[(String, u64)], info: Option<&Info>) -> Figures {
+    let stored = objects.iter().map(|(_, size)| size).sum();
+    Figures {
+        bytes_stored: Some(stored).filter(|stored| *stored > 0),
+        restore_points: info.map(|info| info.backups.len() as u64),
+        bytes_restorable: info.map(|info| info.backups.iter().map(|backup| backup.size).sum()),
+        ..Figures::default()
     }
 }
 
@@ -414,7 +423,7 @@ fn decide(known: Option<Cluster>, now: Cluster, stanza: bool) -> Decision {
     }
 }
 
-fn points(info: &Info) -> Vec<retention::Point> {
+fn retention_points(info: &Info) -> Vec<retention::Point> {
     let point = |backup: &Backup| retention::Point {
         id: backup.label.clone(),
         time: backup.stopped,

@@ -1,0 +1,216 @@
+//! The status on one screen of 80 columns.
+
+use std::io::IsTerminal;
+
+use console::Style;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::notify::Tone;
+use crate::report::{Status, StepStatus, words};
+use crate::steps::Outcome;
+use crate::systemd::NextRun;
+
+const WIDTH: usize = 80;
+const COLUMNS: usize = 9;
+
+/// How plain the text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Plain ASCII: for files, mails and old terminals.
+    Plain,
+    /// Colours and Unicode.
+    Fancy,
+}
+
+impl Look {
+    /// Fancy where standard output is a terminal with a UTF-8 locale, and NO_COLOR is unset.
+    pub fn of_stdout() -> Self {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
+        let utf8 = locale.to_lowercase().replace('-', "").ends_with("utf8");
+        let fancy = utf8 && std::io::stdout().is_terminal() && set("NO_COLOR").is_none();
+        if fancy { Self::Fancy } else { Self::Plain }
+    }
+
+    fn paint(self, tone: Tone, text: &str) -> String {
+        let style = match tone {
+            Tone::Good => Style::new().green(),
+            Tone::Warning => Style::new().yellow(),
+            Tone::Critical => Style::new().red().bold(),
+        };
+        match self {
+            Self::Plain => text.into(),
+            Self::Fancy => style.force_styling(true).apply_to(text).to_string(),
+        }
+    }
+
+    fn mark(self, tone: Tone) -> String {
+        let mark = match (self, tone) {
+            (Self::Plain, Tone::Good) => "+",
+            (Self::Fancy, Tone::Good) => "✓",
+            (_, Tone::Warning) => "!",
+            (Self::Plain, Tone::Critical) => "x",
+            (Self::Fancy, Tone::Critical) => "✗",
+        };
+        self.paint(tone, mark)
+    }
+}
+
+impl Status {
+    /// For people.
+    pub fn text(&self, look: Look) -> String {
+        let (tone, verdict) = self.verdict();
+        let mut text = format!("{} {}\n\n", look.mark(tone), look.paint(tone, &format!("{}: {verdict}", self.host)));
+        text.push_str(&self.table(look));
+        text.push('\n');
+        for step in &self.steps {
+            if let (Some(problem), Some(outcome)) = (&step.last_problem, step.last_outcome) {
+                let line = format!("{}: the last run {}: {}", step.name, said(outcome), problem.message);
+                text.push_str(&told(&look.mark(outcome_tone(outcome)), &line, problem.hint.as_deref()));
+            }
+        }
+        for alarm in &self.alarms {
+            let subject = alarm.step.as_ref().map_or_else(String::new, |step| format!("{step}: "));
+            let line = format!("{subject}{} (since {})", alarm.message, short_time(alarm.since, self.generated_at));
+            text.push_str(&told(&look.mark(alarm.tone), &line, alarm.hint.as_deref()));
+        }
+        if !text.ends_with("\n\n") {
+            text.push('\n');
+        }
+        text.push_str(&self.footer());
+        text
+    }
+
+    fn table(&self, look: Look) -> String {
+        let header = ["step", "last backup", "age", "took", "size", "dedup", "points", "30 d", "tested"];
+        let mut rows = vec![header.map(String::from)];
+        rows.extend(self.steps.iter().map(|step| cells(step, self.generated_at, look)));
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let mut widths: [usize; COLUMNS] = std::array::from_fn(width);
+        // A long name is what can be shortened without loss.
+        let rest = 2 + 2 * (COLUMNS - 1) + widths[1..].iter().sum::<usize>();
+        widths[0] = widths[0].min(WIDTH.saturating_sub(rest).max(4));
+
+        let mut text = String::new();
+        for (number, row) in rows.iter().enumerate() {
+            let mark = match number.checked_sub(1) {
+                Some(step) => look.mark(self.tone_of(&self.steps[step])),
+                None => " ".into(),
+            };
+            let name: String = row[0].chars().take(widths[0]).collect();
+            let mut line = format!("{mark} {name:0$}  {1:2$}", widths[0], row[1], widths[1]);
+            for (cell, width) in row[2..].iter().zip(&widths[2..]) {
+                line.push_str(&format!("  {cell:>width$}"));
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+
+    /// How a step stands: by its alarms and by how it last ended.
+    pub(super) fn tone_of(&self, step: &StepStatus) -> Tone {
+        let alarms = self.alarms.iter().filter(|alarm| alarm.step.as_ref() == Some(&step.name));
+        let last = step.last_outcome.map(outcome_tone);
+        alarms.map(|alarm| alarm.tone).chain(last).max().unwrap_or(Tone::Warning)
+    }
+
+    fn footer(&self) -> String {
+        let mut text = format!("{}\n", self.next_in_words());
+        if let Some(count) = self.waiting_notices.filter(|count| *count > 0) {
+            let notices = if count == 1 { "1 notice waits".into() } else { format!("{count} notices wait") };
+            text.push_str(&format!("{notices} to be sent\n"));
+        }
+        text
+    }
+
+    /// "next run: Nov 22 03:00, in 17 h"
+    pub(super) fn next_in_words(&self) -> String {
+        match self.next_run {
+            NextRun::At(time) => format!(
+                "next run: {}, in {}",
+                short_time(time, self.generated_at),
+                words::rough(words::between(self.generated_at, time))
+            ),
+            NextRun::NotScheduled => {
+                "next run: not scheduled (systemctl enable --now pi-agent-backup.timer)".to_owned()
+            }
+            NextRun::Unknown => "next run: as the timer has it (systemctl list-timers)".to_owned(),
+        }
+    }
+}
+
+fn cells(step: &StepStatus, now: Timestamp, look: Look) -> [String; COLUMNS] {
+    let dash = || "-".to_owned();
+    let times = if look == Look::Fancy { "×" } else { "x" };
+    [
+        step.name.clone(),
+        match step.last_success {
+            Some(time) => short_time(time, now),
+            None if step.running => "running".into(),
+            None => "never".into(),
+        },
+        step.last_success.map_or_else(dash, |then| words::rough(words::between(then, now))),
+        step.duration.map_or_else(dash, words::rough),
+        step.figures.bytes_processed.map_or_else(dash, words::size),
+        step.deduplication_ratio().map_or_else(dash, |ratio| words::ratio(ratio) + times),
+        step.figures.restore_points.map_or_else(dash, |points| points.to_string()),
+        step.success_rate_30d.map_or_else(dash, words::percent),
+        // Nothing tests restores yet.
+        "none yet".into(),
+    ]
+}
+
+/// "failed", "was interrupted"
+pub(super) fn said(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Degraded | Outcome::Interrupted | Outcome::Unfinished | Outcome::Skipped => {
+            format!("was {}", outcome.as_str())
+        }
+        Outcome::Succeeded | Outcome::Failed => outcome.as_str().into(),
+    }
+}
+
+/// How bad an outcome is.
+pub(super) fn outcome_tone(outcome: Outcome) -> Tone {
+    match outcome {
+        Outcome::Succeeded => Tone::Good,
+        Outcome::Degraded | Outcome::Unfinished | Outcome::Skipped => Tone::Warning,
+        Outcome::Failed | Outcome::Interrupted => Tone::Critical,
+    }
+}
+
+/// `Nov 21 03:12`; another year's is `2025-11-21`.
+pub(super) fn short_time(time: Timestamp, now: Timestamp) -> String {
+    const NEAR: SignedDuration = SignedDuration::from_hours(24 * 300);
+    let near = now.duration_since(time).abs() < NEAR;
+    time.to_zoned(TimeZone::system()).strftime(if near { "%b %e %H:%M" } else { "%Y-%m-%d" }).to_string()
+}
+
+fn told(mark: &str, line: &str, hint: Option<&str>) -> String {
+    let mut text = format!("{mark} {}\n", wrapped(line));
+    for hint in hint.iter().flat_map(|hint| hint.lines()) {
+        text.push_str(&format!("  {}\n", wrapped(&format!("hint: {hint}"))));
+    }
+    text
+}
+
+/// Lines of at most [`WIDTH`] columns, all but the first indented by two. What a terminal would obey is taken out.
+fn wrapped(text: &str) -> String {
+    let mut lines = String::new();
+    let mut column = 2;
+    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
+        let length = word.chars().count();
+        if column > 2 && column + 1 + length > WIDTH {
+            lines.push_str("\n  ");
+            column = 2;
+        } else if column > 2 {
+            lines.push(' ');
+            column += 1;
+        }
+        lines.push_str(word);
+        column += length;
+    }
+    lines
+}
