@@ -140,6 +140,8 @@ struct Reasons<'a>(BTreeMap<&'a str, (Until, Why)>);
 impl<'a> Reasons<'a> {
     fn add(&mut self, id: &'a str, why: Why, until: Until) {
         let longest = self.0.entry(id).or_insert((until, why));
+        // What a person asked for says more than what follows from it.
+        let why = if why < Why::Last && longest.1 >= Why::Last { longest.1 } else { why };
         *longest = (*longest).max((until, why));
     }
 }

@@ -68,10 +68,12 @@ pub fn next_run() -> NextRun {
     }
     let arguments = ["show", "--property=ActiveState,NextElapseUSecRealtime", "pi-agent-backup.timer"];
     let program = Program::new("systemctl", arguments).env("TZ", "UTC").within(Duration::from_secs(15));
-    program.run(&mut |_, _| ()).map_or(NextRun::Unknown, |output| judge_timer(&output.stdout))
+    let next = program.run(&mut |_, _| ()).map_or(NextRun::Unknown, |output| judge_timer(&output.stdout));
+    // While the run is at work, systemd still tells when it was due.
+    if next.time().is_some_and(|time| time < Timestamp::now()) { NextRun::Unknown } else { next }
 }
 
-/// `NextElapseUSecRealtime=Sun 2026-11-22 03:00:00 UTC`, empty while the service runs.
+/// `NextElapseUSecRealtime=Sun 2026-11-22 03:00:00 UTC`
 fn judge_timer(shown: &str) -> NextRun {
     let value = |key: &str| shown.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
     if value("ActiveState=") != "active" {

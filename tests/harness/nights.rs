@@ -99,7 +99,7 @@ fn result(outcome: Outcome, bytes: u64, night: u64, points: &[(Timestamp, String
         figures: Figures {
             bytes_processed: Some(grown),
             bytes_added: Some(bytes / 200),
-            bytes_stored: Some(grown * 2 / 5 + bytes / 300 * night),
+            bytes_stored: Some(grown * 9 / 2 + bytes / 300 * night),
             files_skipped: Some(u64::from(outcome == Outcome::Degraded)),
             restore_points: Some(count),
             bytes_restorable: Some(grown * count),

@@ -31,7 +31,7 @@ pub fn page(status: &Status, history: &History) -> String {
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:"/>
 <title>{host}: {verdict}</title><link rel="icon" href="data:,"/><style>{STYLE}</style></head>
 <body><header class="{class}"><h1>{host}</h1><p class="verdict">{mark} {verdict}</p>
-<p class="muted">As of {time}. {next}.</p>"#,
+<p class="muted">As of {time}{next}</p>"#,
         host = Safe(&status.host),
         verdict = Safe(&verdict),
         class = tone_class(tone),
@@ -41,7 +41,7 @@ pub fn page(status: &Status, history: &History) -> String {
             Tone::Critical => "✗",
         },
         time = words::time(status.generated_at),
-        next = Safe(&capital(&status.next_in_words())),
+        next = Safe(&status.next_in_words().map_or_else(String::new, |next| format!("; {next}"))),
     );
     if let Some(count) = status.waiting_notices.filter(|count| *count > 0) {
         put!(html, r#"<p class="warn">Notices that wait to be sent: {count}</p>"#);
@@ -61,11 +61,6 @@ pub fn page(status: &Status, history: &History) -> String {
         env!("CARGO_PKG_VERSION")
     );
     html
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// Alarms, and what was wrong in the last run of each step.
@@ -137,7 +132,7 @@ fn facts(html: &mut String, step: &StepStatus, now: Timestamp) {
         ("stored", figures.bytes_stored.map(words::size)),
         ("deduplication", step.deduplication_ratio().map(|ratio| words::ratio(ratio) + " ×")),
         ("restore points", figures.restore_points.map(|points| points.to_string())),
-        ("success, 30 days", step.success_rate_30d.map(words::percent)),
+        ("success, 30 d", step.success_rate_30d.map(words::percent)),
         // Nothing tests restores yet.
         ("restore test", Some("none yet".into())),
     ];

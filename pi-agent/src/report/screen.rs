@@ -64,16 +64,16 @@ impl Status {
         let mut text = format!("{} {}\n\n", look.mark(tone), look.paint(tone, &format!("{}: {verdict}", self.host)));
         text.push_str(&self.table(look));
         text.push('\n');
+        for alarm in &self.alarms {
+            let subject = alarm.step.as_ref().map_or_else(String::new, |step| format!("{step}: "));
+            let line = format!("{subject}{} (since {})", alarm.message, short_time(alarm.since, self.generated_at));
+            text.push_str(&told(&look.mark(alarm.tone), &line, alarm.hint.as_deref()));
+        }
         for step in &self.steps {
             if let (Some(problem), Some(outcome)) = (&step.last_problem, step.last_outcome) {
                 let line = format!("{}: the last run {}: {}", step.name, said(outcome), problem.message);
                 text.push_str(&told(&look.mark(outcome_tone(outcome)), &line, problem.hint.as_deref()));
             }
-        }
-        for alarm in &self.alarms {
-            let subject = alarm.step.as_ref().map_or_else(String::new, |step| format!("{step}: "));
-            let line = format!("{subject}{} (since {})", alarm.message, short_time(alarm.since, self.generated_at));
-            text.push_str(&told(&look.mark(alarm.tone), &line, alarm.hint.as_deref()));
         }
         if !text.ends_with("\n\n") {
             text.push('\n');
@@ -117,7 +117,7 @@ impl Status {
     }
 
     fn footer(&self) -> String {
-        let mut text = format!("{}\n", self.next_in_words());
+        let mut text = self.next_in_words().map_or_else(String::new, |next| next + "\n");
         if let Some(count) = self.waiting_notices.filter(|count| *count > 0) {
             let notices = if count == 1 { "1 notice waits".into() } else { format!("{count} notices wait") };
             text.push_str(&format!("{notices} to be sent\n"));
@@ -125,18 +125,16 @@ impl Status {
         text
     }
 
-    /// "next run: Nov 22 03:00, in 17 h"
-    pub(super) fn next_in_words(&self) -> String {
+    /// "next run: Nov 22 03:00, in 17 h"; nothing, when nobody asked the timer.
+    pub(super) fn next_in_words(&self) -> Option<String> {
         match self.next_run {
-            NextRun::At(time) => format!(
+            NextRun::At(time) => Some(format!(
                 "next run: {}, in {}",
                 short_time(time, self.generated_at),
                 words::rough(words::between(self.generated_at, time))
-            ),
-            NextRun::NotScheduled => {
-                "next run: not scheduled (systemctl enable --now pi-agent-backup.timer)".to_owned()
-            }
-            NextRun::Unknown => "next run: as the timer has it (systemctl list-timers)".to_owned(),
+            )),
+            NextRun::NotScheduled => Some("next run: not scheduled (pi-agent-backup.timer is not active)".into()),
+            NextRun::Unknown => None,
         }
     }
 }

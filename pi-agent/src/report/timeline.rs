@@ -27,7 +27,7 @@ pub(super) fn timeline(html: &mut String, status: &Status, nights: &[Night]) {
         lane(html, &step.name, runs, nights);
     }
     let day = |night: &Night| words::time(night.started_at)[..10].to_owned();
-    put!(html, r#"<span></span><div class="axis"><span>{}</span><span>{}</span></div></div>"#, day(first), day(last));
+    put!(html, r#"<span></span><span class="axis">{} to {}</span></div>"#, day(first), day(last));
     html.push_str(
         r#"<p class="legend"><span><i class="good"></i>succeeded</span> <span><i class="warn"></i>degraded, unfinished</span>
 <span><i class="bad"></i>failed, interrupted</span> <span><i class="none"></i>not run</span></p>"#,

@@ -22,9 +22,9 @@ use crate::lock::RunLock;
 use crate::monitor::{Event, Problem};
 use crate::notify::{self, Notice};
 use crate::plan::{History, Plan, PlannedStep, Wanted, plan};
-use crate::report::{RunReport, StepReport, digest, words};
+use crate::report::{self, RunReport, Status, StepReport, digest, words};
 use crate::state::State;
-use crate::steps::{Job, Outcome, StepResult};
+use crate::steps::{Job, Outcome, StepResult, Task};
 use courier::Courier;
 use supervise::{Ended, Signals, supervise};
 
@@ -203,6 +203,8 @@ impl Night<'_> {
         }
         let ended = self.state.finish_run(&self.run_id, report.outcome, &self.problems, finished_at);
         self.note_failure(ended);
+        let shown = self.show();
+        self.note_failure(shown);
         report.add_problems(std::mem::take(&mut self.problems));
         self.look_for_alarms();
         if whole {
@@ -258,8 +260,10 @@ impl Night<'_> {
     fn work(&mut self, step: &PlannedStep, started_at: Timestamp) -> Result<StepResult> {
         let mut settings = self.settings.clone();
         let configured = settings.steps.iter_mut().find(|one| one.name == step.name).expect("the plan is made of them");
+        let mut status = None;
         if let Source::Agent(own) = &mut configured.source {
             own.paths.push(self.save_history()?);
+            status = matches!(step.task, Task::Backup { .. }).then(|| self.status()).transpose()?;
         }
         let (max_duration, stall) = (configured.max_duration, configured.stall);
         let job = Job {
@@ -271,6 +275,7 @@ impl Night<'_> {
             deadline: max_duration.and_then(|limit| started_at.checked_add(limit).ok()),
             place_verified: self.place_verified,
             facts: self.state.facts(&step.name).unwrap_or_default(),
+            status: status.map(|status| status.json().to_string()),
         };
         let spared = self.courier.process();
         let ended = supervise(&job, max_duration, stall, self.signals, self.watcher, spared)?;
@@ -294,6 +299,16 @@ impl Night<'_> {
         }
         self.state.copy_to(&copy)?;
         Ok(copy)
+    }
+
+    /// The answer to "am I safe?" as it stands.
+    fn status(&self) -> Result<Status> {
+        Status::gather(self.settings, Some(self.state), Timestamp::now())
+    }
+
+    /// The status as files, for those who look in the morning.
+    fn show(&self) -> Result<()> {
+        report::write_all(self.settings, self.directory, self.state, &self.status()?)
     }
 
     /// History that cannot be written must not cost a backup, but is told.

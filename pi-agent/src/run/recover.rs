@@ -92,6 +92,7 @@ fn fetch(
         deadline: None,
         place_verified: true, // Restores may look into another machine's place.
         facts: BTreeMap::new(),
+        status: None,
     };
     let ended = supervise(&job, Some(PATIENCE), PATIENCE, signals, watcher, None).map_err(|error| error.chain())?;
     let outcome = match ended {

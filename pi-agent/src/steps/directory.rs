@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use super::points::{self, POINTS};
@@ -30,6 +31,12 @@ pub fn run(job: &Job, step: &Step, directory: &Directory, monitor: &Monitor) -> 
     let root = Store::open(&job.settings.storage, &job.settings.storage.location, &secrets)?;
     let work = Work { job, step, directory, monitor, secrets, root };
     let mut result = work.perform().unwrap_or_else(|error| StepResult::failed(&error));
+    // Nothing is written to a place that is not known to be ours.
+    if let Some(status) = job.status.as_ref().filter(|_| job.place_verified || result.place_verified)
+        && let Err(error) = work.root.put("status.json", &[Bytes::from(status.clone())])
+    {
+        result.problems.push((&error).into());
+    }
     result.requests = work.root.meter().requests();
     if let (Source::Agent(_), Some(end)) = (&step.source, work.root.certificate_end()) {
         result.facts.insert(CERTIFICATE.into(), end.to_string());

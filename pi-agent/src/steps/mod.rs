@@ -36,6 +36,8 @@ pub struct Job {
     pub place_verified: bool,
     /// Facts this step recorded earlier (see [`StepResult::facts`]).
     pub facts: BTreeMap<String, String>,
+    /// The `agent` step: what goes to `URL/status.json`. Made as the step began, so it tells of this one's last time.
+    pub status: Option<String>,
 }
 
 /// The fact that a usable backup was made to that storage.
