@@ -326,7 +326,8 @@ fn start(settings: &Settings, directory: &StateDirectory, options: &Options, out
 
 fn status(settings: &Settings, directory: &StateDirectory, html: Option<PathBuf>, output: &Output) -> Result<u8> {
     let (state, now) = (State::open_read_only(&directory.database())?, Timestamp::now());
-    let mut status = Status::gather(settings, state.as_ref(), now)?;
+    let alarms = alarms::current(settings, directory, None, now)?;
+    let mut status = Status::gather(settings, state.as_ref(), alarms, now)?;
     status.next_run = systemd::next_run();
     let Some(file) = html else {
         return output.print(|| status.json(), || status.text(Look::of_stdout())).map(|()| 0);

@@ -6,7 +6,7 @@ use crate::notify::Tone;
 use crate::report::calendar::{calendar, kept_in_words};
 use crate::report::charts::{Series, Span, Value, chart};
 use crate::report::html::{Safe, outcome_class, put, tone_class};
-use crate::report::screen::{outcome_tone, said, short_time};
+use crate::report::screen::short_time;
 use crate::report::{History, Status, StepStatus, timeline, words};
 use crate::state::Night;
 use crate::steps::Outcome;
@@ -63,29 +63,27 @@ pub fn page(status: &Status, history: &History) -> String {
     html
 }
 
-/// Alarms, and what was wrong in the last run of each step.
+/// The alarms.
 fn attention(html: &mut String, status: &Status) {
-    let mut items = String::new();
-    let mut item = |tone: Tone, title: &str, text: &str, hint: Option<&str>| {
-        put!(items, r#"<li class="{}"><strong>{}</strong>: {}"#, tone_class(tone), Safe(title), Safe(text));
-        if let Some(hint) = hint {
-            put!(items, r#"<br/><small>{}</small>"#, Safe(hint));
-        }
-        items.push_str("</li>");
-    };
+    if status.alarms.is_empty() {
+        return;
+    }
+    html.push_str("<section><h2>To look at</h2><ul>");
     for alarm in &status.alarms {
-        let text = format!("{} (since {})", alarm.message, words::time(alarm.since));
-        item(alarm.tone, alarm.step.as_deref().unwrap_or(&status.host), &text, alarm.hint.as_deref());
-    }
-    for step in &status.steps {
-        if let (Some(problem), Some(outcome)) = (&step.last_problem, step.last_outcome) {
-            let text = format!("the last run {}: {}", said(outcome), problem.message);
-            item(outcome_tone(outcome), &step.name, &text, problem.hint.as_deref());
+        put!(
+            html,
+            r#"<li class="{}"><strong>{}</strong>: {} <small>since {}</small>"#,
+            tone_class(alarm.tone),
+            Safe(alarm.step.as_deref().unwrap_or(&status.host)),
+            Safe(&alarm.message),
+            words::time(alarm.since)
+        );
+        if let Some(hint) = &alarm.hint {
+            put!(html, r#"<br/><small>{}</small>"#, Safe(hint));
         }
+        html.push_str("</li>");
     }
-    if !items.is_empty() {
-        put!(html, "<section><h2>To look at</h2><ul>{items}</ul></section>");
-    }
+    html.push_str("</ul></section>");
 }
 
 /// From the first night on record, but never less than a week.
@@ -105,7 +103,9 @@ fn article(html: &mut String, status: &Status, step: &StepStatus, history: &Hist
     );
     facts(html, step, status.generated_at);
     let nights: Vec<&Night> = history.nights.iter().filter(|night| night.step == step.name).collect();
-    charts(html, step, &nights, span);
+    if !nights.is_empty() {
+        charts(html, step, &nights, span);
+    }
     put!(html, "<h3>restore points</h3>");
     match history.points.get(&step.name) {
         Some(points) => {

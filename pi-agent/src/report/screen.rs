@@ -8,7 +8,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::notify::Tone;
 use crate::report::{Status, StepStatus, words};
-use crate::steps::Outcome;
 use crate::systemd::NextRun;
 
 const WIDTH: usize = 80;
@@ -69,12 +68,6 @@ impl Status {
             let line = format!("{subject}{} (since {})", alarm.message, short_time(alarm.since, self.generated_at));
             text.push_str(&told(&look.mark(alarm.tone), &line, alarm.hint.as_deref()));
         }
-        for step in &self.steps {
-            if let (Some(problem), Some(outcome)) = (&step.last_problem, step.last_outcome) {
-                let line = format!("{}: the last run {}: {}", step.name, said(outcome), problem.message);
-                text.push_str(&told(&look.mark(outcome_tone(outcome)), &line, problem.hint.as_deref()));
-            }
-        }
         if !text.ends_with("\n\n") {
             text.push('\n');
         }
@@ -107,13 +100,6 @@ impl Status {
             text.push('\n');
         }
         text
-    }
-
-    /// How a step stands: by its alarms and by how it last ended.
-    pub(super) fn tone_of(&self, step: &StepStatus) -> Tone {
-        let alarms = self.alarms.iter().filter(|alarm| alarm.step.as_ref() == Some(&step.name));
-        let last = step.last_outcome.map(outcome_tone);
-        alarms.map(|alarm| alarm.tone).chain(last).max().unwrap_or(Tone::Warning)
     }
 
     fn footer(&self) -> String {
@@ -158,25 +144,6 @@ fn cells(step: &StepStatus, now: Timestamp, look: Look) -> [String; COLUMNS] {
         // Nothing tests restores yet.
         "none yet".into(),
     ]
-}
-
-/// "failed", "was interrupted"
-pub(super) fn said(outcome: Outcome) -> String {
-    match outcome {
-        Outcome::Degraded | Outcome::Interrupted | Outcome::Unfinished | Outcome::Skipped => {
-            format!("was {}", outcome.as_str())
-        }
-        Outcome::Succeeded | Outcome::Failed => outcome.as_str().into(),
-    }
-}
-
-/// How bad an outcome is.
-pub(super) fn outcome_tone(outcome: Outcome) -> Tone {
-    match outcome {
-        Outcome::Succeeded => Tone::Good,
-        Outcome::Degraded | Outcome::Unfinished | Outcome::Skipped => Tone::Warning,
-        Outcome::Failed | Outcome::Interrupted => Tone::Critical,
-    }
 }
 
 /// `Nov 21 03:12`; another year's is `2025-11-21`.

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use crate::alarms::Alarm;
 use crate::config::Settings;
 use crate::error::Result;
-use crate::monitor::Problem;
 use crate::notify::Tone;
 use crate::report::{SCHEMA, words};
 use crate::state::{State, StepRecord};
@@ -43,8 +42,6 @@ pub struct StepStatus {
     pub running: bool,
     /// How the last one ended; `None`: none ever did.
     pub last_outcome: Option<Outcome>,
-    /// What was wrong with that one.
-    pub last_problem: Option<Problem>,
     /// End of the last usable backup.
     pub last_success: Option<Timestamp>,
     /// Its duration.
@@ -80,20 +77,31 @@ impl Status {
 
     /// The answer, and how bad it is.
     pub fn verdict(&self) -> (Tone, String) {
-        let count = |word: &str| match self.alarms.len() {
-            1 => format!("1 {word}"),
-            count => format!("{count} {word}s"),
-        };
+        let (steps, alarms) = (self.steps.len(), self.alarms.len());
+        let never = self.steps.iter().filter(|step| step.last_success.is_none()).count();
         let failing = self.steps.iter().find(|step| step.last_outcome.is_some_and(|outcome| !outcome.is_usable()));
         match (self.alarms.iter().map(|alarm| alarm.tone).max(), failing) {
-            (Some(Tone::Critical), _) => (Tone::Critical, format!("not safe: {}, see below", count("alarm"))),
-            (Some(_), _) => (Tone::Warning, format!("safe, but {} to look at", count("thing"))),
+            _ if never > 0 => (Tone::Critical, format!("not safe: {never} of {steps} steps have no backup yet")),
+            (Some(Tone::Critical), _) if alarms == 1 => (Tone::Critical, "not safe: 1 alarm".into()),
+            (Some(Tone::Critical), _) => (Tone::Critical, format!("not safe: {alarms} alarms")),
+            (Some(_), _) if alarms == 1 => (Tone::Warning, "safe, but 1 thing needs a look".into()),
+            (Some(_), _) => (Tone::Warning, format!("safe, but {alarms} things need a look")),
             (None, Some(step)) => {
-                let outcome = step.last_outcome.map_or("", Outcome::as_str);
-                (Tone::Warning, format!("safe, but the last backup of {} is {outcome}", step.name))
+                (Tone::Warning, format!("safe, but the last backup of {} is {}", step.name, step.word()))
             }
-            (None, None) => (Tone::Good, format!("safe: all {} steps have a recent backup", self.steps.len())),
+            (None, None) => (Tone::Good, format!("safe: all {steps} steps have a recent backup")),
         }
+    }
+
+    /// How a step stands: by its alarms and by how it last ended.
+    pub fn tone_of(&self, step: &StepStatus) -> Tone {
+        let alarms = self.alarms.iter().filter(|alarm| alarm.step.as_ref() == Some(&step.name));
+        let last = match step.last_outcome {
+            _ if step.last_success.is_none() => Tone::Critical,
+            Some(Outcome::Succeeded) => Tone::Good,
+            _ => Tone::Warning,
+        };
+        alarms.map(|alarm| alarm.tone).max().unwrap_or(last).max(last)
     }
 
     /// For programs.
@@ -124,7 +132,6 @@ impl StepStatus {
             kind,
             running: recent.first().is_some_and(|record| record.outcome.is_none()),
             last_outcome: last_ended.and_then(|record| record.outcome),
-            last_problem: last_ended.and_then(|record| record.result.as_ref()?.error.clone()),
             last_success: last.as_ref().and_then(|record| record.finished_at),
             duration: last.as_ref().and_then(|record| Some(words::between(record.started_at, record.finished_at?))),
             figures: last.and_then(|record| record.result).map(|result| result.figures).unwrap_or_default(),
@@ -150,7 +157,6 @@ impl StepStatus {
             "kind": self.kind,
             "running": self.running,
             "last_outcome": self.last_outcome,
-            "last_problem": self.last_problem,
             "last_success": self.last_success.map(words::stamp),
             "age_seconds": self.last_success.map(|then| words::between(then, now).as_secs()),
             "duration_seconds": self.duration.map(|duration| duration.as_secs_f64()),

@@ -303,7 +303,9 @@ impl Night<'_> {
 
     /// The answer to "am I safe?" as it stands.
     fn status(&self) -> Result<Status> {
-        Status::gather(self.settings, Some(self.state), Timestamp::now())
+        let now = Timestamp::now();
+        let alarms = alarms::current(self.settings, self.directory, Some(self.state), now)?;
+        Status::gather(self.settings, Some(self.state), alarms, now)
     }
 
     /// The status as files, for those who look in the morning.
