@@ -325,15 +325,14 @@ fn start(settings: &Settings, directory: &StateDirectory, options: &Options, out
 }
 
 fn status(settings: &Settings, directory: &StateDirectory, html: Option<PathBuf>, output: &Output) -> Result<u8> {
-    let (state, now) = (State::open_read_only(&directory.database())?, Timestamp::now());
-    let alarms = alarms::current(settings, directory, None, now)?;
-    let mut status = Status::gather(settings, state.as_ref(), alarms, now)?;
+    let state = State::open_read_only(&directory.database())?;
+    let mut status = Status::now(settings, directory, state.as_ref())?;
     status.next_run = systemd::next_run();
     let Some(file) = html else {
         return output.print(|| status.json(), || status.text(Look::of_stdout())).map(|()| 0);
     };
     let file = std::path::absolute(&file).context(|| format!("understand {}", file.display()))?;
-    let history = History::gather(settings, state.as_ref(), now)?;
+    let history = History::gather(settings, state.as_ref(), status.generated_at)?;
     write_shared(&file, report::page(&status, &history).as_bytes(), 0o600)?;
     if output.json { output.print(|| status.json(), String::new).map(|()| 0) } else { Ok(0) }
 }
@@ -414,11 +413,9 @@ fn notify_test(settings: &Settings, directory: &StateDirectory) -> Result<u8> {
 }
 
 fn heartbeat(settings: &Settings, directory: &StateDirectory) -> Result<u8> {
-    let now = Timestamp::now();
     let state = State::open_read_only(&directory.database())?;
-    let alarms = alarms::current(settings, directory, None, now)?;
-    let status = Status::gather(settings, state.as_ref(), alarms, now)?;
-    let notice = digest::heartbeat(settings, &status, state.as_ref(), now)?;
+    let status = Status::now(settings, directory, state.as_ref())?;
+    let notice = digest::heartbeat(settings, &status, state.as_ref(), status.generated_at)?;
     run::make_private(directory.path())?;
     notify::post(settings, directory, &[notice])?;
     notify::flush(settings, directory, Duration::from_secs(240)).map(|_| 0)

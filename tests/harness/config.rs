@@ -11,6 +11,7 @@ use crate::Agent;
 pub struct Config {
     root: PathBuf,
     storage: String,
+    local: String,
     extra: String,
     steps: String,
     aws: Option<(String, String)>,
@@ -26,7 +27,7 @@ impl Config {
     pub fn local(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let storage = format!("url = {}\n", quoted(&format!("file://{}/storage", root.display())));
-        Self { root, storage, extra: String::new(), steps: String::new(), aws: None }
+        Self { root, storage, local: String::new(), extra: String::new(), steps: String::new(), aws: None }
     }
 
     /// A host whose storage is a bucket behind `endpoint`, whose certificate `ca_file` vouches for.
@@ -76,13 +77,21 @@ impl Config {
         self
     }
 
+    /// Adds lines to `[local]`.
+    #[must_use]
+    pub fn local_lines(mut self, lines: &str) -> Self {
+        self.local.push_str(lines);
+        self.local.push('\n');
+        self
+    }
+
     /// The file's text.
     pub fn text(&self) -> String {
         let place = |name: &str| quoted(&self.root.join(name).display().to_string());
-        let Self { storage, extra, steps, .. } = self;
+        let Self { storage, local, extra, steps, .. } = self;
         format!(
             "[host]\nname = \"test-host\"\n\n[storage]\n{storage}\n[secrets]\ndirectory = {}\n\n\
-             [local]\ncache = {}\nspool = {}\nruntime = {}\n{extra}{steps}",
+             [local]\ncache = {}\nspool = {}\nruntime = {}\n{local}{extra}{steps}",
             place("etc/secrets"),
             place("cache"),
             place("spool"),

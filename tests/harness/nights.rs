@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp, ToSpan};
 use pi_agent::monitor::Problem;
 use pi_agent::state::{Opened, State};
 use pi_agent::steps::points::{POINTS, told};
-use pi_agent::steps::{Figures, Outcome, StepResult};
+use pi_agent::steps::{Figures, Maintenance, Outcome, StepResult};
 
 use crate::{Agent, Config, Random, Scratch};
 
@@ -53,6 +53,15 @@ impl Month {
                 panic!("there is one already");
             };
             self.fill(&mut state);
+        }
+        if self == Self::Good {
+            // Somebody saved the kit.
+            agent.ok(["recovery-kit", "--to", scratch.join("kit.txt").to_str().expect("an ordinary path")]);
+            let record = agent.state().join("recovery-kit.json");
+            let mut saved: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(&record).expect("it was made")).expect("JSON");
+            saved["saved_at"] = saved["made_at"].clone();
+            std::fs::write(&record, saved.to_string()).expect("our own file");
         }
         agent
     }
@@ -107,6 +116,9 @@ fn result(outcome: Outcome, bytes: u64, night: u64, points: &[(Timestamp, String
         },
         ..StepResult::of(outcome)
     };
+    if night == 25 {
+        result.maintenance.push(Maintenance { what: "check".into(), problem: None, note: String::new() });
+    }
     if outcome.is_usable() {
         result.facts.insert(POINTS.into(), told(points.iter().map(|(time, id)| (*time, id.as_str()))));
     }

@@ -18,3 +18,4 @@ mod postgres;
 mod postgres_dumps;
 mod postgres_upgrade;
 mod setup;
+mod status;

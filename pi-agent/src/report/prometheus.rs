@@ -74,3 +74,21 @@ impl std::fmt::Display for Label<'_> {
         f.write_str(&self.0.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        assert_eq!(Label("a\\b\"c\nd").to_string(), r#"a\\b\"c\nd"#);
+        let mut text = String::new();
+        family(&mut text, "x", "Help.", [("{a=\"1\"}".to_owned(), 0.5), ("{a=\"2\"}".to_owned(), 2.0)]);
+        assert_eq!(
+            text,
+            "# HELP pi_agent_x Help.\n# TYPE pi_agent_x gauge\npi_agent_x{a=\"1\"} 0.5\npi_agent_x{a=\"2\"} 2\n"
+        );
+        family(&mut text, "y", "Help.", None);
+        assert!(!text.contains("pi_agent_y"), "nothing is said of what is not known");
+    }
+}

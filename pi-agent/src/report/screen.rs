@@ -179,3 +179,115 @@ fn wrapped(text: &str) -> String {
     }
     lines
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::alarms::Alarm;
+    use crate::steps::{Figures, Outcome};
+
+    /// On the machine's own clock, whatever zone that has.
+    fn at(text: &str) -> Timestamp {
+        text.parse::<jiff::civil::DateTime>().unwrap().to_zoned(TimeZone::system()).unwrap().timestamp()
+    }
+
+    fn step(name: &str, outcome: Outcome, last_success: Option<&str>) -> StepStatus {
+        StepStatus {
+            name: name.into(),
+            kind: "directory",
+            running: false,
+            last_outcome: Some(outcome),
+            last_success: last_success.map(at),
+            duration: last_success.map(|_| Duration::from_secs(200)),
+            figures: Figures {
+                bytes_processed: Some(1_500_000_000),
+                bytes_stored: Some(1_000_000_000),
+                bytes_restorable: Some(12_345_000_000),
+                restore_points: Some(41),
+                ..Figures::default()
+            },
+            success_rate_30d: Some(29.0 / 30.0),
+        }
+    }
+
+    fn status(steps: Vec<StepStatus>, alarms: Vec<Alarm>) -> Status {
+        Status {
+            host: "pi-hosting".into(),
+            generated_at: at("2026-11-21T09:00:00"),
+            steps,
+            alarms,
+            next_run: NextRun::At(at("2026-11-22T03:00:00")),
+            waiting_notices: Some(0),
+        }
+    }
+
+    #[test]
+    fn a_good_morning() {
+        let steps = vec![
+            step("database", Outcome::Succeeded, Some("2026-11-21T03:04:05")),
+            step("foundry", Outcome::Succeeded, Some("2026-11-01T03:12:00")),
+        ];
+        let expected = "\
++ pi-hosting: safe: all 2 steps have a recent backup
+
+  step      last backup    age   took     size  dedup  points  30 d    tested
++ database  Nov 21 03:04   5 h  3 min  1.3 GiB    12x      41  96 %  none yet
++ foundry   Nov  1 03:12  20 d  3 min  1.3 GiB    12x      41  96 %  none yet
+
+next run: Nov 22 03:00, in 18 h
+";
+        assert_eq!(status(steps, vec![]).text(Look::Plain), expected);
+    }
+
+    #[test]
+    fn a_bad_morning() {
+        let mut first = step("a-name-that-is-rather-long", Outcome::Failed, Some("2025-01-02T03:04:05"));
+        first.figures = Figures::default();
+        first.running = true;
+        let alarm = Alarm {
+            name: "backup",
+            step: Some("a-name-that-is-rather-long".into()),
+            tone: Tone::Critical,
+            since: at("2026-11-20T03:00:00"),
+            message: "the backup failed: cannot read /srv/\u{1b}[31mred: Input/output error, and so on to the end"
+                .into(),
+            hint: Some("look at the disk:\n`dmesg`".into()),
+        };
+        let mut status = status(vec![first, step("logs", Outcome::Degraded, Some("2026-11-21T08:59:01"))], vec![alarm]);
+        status.next_run = NextRun::NotScheduled;
+        status.waiting_notices = Some(2);
+        let expected = "\
+x pi-hosting: not safe: 1 alarm
+
+  step         last backup     age   took     size  dedup  points  30 d    tested
+x a-name-that  2025-01-02    688 d  3 min        -      -       -  96 %  none yet
+! logs         Nov 21 08:59   59 s  3 min  1.3 GiB    12x      41  96 %  none yet
+
+x a-name-that-is-rather-long: the backup failed: cannot read /srv/ [31mred:
+  Input/output error, and so on to the end (since Nov 20 03:00)
+  hint: look at the disk:
+  hint: `dmesg`
+
+next run: not scheduled (pi-agent-backup.timer is not active)
+2 notices wait to be sent
+";
+        let shown = status.text(Look::Plain);
+        assert_eq!(shown, expected);
+        assert!(shown.is_ascii() && shown.lines().all(|line| line.len() <= WIDTH));
+        let fancy = status.text(Look::Fancy);
+        assert!(fancy.contains("\u{1b}[31m\u{1b}[1m✗\u{1b}[0m") && fancy.contains("12×"), "{fancy:?}");
+        assert_eq!(console::strip_ansi_codes(&fancy).replace('✗', "x").replace('×', "x"), expected);
+    }
+
+    #[test]
+    fn what_never_ran_is_not_safe() {
+        let step = StepStatus { last_outcome: None, ..step("logs", Outcome::Failed, None) };
+        assert_eq!(
+            status(vec![step], vec![]).verdict(),
+            (Tone::Critical, "not safe: 1 of 1 steps have no backup yet".into())
+        );
+    }
+}

@@ -5,10 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::alarms::Alarm;
-use crate::config::Settings;
+use crate::alarms::{self, Alarm};
+use crate::config::{Settings, StateDirectory};
 use crate::error::Result;
-use crate::notify::Tone;
+use crate::notify::{self, Tone};
 use crate::report::{SCHEMA, words};
 use crate::state::{State, StepRecord};
 use crate::steps::{Figures, Outcome};
@@ -23,7 +23,7 @@ pub struct Status {
     pub generated_at: Timestamp,
     /// In run order.
     pub steps: Vec<StepStatus>,
-    /// What needs attention.
+    /// What needs attention, the worst first.
     pub alarms: Vec<Alarm>,
     /// When the timer starts the next run.
     pub next_run: NextRun,
@@ -55,11 +55,18 @@ pub struct StepStatus {
 const RATE_DAYS: Duration = Duration::from_hours(24 * 30);
 
 impl Status {
-    /// Puts it together; without a database, nothing has ever run.
+    /// As it stands on this machine; without a database, nothing has ever run.
     ///
     /// # Errors
-    /// The database cannot be read.
-    pub fn gather(settings: &Settings, state: Option<&State>, alarms: Vec<Alarm>, now: Timestamp) -> Result<Self> {
+    /// The database, or the alarms' memory, cannot be read.
+    pub fn now(settings: &Settings, directory: &StateDirectory, state: Option<&State>) -> Result<Self> {
+        let now = Timestamp::now();
+        let alarms = alarms::current(settings, directory, state, now)?;
+        Ok(Self { waiting_notices: Some(notify::waiting(directory)), ..Self::gather(settings, state, alarms, now)? })
+    }
+
+    fn gather(settings: &Settings, state: Option<&State>, mut alarms: Vec<Alarm>, now: Timestamp) -> Result<Self> {
+        alarms.sort_by_key(|alarm| std::cmp::Reverse(alarm.tone));
         let mut steps = Vec::new();
         for step in &settings.steps {
             let (recent, last) = match state {

@@ -303,9 +303,7 @@ impl Night<'_> {
 
     /// The answer to "am I safe?" as it stands.
     fn status(&self) -> Result<Status> {
-        let now = Timestamp::now();
-        let alarms = alarms::current(self.settings, self.directory, Some(self.state), now)?;
-        Status::gather(self.settings, Some(self.state), alarms, now)
+        Status::now(self.settings, self.directory, Some(self.state))
     }
 
     /// The status as files, for those who look in the morning.
