@@ -168,7 +168,7 @@ fn reasons<'a>(points: &'a [Point], keep: &Keep, family: Family, now: Timestamp,
     }
 
     let stands = |point: &Point| family == Family::Snapshots || point.full;
-    let periods: [(Why, Count, fn(Date, i64) -> Date); 4] = [
+    let periods: [(Why, Count, After); 4] = [
         (Why::Daily, daily, later),
         (Why::Weekly, weekly, weeks_later),
         (Why::Monthly, monthly, months_later),
@@ -200,6 +200,9 @@ fn reasons<'a>(points: &'a [Point], keep: &Keep, family: Family, now: Timestamp,
     kept
 }
 
+/// The first day of the period so many later.
+type After = fn(Date, i64) -> Date;
+
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// When the `rank`-th of `count` has had its time; `after` says when that many more have come.
@@ -218,7 +221,6 @@ fn later(date: Date, days: i64) -> Date {
     date.checked_add(Span::new().try_days(days).unwrap_or_default()).unwrap_or(Date::MAX)
 }
 
-/// The first day of the week so many weeks later; so for months and years.
 fn weeks_later(date: Date, weeks: i64) -> Date {
     let monday = later(date, -i64::from(date.weekday().to_monday_zero_offset()));
     later(monday, weeks.saturating_mul(7))

@@ -62,7 +62,7 @@ impl Span {
 
 /// A chart from zero to its greatest value, which is written at the top.
 pub(super) fn chart(title: &str, span: Span, series: &[Series], words: impl Fn(f64) -> String) -> String {
-    let all = || series.iter().flat_map(|series| series.values());
+    let all = || series.iter().flat_map(Series::values);
     let top = all().map(|value| value.value).fold(0.0, f64::max);
     let y = |value: f64| if top > 0.0 { BOTTOM - (BOTTOM - TOP) * value / top } else { BOTTOM };
     let date = |at: Timestamp| at.to_zoned(TimeZone::system()).strftime("%b %-d").to_string();
@@ -85,7 +85,7 @@ pub(super) fn chart(title: &str, span: Span, series: &[Series], words: impl Fn(f
     }
     put!(svg, r#"</desc><path class="grid" d="M{LEFT} {TOP}H{RIGHT}M{LEFT} {BOTTOM}H{RIGHT}"/>"#);
     for series in series {
-        draw(&mut svg, series, span, &y);
+        draw(&mut svg, series, span, y);
     }
     let label = if last.is_some() { words(top) } else { "no values yet".into() };
     put!(svg, r#"<text x="{LEFT}" y="12">{}</text>"#, Safe(&label));

@@ -12,7 +12,7 @@ pub fn metrics(status: &Status) -> String {
     let mut text = String::new();
     let seconds = |time: Timestamp| time.as_millisecond() as f64 / 1000.0;
     let mut one = |name: &str, help: &str, value: Option<f64>| {
-        family(&mut text, name, help, value.map(|value| (String::new(), value)))
+        family(&mut text, name, help, value.map(|value| (String::new(), value)));
     };
     one("status_timestamp_seconds", "When this was written.", Some(seconds(status.generated_at)));
     one("healthy", "1 when no alarm is raised.", Some(f64::from(u8::from(status.alarms.is_empty()))));
