@@ -262,9 +262,9 @@ next run: Nov 22 03:00, in 18 h
         let expected = "\
 x pi-hosting: not safe: 1 alarm
 
-  step         last backup     age   took     size  dedup  points  30 d    tested
-x a-name-that  2025-01-02    688 d  3 min        -      -       -  96 %  none yet
-! logs         Nov 21 08:59   59 s  3 min  1.3 GiB    12x      41  96 %  none yet
+  step        last backup     age   took     size  dedup  points  30 d    tested
+x a-name-tha  2025-01-02    688 d  3 min        -      -       -  96 %  none yet
+! logs        Nov 21 08:59   59 s  3 min  1.3 GiB    12x      41  96 %  none yet
 
 x a-name-that-is-rather-long: the backup failed: cannot read /srv/ [31mred:
   Input/output error, and so on to the end (since Nov 20 03:00)
