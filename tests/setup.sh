@@ -112,7 +112,7 @@ lint)
     cargo_command deny 0.20.2
     ;;
 test)
-    debian_packages build-essential ca-certificates curl openssl attr procps util-linux faketime postgresql pgbackrest restic
+    debian_packages build-essential ca-certificates curl openssl attr faketime procps strace util-linux postgresql pgbackrest restic
     machine_id
     "$(dirname "$0")/setup-machines.sh" bookworm trixie
     cargo_command nextest 0.9.143

@@ -1,37 +1,84 @@
-//! Nothing that breaks breaks silently.
+//! Nothing that breaks breaks silently, and what is over is told to be over.
 
 use crate::home::Home;
 
-pub fn every_failure_reaches_discord(system: &str) {
+/// What the agent itself can still tell.
+pub fn what_fails_in_a_run_is_told_once_and_its_end_too(system: &str) {
     let home = Home::set_up(system);
     let machine = &home.machine;
     home.back_up();
-    let fails_and_tells = |why: &str, unit: &str| {
-        // It is told once an hour only.
-        machine.ok("rm -rf /run/pi-agent-failure/*; systemctl reset-failed");
-        // A service that says when it is ready fails after `systemctl start` is content, others before.
-        machine.run(&format!("systemctl start {unit}"));
-        let message = home.told();
-        assert!(message.contains(unit), "{why}: {message}");
-        assert!(!message.contains("127.0.0.1:8080"), "the webhook's address is a secret: {message}");
-        eprintln!("{system}: {why}: {message}");
-    };
 
     machine.ok("mv /mnt/usb/pi-hosting /mnt/usb/away");
-    fails_and_tells("the stick is gone", "pi-agent-backup.service");
+    assert_eq!(home.start_backup(), "exit-code");
+    // 3: it has told it itself, and the failure unit leaves it alone.
+    assert_eq!(machine.ok("systemctl show --property=ExecMainStatus --value pi-agent-backup"), "3");
+    let steps = ["database", "foundry", "configs", "agent"];
+    home.hears("the stick is gone", &steps.map(|step| format!("🔴 {step}: ")));
     machine.ok("mv /mnt/usb/away /mnt/usb/pi-hosting");
+    home.back_up();
+    home.hears("the stick is back", &steps.map(|step| format!("✅ {step}: ")));
+
+    home.add_a_large_file();
+    home.start_and_be_in_the_middle();
+    // As the kernel does when memory is short.
+    machine.ok("pkill --signal KILL --full '^[^ ]*pi-agent .*step foundry'");
+    assert_eq!(home.backup_result(), "exit-code");
+    home.hears("a step was killed", &["🔴 foundry: "]);
+    home.back_up();
+    home.hears("the step is well again", &["✅ foundry: "]);
+
+    machine.ok("systemctl stop discord.socket; mv /srv/foundry /srv/elsewhere");
+    assert_eq!(home.start_backup(), "exit-code");
+    machine.ok("systemctl start pi-agent-alarms || :; pi-agent status >/root/status; systemctl start discord.socket");
+    machine.ok("systemctl start pi-agent-alarms");
+    home.hears("the network was away", &["🔴 foundry: "]);
+    machine.ok("mv /srv/elsewhere /srv/foundry");
+    home.back_up();
+    home.hears("the source is back", &["✅ foundry: "]);
+
+    machine.ok("head -c 20000 /dev/urandom | dd of=/var/lib/pi-agent/state.db conv=notrunc status=none; rm -f /var/lib/pi-agent/state.db-*");
+    machine.ok("systemctl start pi-agent-alarms");
+    home.hears("the history is damaged", &["🟠 the history"]);
+    home.start_backup();
+    // That it was damaged is a problem of this run, and none of the next.
+    home.back_up();
+    assert_eq!(home.heard().iter().filter(|title| title.starts_with("✅ the history")).count(), 1);
+    assert_eq!(machine.ok("systemctl --failed --quiet --no-legend"), "");
+    assert_eq!(machine.ok("pi-agent alarms"), "no alarms");
+}
+
+/// What only the script can tell, because the agent cannot.
+pub fn what_the_agent_cannot_tell_the_script_does(system: &str) {
+    let home = Home::set_up(system);
+    let machine = &home.machine;
+    home.back_up();
 
     machine.ok("mv /usr/bin/pi-agent /root/");
     for unit in ["pi-agent-backup.service", "pi-agent-wal.service"] {
-        fails_and_tells("the program is gone", unit);
+        machine.run(&format!("systemctl start {unit}"));
+        home.hears("the program is gone", &[format!("**pi-hosting: {unit} failed**")]);
     }
-    machine.ok("mv /root/pi-agent /usr/bin/");
+    machine.ok("mv /root/pi-agent /usr/bin/; systemctl start pi-agent-wal");
+    home.back_up();
+    machine.ok("systemctl start pi-agent-alarms");
+    home.hears("it is back", &["✅ pi-agent-backup", "✅ pi-agent-wal"]);
 
     machine.ok("cp /etc/pi-agent/config.toml /root/; echo 'nonsense = [' >>/etc/pi-agent/config.toml");
-    for unit in ["pi-agent-backup.service", "pi-agent-boot.service"] {
-        fails_and_tells("the configuration is broken", unit);
+    for unit in ["pi-agent-boot.service", "pi-agent-alarms.service"] {
+        machine.run(&format!("systemctl start {unit}"));
+        home.hears("the configuration is broken", &[format!("**pi-hosting: {unit} failed**")]);
     }
-    machine.ok("cp /root/config.toml /etc/pi-agent/");
+    machine.ok("cp /root/config.toml /etc/pi-agent/; systemctl start pi-agent-boot pi-agent-alarms; systemctl start pi-agent-alarms");
+    home.hears("it is right again", &["✅ pi-agent-boot", "✅ pi-agent-alarms"]);
+
+    home.add_a_large_file();
+    home.start_and_be_in_the_middle();
+    machine.ok("systemctl kill --kill-whom=all --signal=KILL pi-agent-backup");
+    assert_eq!(home.backup_result(), "signal");
+    home.hears("the run was killed", &["**pi-hosting: pi-agent-backup.service failed** (killed by signal KILL)"]);
+    home.back_up();
+    machine.ok("systemctl start pi-agent-alarms");
+    home.hears("the run is well again", &["✅ pi-agent-backup"]);
 
     // A server whose WAL has no room would crash again and again, and this is not about that.
     machine.ok("echo postgresql@$(ls /usr/lib/postgresql)-main >/root/server; systemctl stop $(cat /root/server)");
@@ -41,8 +88,11 @@ pub fn every_failure_reaches_discord(system: &str) {
     assert_ne!(machine.run("head -c 1M /dev/zero >/var/lib/pi-agent/more").code(), Some(0), "the disk is not full");
     // Something new, so that there is something to write.
     machine.ok("mount -t tmpfs tmpfs /srv/foundry; head -c 20M /dev/urandom >/srv/foundry/new");
-    fails_and_tells("the disk is full", "pi-agent-backup.service");
+    assert_eq!(home.start_backup(), "exit-code");
+    home.hears("the disk is full", &["**pi-hosting: pi-agent-backup.service failed** (exit code 1)"]);
     machine.ok("umount /srv/foundry; rm /var/full* /var/lib/pi-agent/more; systemctl start $(cat /root/server)");
     home.back_up();
+    machine.ok("systemctl start pi-agent-alarms");
+    assert!(home.heard().iter().any(|title| title.starts_with("✅ pi-agent-backup")));
     home.assert_foundry_restores();
 }

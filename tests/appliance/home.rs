@@ -139,9 +139,36 @@ impl Home {
         self.machine.ok(&format!("journalctl --quiet --no-pager --output=json {fields}")).lines().count()
     }
 
-    /// The messages Discord got since last asked; waits for one.
-    pub fn told(&self) -> String {
-        self.machine.until("cat /run/discord/*.json; rm /run/discord/*.json")
+    /// Starts the backup as the timer does, and returns when it has ended: how, as systemd tells it.
+    pub fn start_backup(&self) -> String {
+        // A service that says when it is ready fails after `systemctl start` is content, others before.
+        self.machine.run("systemctl reset-failed; systemctl start pi-agent-backup");
+        self.backup_result()
+    }
+
+    /// Waits until Discord got a message and no more come; their titles since last asked, in order.
+    pub fn heard(&self) -> Vec<String> {
+        let all = self.machine.until(
+            "ls /run/discord/*.json >/dev/null; sleep 3; \
+             for message in /run/discord/*.json; do cat $message; echo; done; rm /run/discord/*.json",
+        );
+        assert!(!all.contains("127.0.0.1:8080"), "the webhook's address is a secret: {all}");
+        let title = |line: &str| {
+            let message: Value = serde_json::from_str(line).expect("a message is one line of JSON");
+            message["embeds"][0]["title"].as_str().or(message["content"].as_str()).expect("a title").to_owned()
+        };
+        all.lines().filter(|line| !line.is_empty()).map(title).collect()
+    }
+
+    /// Passes when Discord heard exactly these, by the beginning of each title.
+    #[track_caller]
+    pub fn hears(&self, why: &str, beginnings: &[impl AsRef<str>]) {
+        let heard = self.heard();
+        eprintln!("{why}: {heard:#?}");
+        let matches =
+            |title: &String| beginnings.iter().filter(|beginning| title.starts_with(beginning.as_ref())).count();
+        assert_eq!(heard.len(), beginnings.len(), "{why}: {heard:#?}");
+        assert!(heard.iter().all(|title| matches(title) == 1), "{why}: {heard:#?}");
     }
 
     /// Passes when the newest backup of Foundry's files restores to what is there.

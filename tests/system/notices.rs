@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::{Agent, Config, Discord, Household, Scratch, Size, Trouble};
@@ -60,6 +61,7 @@ fn a_test_sends_one_of_each_kind_within_the_rate_limit() {
     host.discord.limit_rate();
     let agent = host.agent("");
     agent.ok(["notify", "test"]).says("Discord: 7 messages sent");
+    agent.run(["doctor"]).says("Discord is told");
     assert_eq!(host.discord.titles(), KINDS);
     assert!(host.discord.messages().iter().all(|message| incident(message).starts_with("test-")));
     assert_eq!(host.outbox(&agent), Vec::<PathBuf>::new());
@@ -94,6 +96,62 @@ fn an_answer_that_is_lost_costs_a_repetition_and_no_message() {
     assert_eq!(titles[1..], KINDS);
     let messages = host.discord.messages();
     assert_eq!(incident(&messages[0]), incident(&messages[1]));
+}
+
+/// What a process may be doing when it is killed; each of these is stopped at its first, second, … time.
+const CALLS: [&str; 7] = ["fsync", "rename", "linkat,renameat2", "unlink,unlinkat", "write", "sendto", "recvfrom"];
+
+#[test]
+fn a_kill_between_any_two_lines_loses_nothing() {
+    let host = host();
+    let agent = host.agent("");
+    let mut killed = 0;
+    for calls in CALLS {
+        for time in 1..=25 {
+            host.discord.forget();
+            let before = newest_number(&agent);
+            let program = agent.command(["notify", "test"]);
+            let status = Command::new("strace")
+                .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])
+                .args(["-e", &format!("inject={calls}:signal=KILL:when={time}"), "--"])
+                .arg(program.get_program())
+                .args(program.get_args())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .expect("strace runs");
+            let posted = newest_number(&agent) - before;
+            agent.ok(["notify", "deliver", "--for", "20s"]);
+            assert_eq!(host.outbox(&agent), Vec::<PathBuf>::new(), "{calls} {time}");
+            let mut messages: Vec<_> = host
+                .discord
+                .messages()
+                .iter()
+                .map(|message| (incident(message), message["embeds"][0]["title"].clone()))
+                .collect();
+            let sent = messages.len();
+            messages.dedup();
+            // The second and the third look alike.
+            let expected = if posted >= 3 { posted - 1 } else { posted };
+            assert_eq!(messages.len() as u64, expected, "{calls} {time}: {messages:#?}");
+            assert!(sent as u64 <= posted + 1, "{calls} {time}: more than one repetition");
+            if status.code() == Some(0) {
+                break;
+            }
+            killed += 1;
+        }
+    }
+    assert!(killed > 40, "killed only {killed} times");
+}
+
+/// Of all messages that ever were in the outbox.
+fn newest_number(agent: &Agent) -> u64 {
+    let place = agent.state().join("outbox/discord");
+    let record = fs::read_to_string(place.join("sent.jsonl")).unwrap_or_default();
+    let sent = record.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()?["number"].as_u64());
+    let waiting = fs::read_dir(place).into_iter().flatten().flatten();
+    let waiting = waiting.filter_map(|file| file.file_name().to_str()?.split_once('-')?.0.parse().ok());
+    sent.chain(waiting).max().unwrap_or(0)
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod kit;
 mod machine;
+mod notices;
 mod postgres;
 mod sources;
 mod storage;
@@ -91,6 +92,7 @@ pub fn examine(settings: &Result<Settings, ConfigErrors>, state_directory: &Stat
     findings.push(machine::room("state directory", state_directory.path()));
     if let Ok(settings) = &settings {
         findings.extend(of_settings(settings, state.as_ref()));
+        findings.extend(notices::examine(settings, state_directory));
         findings.extend(kit::examine(settings, state_directory));
     }
     findings

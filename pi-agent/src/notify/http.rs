@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
 
 use crate::error::{Context, Error, Result};
@@ -82,37 +82,45 @@ impl Http {
 
     /// Sends it.
     pub fn post(&self, post: &Post) -> Answer {
-        self.runtime.block_on(async {
-            let url = match Url::parse(post.url.reveal()) {
-                Ok(url) => url,
-                Err(error) => return Answer::Unknown(format!("its address is not a URL: {error}")),
-            };
+        self.ask(&post.url, |url| {
             let mut request = self.client.post(url);
             if let Some(token) = &post.token {
                 request = request.bearer_auth(token.reveal());
             }
-            request = match &post.body {
+            match &post.body {
                 Body::Json(value) => request.header("Content-Type", "application/json").body(value.to_string()),
                 Body::Text(text) => request.header("Content-Type", "text/plain; charset=utf-8").body(text.clone()),
-            };
-            let answered = async {
-                let mut response = request.send().await?;
-                let mut body = Vec::new();
-                while let Some(chunk) = response.chunk().await? {
-                    body.extend_from_slice(&chunk);
-                    if body.len() > LONGEST_ANSWER {
-                        break;
-                    }
-                }
-                Ok((response.status(), response.headers().clone(), String::from_utf8_lossy(&body).into_owned()))
-            };
-            match answered.await {
-                Ok((status, headers, body)) => judge(status, &headers, body),
-                Err::<_, reqwest::Error>(error) => {
-                    Answer::NotNow(Error::new("no answer").caused_by(error.without_url()).chain())
-                }
             }
         })
+    }
+
+    /// Asks what is there.
+    pub fn get(&self, url: &Secret) -> Answer {
+        self.ask(url, |url| self.client.get(url))
+    }
+
+    fn ask(&self, url: &Secret, request: impl FnOnce(Url) -> RequestBuilder) -> Answer {
+        let url = match Url::parse(url.reveal()) {
+            Ok(url) => url,
+            Err(error) => return Answer::Unknown(format!("its address is not a URL: {error}")),
+        };
+        let answered = self.runtime.block_on(async {
+            let mut response = request(url).send().await?;
+            let mut body = Vec::new();
+            while let Some(chunk) = response.chunk().await? {
+                body.extend_from_slice(&chunk);
+                if body.len() > LONGEST_ANSWER {
+                    break;
+                }
+            }
+            Ok((response.status(), response.headers().clone(), String::from_utf8_lossy(&body).into_owned()))
+        });
+        match answered {
+            Ok((status, headers, body)) => judge(status, &headers, body),
+            Err::<_, reqwest::Error>(error) => {
+                Answer::NotNow(Error::new("no answer").caused_by(error.without_url()).chain())
+            }
+        }
     }
 }
 

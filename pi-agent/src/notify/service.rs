@@ -7,11 +7,11 @@ use reqwest::Url;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::http::{Body, Post};
+use super::http::{Answer, Body, Http, Post};
 use super::text::{printable, shorten};
 use super::{Kind, Notice, Tone, discord};
 use crate::config::Settings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::{SCHEMA, words};
 use crate::secrets::{Secret, Secrets};
 
@@ -109,6 +109,23 @@ impl Service {
         match self {
             Self::Discord(webhook) => Some(discord::plain(webhook, notice)),
             _ => None,
+        }
+    }
+
+    /// Asks whether the service knows us, where it can be asked without anybody noticing.
+    ///
+    /// # Errors
+    /// It cannot be reached, or does not know us.
+    pub fn reach(&self) -> Result<()> {
+        let Self::Discord(webhook) = self else { return Ok(()) };
+        match Http::new()?.get(webhook) {
+            Answer::Taken { body, .. } if self.receipt(&body).is_some() => Ok(()),
+            Answer::Unknown(why) | Answer::Malformed(why) => Err(Error::new(format!("ask Discord for the webhook: {why}"))
+                .hint("it was deleted or mistyped: make a new one (Server Settings, Integrations) and put it into discord.env")),
+            Answer::NotNow(why) => Err(Error::transient(format!("ask Discord for the webhook: {why}"))),
+            Answer::Taken { .. } => Err(Error::transient("ask Discord for the webhook: something else answered")),
+            // It knows us too well.
+            Answer::Wait(_) => Ok(()),
         }
     }
 
