@@ -16,6 +16,9 @@ use crate::run::Watcher;
 /// The unit that runs the nightly sequence.
 pub const BACKUP: &str = "pi-agent-backup.service";
 
+/// The unit that looks for alarms.
+pub const ALARMS: &str = "pi-agent-alarms.service";
+
 /// systemd is this machine's service manager (as `sd_booted(3)` finds out).
 pub fn is_manager() -> bool {
     Path::new("/run/systemd/system").exists()

@@ -18,6 +18,7 @@ use crate::kit::record::{self, Standing, standing};
 use crate::monitor::Problem;
 use crate::process::Program;
 use crate::secrets::Secrets;
+use crate::systemd;
 
 /// A file system the agent writes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +159,8 @@ fn well(shown: &str) -> BTreeMap<String, Option<bool>> {
         let ran = value("ExecMainExitTimestampMonotonic").is_some_and(|moment| moment != "0");
         let well = match (value("ActiveState")?, value("Result")?) {
             ("failed", _) => Some(false),
-            ("active", "success") => Some(true),
+            // It is what is asking: it does its work.
+            ("activating", "success") if value("Id") == Some(systemd::ALARMS) => Some(true),
             // A person may also have said `systemctl reset-failed`; after a start of the machine it has yet to show.
             ("inactive", "success") if ran => Some(true),
             _ => None,
@@ -211,10 +213,13 @@ mod tests {
         let shown = "Id=a.service\nActiveState=failed\nResult=exit-code\nExecMainExitTimestampMonotonic=5\n\n\
                      Result=success\nExecMainExitTimestampMonotonic=7\nId=b.service\nActiveState=inactive\n\n\
                      Id=c.service\nActiveState=inactive\nResult=success\nExecMainExitTimestampMonotonic=0\n\n\
-                     Id=d.service\nActiveState=activating\nResult=success\nExecMainExitTimestampMonotonic=5\n";
+                     Id=d.service\nActiveState=activating\nResult=success\nExecMainExitTimestampMonotonic=5\n\n\
+                     Id=e.service\nActiveState=active\nResult=success\nExecMainExitTimestampMonotonic=5\n\n\
+                     Id=pi-agent-alarms.service\nActiveState=activating\nResult=success\nExecMainExitTimestampMonotonic=5\n";
         let well = well(shown);
         let of = |name: &str| well[&format!("{name}.service")];
-        assert_eq!([of("a"), of("b"), of("c"), of("d")], [Some(false), Some(true), None, None]);
+        assert_eq!([of("a"), of("b"), of("c")], [Some(false), Some(true), None]);
+        assert_eq!([of("d"), of("e"), of("pi-agent-alarms")], [None, None, Some(true)], "those at work");
         assert!(super::well("").is_empty());
     }
 }
