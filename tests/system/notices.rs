@@ -27,6 +27,8 @@ impl Host {
             Config::local(self.scratch.path()).directory("foundry", &[&self.household.foundry()], "").table(notify);
         let agent = config.write();
         config.secret("discord.env", &format!("DISCORD_WEBHOOK_URL={}\n", self.discord.url()));
+        // Without one there is an alarm.
+        agent.ok(["recovery-kit", "--to", self.scratch.join("kit.txt").to_str().unwrap()]);
         agent
     }
 
