@@ -1000,12 +1000,16 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__status)
-            opts="-h -V --json --config --state-directory --help --version"
+            opts="-h -V --html --json --config --state-directory --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --html)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

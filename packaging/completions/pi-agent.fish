@@ -99,6 +99,7 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand adopt" -l config -d 'T
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand adopt" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand adopt" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand adopt" -s V -l version -d 'Print version'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l html -d 'As one page with charts and calendars, into this file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l json -d 'As JSON'
