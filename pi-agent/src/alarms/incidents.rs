@@ -510,21 +510,22 @@ mod tests {
             let mut world = World::new();
             let (mut real, mut skew) = (0_u64, SignedDuration::ZERO); // minutes; what the clock shows too much
             let start = world.now.wall;
-            let mut boots = 0;
+            let (mut looked, mut boots) = (false, 0);
             let mut told: Vec<(u64, String, Kind)> = Vec::new();
             for event in story {
                 match event {
                     // Before the first look after a start that cannot be told from a longer rest either.
-                    Happens::ClockMoves { .. } if world.now.since_boot == 0 => {}
+                    Happens::ClockMoves { .. } if !looked => {}
                     Happens::ClockMoves { hours } => skew += SignedDuration::from_hours(hours),
                     Happens::Restarts { off } => {
                         // A clock moved while the machine was off cannot be told from a longer rest.
                         skew = SignedDuration::ZERO;
-                        boots += 1;
+                        (looked, boots) = (false, boots + 1);
                         real += off;
                         world.now = Moment { boot: format!("b{boots}"), since_boot: 0, wall: start };
                     }
                     Happens::Looks { minutes, found } => {
+                        looked = true;
                         real += minutes;
                         world.now.since_boot += minutes * 60_000;
                         world.now.wall = start + SignedDuration::from_mins(real as i64) + skew;
