@@ -47,7 +47,7 @@ fn parsed(html: &str) -> (BTreeSet<String>, String) {
         match event {
             Event::Start(_) => open += 1,
             Event::End(_) => open -= 1,
-            Event::Text(piece) => text.push_str(&String::from_utf8(piece.to_vec()).unwrap()),
+            Event::Text(piece) => text.push_str(std::str::from_utf8(&piece).unwrap()),
             Event::Eof => break,
             _ => {}
         }
