@@ -1,4 +1,8 @@
 //! Writes the status page of three households for looking at: `cargo run -p pi-agent-tests --example pages -- DIR`.
+//!
+//! With Debian's chromium, by day (1) and by night (0): `chromium --headless --no-sandbox --enable-logging=stderr
+//! --window-size=1280,900 --blink-settings=preferredColorScheme=0 --screenshot=good.png file://DIR/good.html`. A window is at least
+//! 500 pixels wide: for a phone, put the page into an `<iframe style="width:320px">`. Not in the suite: the browser is 300 MB.
 
 use std::path::Path;
 
