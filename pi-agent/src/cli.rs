@@ -325,7 +325,7 @@ fn start(settings: &Settings, directory: &StateDirectory, options: &Options, out
 }
 
 fn status(settings: &Settings, directory: &StateDirectory, html: Option<PathBuf>, output: &Output) -> Result<u8> {
-    let state = State::open_read_only(&directory.database())?;
+    let state = readable_history(directory);
     let mut status = Status::now(settings, directory, state.as_ref())?;
     status.next_run = systemd::next_run();
     let Some(file) = html else {
@@ -413,12 +413,20 @@ fn notify_test(settings: &Settings, directory: &StateDirectory) -> Result<u8> {
 }
 
 fn heartbeat(settings: &Settings, directory: &StateDirectory) -> Result<u8> {
-    let state = State::open_read_only(&directory.database())?;
+    let state = readable_history(directory);
     let status = Status::now(settings, directory, state.as_ref())?;
     let notice = digest::heartbeat(settings, &status, state.as_ref(), status.generated_at)?;
     run::make_private(directory.path())?;
     notify::post(settings, directory, &[notice])?;
     notify::flush(settings, directory, Duration::from_secs(240)).map(|_| 0)
+}
+
+/// The history, if it can be read; else what is alarming about that is shown with everything else.
+fn readable_history(directory: &StateDirectory) -> Option<State> {
+    State::open_read_only(&directory.database()).unwrap_or_else(|error| {
+        print_error("", &error);
+        None
+    })
 }
 
 /// The exit code of an error: 2 usage or configuration, 4 lock held, 1 the rest.

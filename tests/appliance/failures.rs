@@ -60,7 +60,7 @@ pub fn what_the_agent_cannot_tell_the_script_does(system: &str) {
     machine.ok("mv /usr/bin/pi-agent /root/");
     for unit in ["pi-agent-backup.service", "pi-agent-wal.service"] {
         machine.run(&format!("systemctl start {unit}"));
-        home.hears("the program is gone", &[format!("**pi-hosting: {unit} failed**")]);
+        home.hears("the program is gone", &[format!(": {unit} failed**")]);
     }
     machine.ok("mv /root/pi-agent /usr/bin/; systemctl start pi-agent-wal");
     home.back_up();
@@ -70,7 +70,7 @@ pub fn what_the_agent_cannot_tell_the_script_does(system: &str) {
     machine.ok("cp /etc/pi-agent/config.toml /root/; echo 'nonsense = [' >>/etc/pi-agent/config.toml");
     for unit in ["pi-agent-boot.service", "pi-agent-alarms.service"] {
         machine.run(&format!("systemctl start {unit}"));
-        home.hears("the configuration is broken", &[format!("**pi-hosting: {unit} failed**")]);
+        home.hears("the configuration is broken", &[format!(": {unit} failed**")]);
     }
     machine.ok("cp /root/config.toml /etc/pi-agent/; systemctl start pi-agent-boot pi-agent-alarms; systemctl start pi-agent-alarms");
     home.hears("it is right again", &["✅ pi-agent-boot", "✅ pi-agent-alarms"]);
@@ -79,7 +79,7 @@ pub fn what_the_agent_cannot_tell_the_script_does(system: &str) {
     home.start_and_be_in_the_middle();
     machine.ok("systemctl kill --kill-whom=all --signal=KILL pi-agent-backup");
     assert_eq!(home.backup_result(), "signal");
-    home.hears("the run was killed", &["**pi-hosting: pi-agent-backup.service failed** (killed by signal KILL)"]);
+    home.hears("the run was killed", &[": pi-agent-backup.service failed** (killed by signal KILL)"]);
     home.back_up();
     machine.ok("systemctl start pi-agent-alarms");
     home.hears("the run is well again", &["✅ pi-agent-backup"]);
@@ -93,7 +93,7 @@ pub fn what_the_agent_cannot_tell_the_script_does(system: &str) {
     // Something new, so that there is something to write.
     machine.ok("mount -t tmpfs tmpfs /srv/foundry; head -c 20M /dev/urandom >/srv/foundry/new");
     assert_eq!(home.start_backup(), "exit-code");
-    home.hears("the disk is full", &["**pi-hosting: pi-agent-backup.service failed** (exit code 1)"]);
+    home.hears("the disk is full", &[": pi-agent-backup.service failed** (exit code 1)"]);
     machine.ok("umount /srv/foundry; rm /var/full* /var/lib/pi-agent/more; systemctl start $(cat /root/server)");
     home.back_up();
     machine.ok("systemctl start pi-agent-alarms");

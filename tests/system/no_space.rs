@@ -48,7 +48,8 @@ fn a_full_state_disk_costs_history_but_no_backup() {
 
     disk.fill();
     let ran = agent.run(["run", "--json"]);
-    assert!(matches!(ran.code(), Some(0 | 5)), "{ran}");
+    // 1: whether anybody will be told cannot be made sure, so that whoever started it must.
+    assert!(matches!(ran.code(), Some(0 | 1 | 5)), "{ran}");
     assert_eq!(ran.step("foundry")["outcome"], "succeeded", "{ran}");
     let points = agent.ok(["points", "foundry", "--json"]).json();
     assert_eq!(points["points"].as_array().unwrap().len(), 2, "{points}");
@@ -68,7 +69,7 @@ fn a_state_disk_that_is_full_from_the_start_costs_no_backup_either() {
     disk.fill();
     let household = Household::make(scratch.join("srv"), Size::SMALL, 1);
     let agent = Config::local(scratch.path()).directory("foundry", &[&household.foundry()], "").write();
-    let ran = agent.run(["run", "foundry", "--json"]).expect(5);
+    let ran = agent.run(["run", "foundry", "--json"]).expect(1);
     assert_eq!(ran.step("foundry")["outcome"], "succeeded", "{ran}");
     disk.make_room();
     agent.ok(["run"]);
