@@ -22,7 +22,7 @@ pub(super) fn examine(settings: &Settings, directory: &StateDirectory) -> Vec<Fi
             Err(error) => Finding::error(SUBJECT, &error, "pi-agent notify test"),
         })
         .collect();
-    let waiting = notify::waiting(directory);
+    let waiting = notify::waiting(settings, directory);
     if waiting > 0 {
         let message = format!("{waiting} messages wait to be sent");
         findings.push(Finding::warning(SUBJECT, message, "`pi-agent alarms` tries again and says why not"));

@@ -44,10 +44,12 @@ pub fn post(settings: &Settings, directory: &StateDirectory, notices: &[Notice])
     first.map_or(Ok(()), Err)
 }
 
-/// How many messages wait to be sent, to all services together.
-pub fn waiting(directory: &StateDirectory) -> usize {
-    let queues = std::fs::read_dir(outbox::place(directory)).into_iter().flatten().flatten();
-    queues.map(|queue| outbox::Queue::new(directory, &queue.file_name().to_string_lossy()).count()).sum()
+/// How many messages wait to be sent, to all services together. What a service that is configured no more was to be told
+/// stays where it is, in case it comes back.
+pub fn waiting(settings: &Settings, directory: &StateDirectory) -> usize {
+    // Services that cannot be read are told by whoever wants to tell them something.
+    let services = Service::all(settings).unwrap_or_default();
+    services.iter().map(|service| outbox::Queue::new(directory, &service.queue()).count()).sum()
 }
 
 /// Sends what waits; `true` when nothing waits any more. What could not be sent is in the journal and stays in the outbox:

@@ -46,15 +46,10 @@ struct Sent {
 /// Lines of `sent.jsonl` that are kept.
 const REMEMBERED: usize = 500;
 
-/// The directory of all queues.
-pub fn place(directory: &StateDirectory) -> PathBuf {
-    directory.path().join("outbox")
-}
-
 impl Queue {
     /// The queue of that service; nothing is made yet.
     pub fn new(directory: &StateDirectory, service: &str) -> Self {
-        Self { directory: place(directory).join(service) }
+        Self { directory: directory.path().join("outbox").join(service) }
     }
 
     /// Puts a message at the end; durable when it returns. One that waits under the same key already is replaced where it

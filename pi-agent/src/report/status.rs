@@ -62,7 +62,10 @@ impl Status {
     pub fn now(settings: &Settings, directory: &StateDirectory, state: Option<&State>) -> Result<Self> {
         let now = Timestamp::now();
         let alarms = alarms::current(settings, directory, state, now)?;
-        Ok(Self { waiting_notices: Some(notify::waiting(directory)), ..Self::gather(settings, state, alarms, now)? })
+        Ok(Self {
+            waiting_notices: Some(notify::waiting(settings, directory)),
+            ..Self::gather(settings, state, alarms, now)?
+        })
     }
 
     fn gather(settings: &Settings, state: Option<&State>, mut alarms: Vec<Alarm>, now: Timestamp) -> Result<Self> {

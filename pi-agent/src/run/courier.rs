@@ -35,7 +35,7 @@ impl<'a> Courier<'a> {
     /// Something may have come into the outbox. Does not wait: one that is at work already may not see it, then the next
     /// call or [`Self::finish`] starts another.
     pub fn go(&mut self) {
-        if !self.is_at_work() && notify::waiting(self.directory) > 0 {
+        if !self.is_at_work() && notify::waiting(self.settings, self.directory) > 0 {
             match self.start() {
                 Ok(child) => self.at_work = Some(child),
                 Err(error) => warn!("notices wait in the outbox: start the process that sends them: {error}"),
@@ -56,7 +56,7 @@ impl<'a> Courier<'a> {
         while Instant::now() < until {
             if !self.is_at_work() {
                 // The first may have begun before the last notice was there.
-                if rounds == 2 || notify::waiting(self.directory) == 0 {
+                if rounds == 2 || notify::waiting(self.settings, self.directory) == 0 {
                     return;
                 }
                 rounds += 1;
