@@ -37,7 +37,7 @@ const BOOT: Duration = Duration::from_secs(90);
 
 impl Machine {
     /// How long [`Self::run`] and [`Self::until`] wait.
-    pub const PATIENCE: Duration = Duration::from_secs(120);
+    pub const PATIENCE: Duration = Duration::from_secs(300);
 
     /// Boots a copy of the system of that name, and waits until everything is started.
     pub fn boot(system: &str) -> Self {
