@@ -1,6 +1,6 @@
 //! The package in whole machines: booted by systemd, installed by apt, set up, run by its units, cut off, removed.
 //!
-//! Each test has a machine of its own, once as Debian 12 and once as Debian 13.
+//! Each test has a machine of its own, once as Debian 12 and once as Debian 13; those that take minutes have one of the two.
 #![allow(clippy::unwrap_used)]
 
 mod arm64;
@@ -27,9 +27,17 @@ in_each![
     installation::removing_keeps_the_state_and_purging_keeps_repositories_and_keys,
     night::the_timer_makes_a_backup_that_restores,
     wal::a_finished_segment_is_pushed_at_once,
-    failures::what_fails_in_a_run_is_told_once_and_its_end_too,
-    failures::what_the_agent_cannot_tell_the_script_does,
     interruptions::stopping_ends_the_run_in_time_and_leaves_nothing,
     interruptions::an_upgrade_lets_the_run_go_on,
     interruptions::a_power_cut_is_caught_up_at_the_next_boot,
 ];
+
+#[test]
+fn what_fails_in_a_run_is_told_once_and_its_end_too() {
+    failures::what_fails_in_a_run_is_told_once_and_its_end_too("trixie");
+}
+
+#[test]
+fn what_the_agent_cannot_tell_the_script_does() {
+    failures::what_the_agent_cannot_tell_the_script_does("bookworm");
+}
