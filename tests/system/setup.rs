@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::{Agent, Cluster, Garage, Ran, Scratch, TlsProxy, Tree, TypedInto, sh};
+use harness::{Agent, Cluster, Discord, Garage, Ran, Scratch, TlsProxy, Tree, TypedInto, sh};
 
 /// A machine in a directory: nothing is configured yet.
 struct Host {
@@ -233,14 +233,16 @@ fn a_person_is_asked_and_secrets_are_not_shown() {
     flags.extend(host.places());
     let mut terminal = TypedInto::start(&host.agent.command(flags));
     let storage = format!("file://{}", host.path("storage"));
-    let secret = "https://127.0.0.1:1/hook-secret";
+    let discord = Discord::start();
+    let webhook = discord.url();
+    let secret = webhook.rsplit('/').next().unwrap();
     terminal.sees("Name of this machine").types("a b").sees("wanted letters").sees("Name of").types("test-host");
     terminal.sees("Where do backups go").types("/mnt/usb").sees("wanted s3://").sees("Where do").types(&storage);
     terminal.sees("Foundry's data").types("/no/such/place").sees("does not exist");
     terminal.sees("Foundry's data").types(&host.path("srv/foundry"));
     terminal.sees("Logs, kept for good").types("none");
     terminal.sees("Secrets and settings").types(&host.path("etc"));
-    terminal.sees("Something else").types("").sees("Discord webhook").types_unseen(secret);
+    terminal.sees("Something else").types("").sees("Discord webhook").types_unseen(&webhook);
     terminal.sees("Write this to").types("").sees("wrote ").sees("Where to write it").types(&host.path("kit.txt"));
     terminal.sees("type the word").types("guess").sees("that is not the word").sees("type the word");
     let kit = fs::read_to_string(host.scratch.join("kit.txt")).unwrap();
@@ -248,9 +250,9 @@ fn a_person_is_asked_and_secrets_are_not_shown() {
     terminal.types(word).sees("It is saved somewhere else").sees("all is well");
     terminal.sees("Make the first backup now").types("y").sees("foundry");
     assert!(terminal.wait().success(), "{}", terminal.screen());
-    assert!(!terminal.screen().contains("hook-secret"), "{}", terminal.screen());
+    assert!(!terminal.screen().contains(secret), "{}", terminal.screen());
     let hook = fs::read_to_string(host.scratch.join("etc/secrets/discord.env")).unwrap();
-    assert_eq!(hook, format!("DISCORD_WEBHOOK_URL={secret}\n"));
+    assert_eq!(hook, format!("DISCORD_WEBHOOK_URL={webhook}\n"));
     host.agent.ok(["points", "foundry"]).says("foundry");
 
     // They come back: what is there is kept.
