@@ -1,6 +1,6 @@
 # The menu. Everything here installs what it needs on a Debian-like machine with Rust, and says what it does.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-trixie test-arm64 test-pi lint bench deb deb-reproducible generated clean
+.PHONY: help demo test test-trixie test-pi lint bench deb deb-reproducible generated clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,20 +10,13 @@ demo: ## three nights of a household, a disaster, and everything restored (under
 
 test: ## every test, on real parts: PostgreSQL 15 and 17, pgBackRest, restic, an S3 server, whole machines
 	@tests/setup.sh
-	@packaging/build-deb.sh
-	cargo build --workspace --all-targets --locked
+	@tests/build.sh
 	cargo test --doc --workspace --locked --quiet
 	@tests/trixie.sh
 	cargo nextest run --workspace --locked
 
 test-trixie: ## the PostgreSQL tests in a Debian 13: PostgreSQL 17 and pgBackRest 2.55
 	@tests/trixie.sh
-
-test-arm64: ## the arm64 package, installed by apt and run under user-mode emulation
-	@tests/setup.sh
-	@tests/setup-machines.sh arm64
-	@packaging/build-deb.sh arm64
-	cargo nextest run --workspace --locked --ignore-default-filter --filterset 'test(/^arm64::/)'
 
 test-pi: ## a night with a power cut on a fully emulated Raspberry Pi 4, with the package of make deb ARCH=arm64 (up to 30 minutes)
 	@tests/pi.sh

@@ -72,7 +72,7 @@ cross_compilers() { # ARCH
     if (use_toolchain "$arch") 2>/dev/null; then return 0; fi
     if command -v rustup >/dev/null; then
         say "asking rustup for $(rust_target "$arch")"
-        if timeout 120 rustup target add "$(rust_target "$arch")" >/dev/null 2>&1; then return 0; fi
+        if timeout 60 rustup target add "$(rust_target "$arch")" >/dev/null 2>&1; then return 0; fi
         say "rustup has no $(rust_target "$arch") for us: Debian's compiler then"
     fi
     if ! dpkg --print-foreign-architectures | grep -qx "$arch"; then
@@ -114,7 +114,7 @@ lint)
 test)
     debian_packages build-essential ca-certificates curl openssl attr faketime procps strace util-linux postgresql pgbackrest restic
     machine_id
-    "$(dirname "$0")/setup-machines.sh" bookworm trixie
+    "$(dirname "$0")/setup-machines.sh" bookworm trixie arm64
     cargo_command nextest 0.9.143
     cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
     ;;
