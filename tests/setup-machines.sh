@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Makes the root file systems that tests boot, once, and what boots them: setup-machines.sh [bookworm|trixie|arm64|pi]…
+# Makes the root file systems that tests boot, once, and what boots them: setup-machines.sh [bookworm|trixie|arm64|docker|pi]…
 # Needs root. Without arguments: all but `pi`.
 #
 #   bookworm, trixie  this machine's architecture, with PostgreSQL: booted by systemd-nspawn
 #   arm64             a lean arm64 bookworm to install a package in, under user-mode emulation
+#   docker            an image for Docker: PostgreSQL, and python3-plyvel, which writes LevelDB
 #   pi                an arm64 trixie with a kernel, as the disk image of a fully emulated machine
 set -euo pipefail
 
@@ -62,18 +63,26 @@ root() { # NAME SUITE PACKAGES [MMDEBSTRAP OPTION]...
     echo "$recipe" >"$machines/$name.recipe"
 }
 
+# Tests make the clusters they need; one made by a package would only take room.
+no_cluster=(
+    --essential-hook='mkdir -p "$1/etc/postgresql-common/createcluster.d"'
+    --essential-hook='echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.d/tests.conf"'
+)
+
 # What the package depends on or recommends is there already: apt has no network in a booted machine.
 booted=systemd,systemd-sysv,dbus,libpam-systemd,ca-certificates,curl,procps
 
 make_root() { # MACHINE
     case $1 in
     bookworm | trixie)
-        # Tests make the cluster they need; one made by the package would only take room.
-        root "$1" "$1" "$booted,postgresql,pgbackrest,postgresql-client" \
-            --essential-hook='mkdir -p "$1/etc/postgresql-common/createcluster.d"' \
-            --essential-hook='echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.d/tests.conf"'
+        root "$1" "$1" "$booted,postgresql,pgbackrest,postgresql-client" "${no_cluster[@]}"
         ;;
     arm64) root arm64 bookworm systemd,ca-certificates,curl --architectures=arm64 ;;
+    docker)
+        root docker bookworm postgresql,python3-plyvel,procps "${no_cluster[@]}" \
+            --dpkgopt=path-exclude=/usr/share/{doc,locale,man}/'*'
+        tarball docker
+        ;;
     pi)
         # Emulated, making an initramfs takes a quarter of an hour, twice: it is made once, with what this machine needs.
         root pi trixie "$booted,udev,kmod,linux-image-arm64,restic" --architectures=arm64 \
@@ -99,20 +108,26 @@ image() { # NAME: its root as a disk, with room
     mv "$machines/$1.img.new" "$machines/$1.img"
 }
 
+tarball() { # NAME: its root as one file
+    [ "$machines/$1.tar" -nt "$machines/$1.recipe" ] && return 0
+    tar --create --numeric-owner --directory "$machines/$1" --file "$machines/$1.tar.new" .
+    mv "$machines/$1.tar.new" "$machines/$1.tar"
+}
+
 [ "$(id -u)" -eq 0 ] || exec sudo --preserve-env=PI_AGENT_TEST_CACHE "$0" "$@"
 [ -n "$(mirror)" ] || apt-get update >/dev/null
 [ -n "$(mirror)" ] || { say "apt names no Debian mirror to take machines from" >&2; exit 1; }
 mkdir -p "$machines"
 
-[ $# -gt 0 ] || set -- arm64 bookworm trixie
+[ $# -gt 0 ] || set -- arm64 bookworm docker trixie
 needed=(mmdebstrap e2fsprogs)
 for machine in "$@"; do
     case $machine in
     bookworm | trixie) needed+=(systemd-container) ;;
-    arm64) ;;
+    arm64 | docker) ;;
     pi) needed+=(qemu-system-arm) ;;
     *)
-        echo "usage: setup-machines.sh [bookworm|trixie|arm64|pi]..." >&2
+        echo "usage: setup-machines.sh [bookworm|trixie|arm64|docker|pi]..." >&2
         exit 2
         ;;
     esac

@@ -112,9 +112,10 @@ lint)
     cargo_command deny 0.20.2
     ;;
 test)
-    debian_packages build-essential ca-certificates curl openssl attr faketime procps strace util-linux postgresql pgbackrest restic
+    debian_packages build-essential ca-certificates curl openssl attr docker.io faketime \
+        procps strace util-linux postgresql pgbackrest restic
     machine_id
-    "$(dirname "$0")/setup-machines.sh" bookworm trixie arm64
+    "$(dirname "$0")/setup-machines.sh" bookworm trixie arm64 docker
     cargo_command nextest 0.9.143
     cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
     ;;

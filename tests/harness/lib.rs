@@ -4,7 +4,7 @@
 //! * [`Household`] makes source trees and changes them; [`oddities`] what file systems allow and backups get wrong.
 //! * [`Tree`] reads a tree whole and tells every difference to another.
 //! * [`Cluster`] is a throwaway PostgreSQL.
-//! * [`Machine`] is a whole machine with systemd, [`Package`] what is installed in one.
+//! * [`DockerEngine`] runs containers, [`Machine`] is a whole machine with systemd, [`Package`] what is installed in one.
 //! * [`nights`] makes histories to look at.
 //! * [`generated`] is what of the package is made from the sources.
 //! * [`Discord`] takes messages as Discord's webhooks do.
@@ -18,6 +18,7 @@ pub mod certificates;
 pub mod cluster;
 pub mod config;
 pub mod discord;
+pub mod docker;
 pub mod faults;
 pub mod garage;
 pub mod generated;
@@ -40,6 +41,7 @@ pub use agent::{Agent, Ran, Running};
 pub use cluster::Cluster;
 pub use config::Config;
 pub use discord::{Discord, Trouble};
+pub use docker::DockerEngine;
 pub use faults::{Fault, Faults, Traffic};
 pub use garage::Garage;
 pub use household::{Household, Size};

@@ -1,0 +1,109 @@
+//! A real Docker engine of a test's own: no network, gone with the test and with everything that ran in it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::{Scratch, sh};
+
+/// A running engine with one image. Ended and removed when dropped.
+#[derive(Debug)]
+pub struct DockerEngine {
+    daemon: Option<Child>,
+    scratch: Scratch,
+}
+
+impl DockerEngine {
+    /// The image: a Debian with PostgreSQL and python3-plyvel (LevelDB).
+    pub const IMAGE: &str = "household";
+
+    /// Starts one, waits until it answers, and gives it the image.
+    pub fn start() -> Self {
+        let mut engine = Self { daemon: None, scratch: Scratch::new() };
+        engine.start_again();
+        let image = image();
+        engine.docker(["import", &image.display().to_string(), Self::IMAGE]);
+        engine
+    }
+
+    /// Starts the engine after [`Self::stop`].
+    pub fn start_again(&mut self) {
+        let log = File::options().create(true).append(true).open(self.scratch.join("log")).expect("our own directory");
+        let place = |name: &str| self.scratch.join(name);
+        let mut command = Command::new("dockerd");
+        command.arg("--data-root").arg(place("data")).arg("--exec-root").arg(place("exec"));
+        command.arg("--pidfile").arg(place("pid")).args(["--host", &self.host()]);
+        // Loopback and files are all that tests need: no bridge, no firewall rules on this machine.
+        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
+        let log_too = log.try_clone().expect("our own file");
+        let child = command.stdin(Stdio::null()).stdout(log_too).stderr(log).spawn().expect("dockerd can be started");
+        self.daemon = Some(child);
+        let started = Instant::now();
+        while !self.command(["version"]).output().is_ok_and(|output| output.status.success()) {
+            let ended = self.daemon.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_some()));
+            let log = || fs::read_to_string(self.scratch.join("log")).unwrap_or_default();
+            assert!(!ended && started.elapsed() < Duration::from_secs(60), "dockerd does not start:\n{}", log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Stops the engine, and with it every container.
+    pub fn stop(&mut self) {
+        let Some(mut daemon) = self.daemon.take() else { return };
+        let _ = kill(Pid::from_raw(daemon.id().cast_signed()), Signal::SIGTERM);
+        let _ = daemon.wait();
+    }
+
+    /// For `DOCKER_HOST`.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.scratch.join("docker.sock")
+    }
+
+    /// Where the volume of that name lies.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.scratch.join("data/volumes").join(name).join("_data")
+    }
+
+    /// Runs Docker's own program; what it said.
+    #[track_caller]
+    pub fn docker<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> String {
+        sh(&mut self.command(arguments)).trim_end().to_owned()
+    }
+
+    /// Docker's own program, not yet started.
+    pub fn command<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = Command::new("docker");
+        command.args(["--host", &self.host()]).args(arguments).stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for DockerEngine {
+    fn drop(&mut self) {
+        if self.daemon.is_some() {
+            // A paused one could not be stopped.
+            if let Ok(listed) = self.command(["ps", "--all", "--quiet"]).output() {
+                let ids = String::from_utf8_lossy(&listed.stdout).into_owned();
+                let _ = self.command(["rm", "--force"].into_iter().chain(ids.split_whitespace())).output();
+            }
+        }
+        self.stop();
+    }
+}
+
+/// `PI_AGENT_TEST_CACHE` is where `tests/setup.sh` puts what takes long to make.
+fn image() -> PathBuf {
+    let cache = std::env::var_os("PI_AGENT_TEST_CACHE").unwrap_or_else(|| "/var/cache/pi-agent-tests".into());
+    let path = Path::new(&cache).join("machines/docker.tar");
+    assert!(path.is_file(), "{} is missing: run tests/setup.sh", path.display());
+    path
+}
