@@ -1,5 +1,7 @@
 //! Nothing that breaks breaks silently, and what is over is told to be over.
 
+use harness::MemoryLimit;
+
 use crate::home::Home;
 
 /// What the agent itself can still tell.
@@ -14,6 +16,9 @@ pub fn what_fails_in_a_run_is_told_once_and_its_end_too(system: &str) {
     assert_eq!(home.start_backup(), "exit-code");
     // 3: it has told it itself, and the failure unit leaves it alone.
     assert_eq!(machine.ok("systemctl show --property=ExecMainStatus --value pi-agent-backup"), "3");
+    let late = home.seconds_until_told("database");
+    eprintln!("told after {late} s");
+    assert!(late < 60.0, "{late}");
     let steps = ["database", "foundry", "configs", "agent"];
     home.hears("the stick is gone", &steps.map(|step| format!("🔴 {step}: ")));
     machine.ok("mv /mnt/usb/away /mnt/usb/pi-hosting");
@@ -22,10 +27,10 @@ pub fn what_fails_in_a_run_is_told_once_and_its_end_too(system: &str) {
 
     home.add_a_large_file();
     home.start_and_be_in_the_middle();
-    // As the kernel does when memory is short.
-    machine.ok("pkill --signal KILL --full '^[^ ]*pi-agent .*step foundry'");
+    let limit = MemoryLimit::on(machine.process("step foundry").pid());
     assert_eq!(home.backup_result(), "exit-code");
-    home.hears("a step was killed", &["🔴 foundry: "]);
+    assert_eq!(limit.kills(), 1);
+    home.hears("a step ran out of memory", &["🔴 foundry: "]);
     home.back_up();
     home.hears("the step is well again", &["✅ foundry: "]);
 
@@ -47,6 +52,10 @@ pub fn what_fails_in_a_run_is_told_once_and_its_end_too(system: &str) {
     assert_eq!(home.heard().iter().filter(|title| title.starts_with("✅ pi-hosting: over: the history")).count(), 1);
     assert_eq!(machine.ok("systemctl --failed --quiet --no-legend"), "");
     assert_eq!(machine.ok("pi-agent alarms"), "no alarms");
+
+    // The first of the month comes early.
+    home.fires_now("pi-agent-heartbeat");
+    home.hears("a month is over", &["💚 all healthy"]);
 }
 
 /// What only the script can tell, because the agent cannot.

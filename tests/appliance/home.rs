@@ -129,6 +129,28 @@ impl Home {
         self.machine.run("apt-get install --yes --quiet /root/pi-agent.deb").expect(0)
     }
 
+    /// Lets the timer of that name fire in a few seconds.
+    pub fn fires_now(&self, name: &str) {
+        self.machine.ok(&format!(
+            "mkdir -p /etc/systemd/system/{name}.timer.d; \
+             date --date='+4 seconds' '+[Timer]%nOnCalendar=%nOnCalendar=%F %T%nAccuracySec=100ms' \
+                 >/etc/systemd/system/{name}.timer.d/now.conf; \
+             systemctl daemon-reload; systemctl restart {name}.timer"
+        ));
+    }
+
+    /// Time from the failure of a step, as the journal knows it, to the first message.
+    pub fn seconds_until_told(&self, step: &str) -> f64 {
+        let text = self.machine.until(&format!(
+            "message=$(ls /run/discord/*.json | head -n 1); basename $message .json; \
+             journalctl --quiet --output=json STEP={step} OUTCOME=failed | sed -n 1p"
+        ));
+        let (told, entry) = text.split_once('\n').expect("two lines");
+        let entry: Value = serde_json::from_str(entry).expect("a line of JSON");
+        let failed: f64 = entry["__REALTIME_TIMESTAMP"].as_str().expect("a time").parse().expect("microseconds");
+        told.parse::<f64>().expect("nanoseconds") / 1e9 - failed / 1e6
+    }
+
     /// What `status --json` says of a step.
     pub fn status(&self, step: &str) -> Value {
         self.machine.run("pi-agent status --json").expect(0).step(step)

@@ -65,6 +65,12 @@ impl Discord {
         Self { port, shared, _runtime: runtime }
     }
 
+    /// The incident that a message is of, by its footer.
+    pub fn incident(message: &Value) -> String {
+        let footer = message["embeds"][0]["footer"]["text"].as_str().unwrap_or_default();
+        footer.split(" · ").next().unwrap_or_default().to_owned()
+    }
+
     /// The webhook's address.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/api/webhooks/112233/T0kenT0kenT0ken", self.port)

@@ -123,6 +123,14 @@ impl Machine {
         file.set_permissions(fs::Permissions::from_mode(mode)).expect("our own file");
     }
 
+    /// The process in it whose arguments end like this.
+    #[track_caller]
+    pub fn process(&self, arguments: &str) -> Process {
+        let mut all = descendants(self.leader().pid()).into_iter();
+        let found = all.find(|process| process.arguments().join(" ").trim_end().ends_with(arguments));
+        found.unwrap_or_else(|| panic!("no process {arguments}"))
+    }
+
     /// Where a path of the machine lies for programs outside of it, until it is switched off.
     pub fn path(&self, inside: &str) -> PathBuf {
         let leader = self.leader().pid();

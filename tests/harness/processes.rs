@@ -1,6 +1,7 @@
 //! Which processes a program has started, and whether they are gone.
 
 use std::collections::BTreeSet;
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -40,6 +41,22 @@ impl Process {
         let bytes = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
     }
+}
+
+/// What a process that keeps records may be doing when it is killed.
+pub const CALLS: [&str; 7] = ["fsync", "rename", "linkat,renameat2", "unlink,unlinkat", "write", "sendto", "recvfrom"];
+
+/// Runs a command that is killed as it makes one of these system calls for the `time`-th time. 0: it never came to that.
+pub fn kill_at(command: &Command, calls: &str, time: u32) -> ExitStatus {
+    Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])
+        .args(["-e", &format!("inject={calls}:signal=KILL:when={time}"), "--"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("strace runs")
 }
 
 /// Every living process below `ancestor`, that one left out.

@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use harness::processes::{CALLS, kill_at};
 use harness::{Agent, Config, Discord, Scratch, Tmpfs};
 use serde_json::Value;
 
@@ -232,6 +233,36 @@ fn a_key_that_others_can_read_and_a_kit_of_other_keys_are_told() {
     assert_eq!(host.told(), ["🟠 test-host: no recovery kit was made since the keys changed"]);
     host.agent.ok(["recovery-kit", "--to", host.scratch.join("new-kit").to_str().unwrap()]);
     assert_eq!(host.told(), ["✅ test-host: over: no recovery kit was made since the keys changed"]);
+}
+
+#[test]
+fn a_look_that_is_killed_anywhere_loses_nothing() {
+    let host = Host::new();
+    host.agent.ok(["run"]);
+    let key = host.scratch.join("etc/secrets/restic.key");
+    let titles = ["🔴 test-host: the secrets cannot be used", "✅ test-host: over: the secrets cannot be used"];
+    let mut changes = [0o644, 0o600].into_iter().zip(titles).cycle();
+    let mut killed = 0;
+    for calls in CALLS {
+        for time in 1..=25 {
+            let (mode, title) = changes.next().unwrap();
+            fs::set_permissions(&key, Permissions::from_mode(mode)).unwrap();
+            host.discord.forget();
+            let status = kill_at(&host.agent.command(["alarms"]), calls, time);
+            host.agent.ok(["alarms"]);
+            let mut messages: Vec<_> = host.discord.messages();
+            let sent = messages.len();
+            messages.dedup_by_key(|message| (Discord::incident(message), message["embeds"][0]["title"].clone()));
+            let heard: Vec<_> = messages.iter().map(|message| &message["embeds"][0]["title"]).collect();
+            assert_eq!(heard, [title], "{calls} {time}");
+            assert!(sent <= 2, "{calls} {time}: more than one repetition");
+            if status.code() == Some(0) {
+                break;
+            }
+            killed += 1;
+        }
+    }
+    assert!(killed > 20, "killed only {killed} times");
 }
 
 /// By a day and by a year, both ways, while something is wrong: the clock is told, and nothing else changes.

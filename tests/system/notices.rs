@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use harness::processes::{CALLS, kill_at};
 use harness::{Agent, Config, Discord, Household, Scratch, Size, Trouble};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -52,11 +52,6 @@ const KINDS: [&str; 7] = [
     "🟢 test: this is what a test says",
 ];
 
-fn incident(message: &Value) -> String {
-    let footer = message["embeds"][0]["footer"]["text"].as_str().unwrap_or_default();
-    footer.split(" · ").next().unwrap_or_default().to_owned()
-}
-
 #[test]
 fn a_test_sends_one_of_each_kind_within_the_rate_limit() {
     let host = host();
@@ -65,7 +60,7 @@ fn a_test_sends_one_of_each_kind_within_the_rate_limit() {
     agent.ok(["notify", "test"]).says("Discord: 7 messages sent");
     agent.run(["doctor"]).says("Discord is told");
     assert_eq!(host.discord.titles(), KINDS);
-    assert!(host.discord.messages().iter().all(|message| incident(message).starts_with("test-")));
+    assert!(host.discord.messages().iter().all(|message| Discord::incident(message).starts_with("test-")));
     assert_eq!(host.outbox(&agent), Vec::<PathBuf>::new());
     let record = fs::read_to_string(agent.state().join("outbox/discord/sent.jsonl")).unwrap();
     assert_eq!(record.matches("\"answer\":\"1000000000000000").count(), 7, "{record}");
@@ -97,11 +92,8 @@ fn an_answer_that_is_lost_costs_a_repetition_and_no_message() {
     assert_eq!(titles[0], KINDS[0], "twice");
     assert_eq!(titles[1..], KINDS);
     let messages = host.discord.messages();
-    assert_eq!(incident(&messages[0]), incident(&messages[1]));
+    assert_eq!(Discord::incident(&messages[0]), Discord::incident(&messages[1]));
 }
-
-/// What a process may be doing when it is killed; each of these is stopped at its first, second, … time.
-const CALLS: [&str; 7] = ["fsync", "rename", "linkat,renameat2", "unlink,unlinkat", "write", "sendto", "recvfrom"];
 
 #[test]
 fn a_kill_between_any_two_lines_loses_nothing() {
@@ -112,16 +104,7 @@ fn a_kill_between_any_two_lines_loses_nothing() {
         for time in 1..=25 {
             host.discord.forget();
             let before = newest_number(&agent);
-            let program = agent.command(["notify", "test"]);
-            let status = Command::new("strace")
-                .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])
-                .args(["-e", &format!("inject={calls}:signal=KILL:when={time}"), "--"])
-                .arg(program.get_program())
-                .args(program.get_args())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .expect("strace runs");
+            let status = kill_at(&agent.command(["notify", "test"]), calls, time);
             let posted = newest_number(&agent) - before;
             agent.ok(["notify", "deliver", "--for", "20s"]);
             assert_eq!(host.outbox(&agent), Vec::<PathBuf>::new(), "{calls} {time}");
@@ -129,7 +112,7 @@ fn a_kill_between_any_two_lines_loses_nothing() {
                 .discord
                 .messages()
                 .iter()
-                .map(|message| (incident(message), message["embeds"][0]["title"].clone()))
+                .map(|message| (Discord::incident(message), message["embeds"][0]["title"].clone()))
                 .collect();
             let sent = messages.len();
             messages.dedup();
