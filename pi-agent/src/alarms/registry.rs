@@ -121,6 +121,7 @@ pub const RULES: &[Rule] = &[
     rule("cut-off", false, "the last backup was not cut off", backups::cut_off),
     rule("check-age", true, "the repository was checked", backups::check_age),
     rule("wal-age", true, "WAL reaches the repository", machine::wal_age),
+    rule("wal-room", true, "WAL has room for a day", machine::wal_room),
     rule("disk-space", false, "there is room again", machine::disk_space),
     rule("inodes", false, "there is room for files again", machine::inodes),
     rule("clock", false, "the clock is right", machine::clock),

@@ -11,6 +11,7 @@ use crate::alarms::clock::MOVED;
 use crate::boot::ENOUGH;
 use crate::config::{AGENT, Postgres, Settings, Source, Step};
 use crate::error::Result;
+use crate::health::room;
 use crate::lock;
 use crate::monitor::Problem;
 use crate::state::{Backup, RunEnd, State};
@@ -55,6 +56,10 @@ pub struct Wal {
     pub files: usize,
     /// Where most of them are.
     pub place: PathBuf,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// Bytes free where most of them are; `None`: nobody can tell.
+    pub free: Option<u64>,
 }
 
 /// Everything from the database.
@@ -173,7 +178,12 @@ fn waiting(settings: &Settings, postgres: &Postgres) -> Option<Wal> {
     // One that has gone since then waits no longer.
     let changed = |path: &PathBuf| Timestamp::try_from(path.metadata().ok()?.modified().ok()?).ok();
     let oldest = spooled.iter().chain(&ready).filter_map(changed).min();
-    Some(Wal { oldest, files, place })
+    // What the server keeps is marked by an empty file beside it.
+    let segments = ready.iter().filter_map(|mark| Some(mark.parent()?.parent()?.join(mark.file_stem()?)));
+    let size = |path: PathBuf| path.metadata().map_or(0, |file| file.len());
+    let bytes = spooled.iter().cloned().chain(segments).map(size).sum();
+    let free = room(&place).ok().map(|room| room.free);
+    Some(Wal { oldest, files, place, bytes, free })
 }
 
 /// What PostgreSQL marks as finished and not archived. A server that archives nothing marks nothing.

@@ -214,11 +214,31 @@ fn a_check_is_due_from_the_first_backup_on() {
     assert!(matches!(check(None, Some(400), None), Verdict::Fine { .. }), "PostgreSQL's");
 }
 
+fn wal() -> Wal {
+    Wal { oldest: None, files: 0, place: "/var/spool/pgbackrest/main".into(), bytes: 0, free: None }
+}
+
+#[test]
+fn a_disk_that_fills_with_wal_is_told_hours_before() {
+    const GIB: u64 = 1 << 30;
+    let room = |minutes: i64, bytes: u64, free: u64| {
+        let oldest = Some(NOW - SignedDuration::from_mins(minutes));
+        let wal = Some(Wal { oldest, bytes, free: Some(free), ..wal() });
+        one(machine::wal_room(&evidence(vec![StepEvidence { postgres: true, wal, ..step(vec![]) }]), &limits()))
+    };
+    assert_eq!(room(4, GIB, 1), Verdict::Fine { as_of: None }, "too short a time to tell");
+    assert_eq!(room(60, GIB, 24 * GIB), Verdict::Fine { as_of: None });
+    assert_eq!(room(60, GIB, 13 * GIB), Verdict::Unknown);
+    let bad = is_bad(room(60, GIB, 11 * GIB));
+    assert_eq!((bad.tone, bad.title.as_str()), (Tone::Warning, "WAL fills the disk in 11 h"));
+    assert_eq!(is_bad(room(60, GIB, 2 * GIB)).tone, Tone::Critical);
+}
+
 #[test]
 fn wal_may_wait_as_long_as_the_rpo() {
     let waits = |minutes: Option<i64>| {
         let oldest = minutes.map(|minutes| NOW - SignedDuration::from_mins(minutes));
-        let wal = Some(Wal { oldest, files: 3, place: "/var/spool/pgbackrest/main".into() });
+        let wal = Some(Wal { oldest, files: 3, ..wal() });
         let step = StepEvidence { postgres: true, wal, ..step(vec![]) };
         one(machine::wal_age(&evidence(vec![step]), &limits()))
     };
