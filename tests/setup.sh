@@ -112,7 +112,7 @@ lint)
     cargo_command deny 0.20.2
     ;;
 test)
-    debian_packages build-essential ca-certificates curl openssl attr docker.io faketime \
+    debian_packages build-essential ca-certificates curl openssl attr docker.io faketime logrotate \
         procps strace util-linux postgresql pgbackrest restic
     machine_id
     "$(dirname "$0")/setup-machines.sh" bookworm trixie arm64 docker

@@ -37,6 +37,9 @@ _pi__agent() {
             pi__agent,help)
                 cmd="pi__agent__subcmd__help"
                 ;;
+            pi__agent,logs)
+                cmd="pi__agent__subcmd__logs"
+                ;;
             pi__agent,notify)
                 cmd="pi__agent__subcmd__notify"
                 ;;
@@ -91,6 +94,9 @@ _pi__agent() {
             pi__agent__subcmd__help,help)
                 cmd="pi__agent__subcmd__help__subcmd__help"
                 ;;
+            pi__agent__subcmd__help,logs)
+                cmd="pi__agent__subcmd__help__subcmd__logs"
+                ;;
             pi__agent__subcmd__help,notify)
                 cmd="pi__agent__subcmd__help__subcmd__notify"
                 ;;
@@ -124,6 +130,9 @@ _pi__agent() {
             pi__agent__subcmd__help,wal)
                 cmd="pi__agent__subcmd__help__subcmd__wal"
                 ;;
+            pi__agent__subcmd__help__subcmd__logs,audit)
+                cmd="pi__agent__subcmd__help__subcmd__logs__subcmd__audit"
+                ;;
             pi__agent__subcmd__help__subcmd__notify,deliver)
                 cmd="pi__agent__subcmd__help__subcmd__notify__subcmd__deliver"
                 ;;
@@ -132,6 +141,18 @@ _pi__agent() {
                 ;;
             pi__agent__subcmd__help__subcmd__wal,push)
                 cmd="pi__agent__subcmd__help__subcmd__wal__subcmd__push"
+                ;;
+            pi__agent__subcmd__logs,audit)
+                cmd="pi__agent__subcmd__logs__subcmd__audit"
+                ;;
+            pi__agent__subcmd__logs,help)
+                cmd="pi__agent__subcmd__logs__subcmd__help"
+                ;;
+            pi__agent__subcmd__logs__subcmd__help,audit)
+                cmd="pi__agent__subcmd__logs__subcmd__help__subcmd__audit"
+                ;;
+            pi__agent__subcmd__logs__subcmd__help,help)
+                cmd="pi__agent__subcmd__logs__subcmd__help__subcmd__help"
                 ;;
             pi__agent__subcmd__notify,deliver)
                 cmd="pi__agent__subcmd__notify__subcmd__deliver"
@@ -170,7 +191,7 @@ _pi__agent() {
 
     case "${cmd}" in
         pi__agent)
-            opts="-h -V --config --state-directory --help --version setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help"
+            opts="-h -V --config --state-directory --help --version setup recovery-kit run plan doctor adopt status alarms points restore check prune wal logs notify heartbeat boot step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -324,7 +345,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help)
-            opts="setup recovery-kit run plan doctor adopt status alarms points restore check prune wal notify heartbeat boot step help"
+            opts="setup recovery-kit run plan doctor adopt status alarms points restore check prune wal logs notify heartbeat boot step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -424,6 +445,34 @@ _pi__agent() {
         pi__subcmd__agent__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__help__subcmd__logs)
+            opts="audit"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__help__subcmd__logs__subcmd__audit)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -618,6 +667,92 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help__subcmd__wal__subcmd__push)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__logs)
+            opts="-h -V --config --state-directory --help --version audit help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__logs__subcmd__audit)
+            opts="-h -V --json --config --state-directory --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__logs__subcmd__help)
+            opts="audit help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__logs__subcmd__help__subcmd__audit)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__logs__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -20,7 +20,7 @@ use crate::secrets::{CREDENTIALS, Secrets, write_shared};
 use crate::state::{Opened, State};
 use crate::storage::{Store, place};
 use crate::terminal::Terminal;
-use crate::{alarms, boot, doctor, kit, notify, setup, steps, systemd, wal};
+use crate::{alarms, boot, doctor, kit, logs, notify, setup, steps, systemd, wal};
 
 /// The backup appliance for the Raspberry Pi.
 #[derive(Debug, Parser)]
@@ -141,6 +141,11 @@ enum Command {
         #[command(subcommand)]
         command: WalCommand,
     },
+    /// The logs of the services on this machine
+    Logs {
+        #[command(subcommand)]
+        command: LogsCommand,
+    },
     /// Tell people something
     Notify {
         #[command(subcommand)]
@@ -168,6 +173,15 @@ enum WalCommand {
         /// When the storage is away, try again for so long: 4m
         #[arg(long, value_name = "DURATION", value_parser = config::duration)]
         retry_for: Option<Duration>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum LogsCommand {
+    /// Who writes logs, how large they are, whether anything rotates them, and what to set; changes nothing
+    Audit {
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -287,6 +301,10 @@ impl Cli {
                 let settings =
                     settings()?.handed_over(std::env::var_os(CREDENTIALS), std::env::var_os("RUNTIME_DIRECTORY"));
                 Ok(u8::from(!wal::drain(&settings, &steps, retry_for.unwrap_or_default())?))
+            }
+            Command::Logs { command: LogsCommand::Audit { output } } => {
+                let audit = logs::audit(&settings()?, readable_history(&directory).as_ref());
+                output.print(|| audit.json(), || audit.text()).map(|()| 0)
             }
             Command::Notify { command: NotifyCommand::Test } => notify_test(&settings()?, &directory),
             Command::Notify { command: NotifyCommand::Deliver { patience } } => {

@@ -47,6 +47,7 @@ pub mod boot;
 pub mod doctor;
 pub mod health;
 pub mod kit;
+pub mod logs;
 pub mod restore;
 pub mod setup;
 

@@ -11,6 +11,7 @@ mod doctor;
 mod documents;
 mod history;
 mod interruptions;
+mod logs;
 mod no_space;
 mod notices;
 mod packaging;
