@@ -28,6 +28,7 @@ pub mod run;
 
 pub mod docker;
 pub mod monitor;
+pub mod mounts;
 pub mod steps;
 
 pub mod pgbackrest;

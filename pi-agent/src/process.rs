@@ -41,7 +41,7 @@ pub struct Program {
 /// An operating-system user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// Login name.
+    /// Login name; of a container's user that has none here, its uid.
     pub name: String,
     /// uid.
     pub uid: u32,
@@ -415,6 +415,18 @@ fn descendants() -> Vec<Pid> {
     found.into_iter().skip(1).filter(alive).map(Pid::from_raw).collect()
 }
 
+/// That process and every living one below it, parents before their children.
+pub fn family(first: Pid) -> Vec<Pid> {
+    let processes = Stat::all();
+    let mut found = vec![first.as_raw()];
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        found.extend(processes.iter().filter(|one| one.alive && one.parent == parent).map(|one| one.pid));
+        next += 1;
+    }
+    found.into_iter().map(Pid::from_raw).collect()
+}
+
 /// What `/proc/PID/stat` says of a process.
 struct Stat {
     pid: i32,
@@ -530,6 +542,23 @@ impl User {
         use std::os::unix::fs::MetadataExt;
         let uid = path.metadata().context(|| format!("look at {}", path.display()))?.uid();
         Self::look_up(nix::unistd::User::from_uid(Uid::from_raw(uid)), &format!("uid {uid}"))
+    }
+
+    /// The owner of a container's path: with the path's own group and no other, and perhaps without a name here.
+    ///
+    /// # Errors
+    /// The path cannot be looked at.
+    pub fn in_container_owning(path: &Path) -> Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = path.metadata().context(|| format!("look at {}", path.display()))?;
+        let (uid, gid) = (metadata.uid(), metadata.gid());
+        let known = nix::unistd::User::from_uid(Uid::from_raw(uid)).context(|| format!("look up user {uid}"))?;
+        Ok(Self { name: known.map_or_else(|| uid.to_string(), |user| user.name), uid, gid, groups: vec![gid] })
+    }
+
+    /// It has no name on this machine.
+    pub fn is_nameless(&self) -> bool {
+        self.name == self.uid.to_string()
     }
 
     /// The user of that name.

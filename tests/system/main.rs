@@ -4,6 +4,7 @@
 mod alarms;
 mod bad_input;
 mod bad_network;
+mod container_postgres;
 mod crash;
 mod directory;
 mod directory_s3;

@@ -74,8 +74,8 @@ fn a_machine_is_set_up_backed_up_and_given_back() {
 
     // What it says to paste is what the server needs.
     let statements: Vec<_> = first.stdout.lines().filter(|line| line.trim().starts_with("ALTER SYSTEM")).collect();
-    assert_eq!(statements.len(), 1, "{first}");
-    cluster.script(&format!("{}\nselect pg_reload_conf();\n", statements[0].trim()));
+    assert_eq!(statements.len(), 2, "{first}");
+    cluster.script(&format!("{}\nselect pg_reload_conf();\n", statements.join("\n")));
 
     for (path, wanted) in [
         ("etc", 0o700),

@@ -224,18 +224,21 @@ impl Source {
     }
 }
 
-/// A PostgreSQL cluster on this host.
+/// A PostgreSQL cluster, of this host or of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Postgres {
     /// pgBackRest's name for the cluster.
     pub stanza: String,
-    /// The server's `data_directory`.
+    /// The container that the server runs in; `None`: it runs on this machine itself.
+    pub container: Option<String>,
+    /// The server's `data_directory`. Of a container both directories are empty until its server was found.
     pub data_directory: PathBuf,
     /// Default `/var/run/postgresql`.
     pub socket_directory: PathBuf,
     /// Default 5432.
     pub port: u16,
-    /// Database role to connect as. Default: the operating-system owner of the data directory.
+    /// Database role to connect as. Default: the operating-system owner of the data directory; of a container what its
+    /// environment says.
     pub user: Option<String>,
     /// Age of the last full backup from which the next is full again.
     pub full_every: Duration,

@@ -264,7 +264,7 @@ fn unique(table: &Table<'_>, key: &str, text: &str, at: usize, seen: &mut Seen, 
 }
 
 fn postgres(table: &Table<'_>, step: Option<&str>, storage: Option<&Storage>, stanzas: &mut Seen) -> Option<Postgres> {
-    let data_directory = table.path("data-directory");
+    let (container, data_directory, socket_directory) = cluster(table);
     let stanza = table.text("stanza", |text| values::word(text, "-_").then(|| text.to_owned()));
     let given = table.entry("stanza");
     let stanza = match given {
@@ -276,12 +276,12 @@ fn postgres(table: &Table<'_>, step: Option<&str>, storage: Option<&Storage>, st
         unique(table, "stanza", stanza, at, stanzas, "each cluster needs its own");
     }
     if let (Some(data), Some(Storage { location: Location::File(storage), .. })) = (&data_directory, storage)
+        && container.is_none()
         && storage.starts_with(data)
     {
         let at = table.entry("data-directory").map_or(table.at, |(at, _)| at);
         table.mistake(at, &format!("[storage] url lies inside {}: wanted storage elsewhere", data.display()));
     }
-    let socket_directory = table.path("socket-directory");
     let port = table.number("port", 1..65_536).and_then(|port| u16::try_from(port).ok());
     let user = table.text("user", |text| {
         let good = !text.is_empty() && text.len() <= 63 && !text.contains(char::is_control);
@@ -291,6 +291,7 @@ fn postgres(table: &Table<'_>, step: Option<&str>, storage: Option<&Storage>, st
     let monthly_dump = table.flag("monthly-dump");
     Some(Postgres {
         stanza: stanza?,
+        container,
         data_directory: data_directory?,
         socket_directory: socket_directory?,
         port: port?,
@@ -298,6 +299,30 @@ fn postgres(table: &Table<'_>, step: Option<&str>, storage: Option<&Storage>, st
         full_every: full_every?,
         monthly_dump: monthly_dump?,
     })
+}
+
+/// Where the server is: its container, or its directories.
+fn cluster(table: &Table<'_>) -> (Option<String>, Option<PathBuf>, Option<PathBuf>) {
+    let container = table.text("container", |text| {
+        // Docker's own rule.
+        let good = values::word(text, "-_.") && text.len() > 1;
+        good.then(|| text.to_owned())
+    });
+    if table.entry("container").is_some() {
+        for name in ["data-directory", "socket-directory"] {
+            if let Some((at, _)) = table.entry(name) {
+                table.mistake(at, &format!("{name}: of a container it is found, wanted either it or container"));
+            }
+        }
+        let found = container.as_ref().map(|_| PathBuf::new());
+        return (container, found.clone(), found);
+    }
+    let (data, socket) = (table.path("data-directory"), table.path("socket-directory"));
+    if table.entry("data-directory").is_none() {
+        let wanted = keys::find("[[step]]", "data-directory").map(|key| key.form.wanted()).unwrap_or_default();
+        table.mistake(table.at, &format!("data-directory is missing: wanted {wanted}, or container"));
+    }
+    (None, data, socket)
 }
 
 fn directory(table: &Table<'_>, storage: Option<&Storage>) -> Option<Directory> {

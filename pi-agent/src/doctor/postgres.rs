@@ -8,7 +8,7 @@ use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Kind};
 use crate::process::{Program, User};
 use crate::steps::postgres::{Look, look};
-use crate::{Result, pgbackrest, wal};
+use crate::{Result, pgbackrest};
 
 /// Looks at the tools.
 pub(super) fn tools() -> Vec<Finding> {
@@ -31,19 +31,35 @@ pub(super) fn tools() -> Vec<Finding> {
 
 pub(super) fn examine(settings: &Settings, step: &Step, postgres: &Postgres) -> Vec<Finding> {
     let subject = format!("step {}", step.name);
-    if let Err(error) = is_a_cluster(&postgres.data_directory) {
+    if postgres.container.is_none()
+        && let Err(error) = is_a_cluster(&postgres.data_directory)
+    {
         return vec![Finding::error(&subject, &error, "correct data-directory: pg_lsclusters shows what there is")];
     }
-    let Look { version, problems, spool, failing, .. } = match look(settings, step, postgres) {
+    let Look { version, problems, spool, user, late, failing, .. } = match look(settings, step, postgres) {
         Ok(look) => look,
         Err(error) => {
-            return vec![Finding::error(&subject, &error, "start the server: systemctl start postgresql")];
+            let start = match &postgres.container {
+                Some(container) => format!("docker logs --tail 50 {container}"),
+                None => "start the server: systemctl start postgresql".into(),
+            };
+            return vec![Finding::error(&subject, &error, &start)];
         }
     };
     let advice = "look at the server's log";
     let mut findings: Vec<_> = problems.iter().map(|error| Finding::error(&subject, error, advice)).collect();
-    if spool {
-        findings.extend(spool_directory(&subject, postgres, &wal::spool_directory(settings, postgres)));
+    if let Some(spool) = spool {
+        findings.extend(spool_directory(&subject, &user, &spool.here));
+    }
+    if user.is_nameless() && Path::new("/run/systemd/system").exists() {
+        findings.push(Finding::warning(
+            &subject,
+            format!("the server's user {} has no name on this machine, so that systemd cannot push its WAL", user.uid),
+            format!("useradd --system --no-create-home --uid {} pi-agent-{0}; pi-agent setup", user.uid),
+        ));
+    }
+    if let Some(error) = late {
+        findings.push(Finding::warning(&subject, error.to_string(), error.advice().unwrap_or(advice)));
     }
     if let Some(file) = failing {
         findings.push(Finding::warning(
@@ -53,8 +69,11 @@ pub(super) fn examine(settings: &Settings, step: &Step, postgres: &Postgres) -> 
         ));
     }
     if findings.is_empty() {
-        let data = postgres.data_directory.display();
-        findings.push(Finding::ok(&subject, format!("PostgreSQL {version} in {data} answers and archives its WAL")));
+        let place = match &postgres.container {
+            Some(container) => format!("the container {container}"),
+            None => postgres.data_directory.display().to_string(),
+        };
+        findings.push(Finding::ok(&subject, format!("PostgreSQL {version} in {place} answers and archives its WAL")));
     }
     findings
 }
@@ -65,11 +84,10 @@ fn is_a_cluster(data_directory: &Path) -> Result<()> {
 }
 
 /// What is wrong with the folder that archive_command copies into, if anything.
-fn spool_directory(subject: &str, postgres: &Postgres, spool: &Path) -> Option<Finding> {
-    let owner = User::owner_of(&postgres.data_directory).ok()?;
+fn spool_directory(subject: &str, owner: &User, spool: &Path) -> Option<Finding> {
     let shown = spool.display();
     let problem = |what: String| {
-        let advice = format!("install -d -o {} -m 750 {shown}", owner.name);
+        let advice = format!("install -d -o {} -m 750 {shown}", owner.uid);
         Some(Finding::problem(subject, format!("the WAL spool {shown} {what}"), advice))
     };
     match spool.metadata() {

@@ -16,6 +16,7 @@ use crate::config::{Location, Settings, StateDirectory};
 use crate::error::{Context, Error, Kind, Result};
 use crate::pgbackrest;
 use crate::secrets::{Secret, read_private, write_private};
+use crate::steps::postgres::container::data_on_this_machine;
 use crate::storage::place;
 
 use record::Record;
@@ -135,7 +136,7 @@ pub fn gather(settings: &Settings, root: &Path) -> Result<Kit> {
     let clusters = settings.steps.iter().filter_map(|step| Some((step.name.clone(), step.postgres()?)));
     let version = |data: &Path| std::fs::read_to_string(data.join("PG_VERSION")).ok();
     let postgres: Vec<_> = clusters
-        .filter_map(|(name, postgres)| Some((name, version(&postgres.data_directory)?.trim().to_owned())))
+        .filter_map(|(name, postgres)| Some((name, version(&data_on_this_machine(postgres)?)?.trim().to_owned())))
         .collect();
     let has_databases = settings.steps.iter().any(|step| step.postgres().is_some());
     Ok(Kit {

@@ -9,6 +9,7 @@ use super::Kit;
 use crate::config::{Location, S3Location, Source, Step};
 use crate::report::words;
 use crate::secrets::Secret;
+use crate::steps::postgres::container;
 
 /// Every kit begins so.
 pub const TITLE: &str = "pi-agent recovery kit";
@@ -123,7 +124,15 @@ fn restore(step: &Step) -> String {
     let name = &step.name;
     match &step.source {
         Source::Postgres(postgres) => {
-            let data = word(&postgres.data_directory);
+            let data = container::data_on_this_machine(postgres);
+            let data = word(data.as_deref().unwrap_or(Path::new("VOLUME")));
+            if let Some(container) = &postgres.container {
+                return format!(
+                    "   # {data} is where docker inspect {container} says that PGDATA lies.\n   docker compose up -d {container}\n   \
+                     docker stop {container}\n   mv {data} \\\n      {data}.empty\n   \
+                     pi-agent restore {name} \\\n      --to {data}\n   docker start {container}\n\n"
+                );
+            }
             format!(
                 "   systemctl stop postgresql\n   mv {data} \\\n      {data}.empty\n   \
                  pi-agent restore {name} \\\n      --to {data}\n   systemctl start postgresql\n\n"
@@ -172,7 +181,8 @@ fn without_the_agent(kit: &Kit) -> String {
     }
     for step in &kit.settings.steps {
         if let Some(postgres) = step.postgres() {
-            text.push_str(&pgbackrest(kit, step, &postgres.stanza, &postgres.data_directory));
+            let data = container::data_on_this_machine(postgres).unwrap_or_else(|| "VOLUME".into());
+            text.push_str(&pgbackrest(kit, step, &postgres.stanza, &data));
         }
     }
     text

@@ -36,14 +36,17 @@ pub fn server_user(settings: &Settings, step: &Step, postgres: &Postgres) -> Res
         Location::File(path) => path,
         Location::S3(_) => PathBuf::new(),
     };
-    let user = [&postgres.data_directory, &repository, &settings.local.spool.join(&postgres.stanza)]
-        .into_iter()
-        .find(|path| path.exists())
-        .map_or_else(|| User::named("postgres"), |path| User::owner_of(path))
-        .map_err(|error| error.hint("apt install postgresql"))?;
+    let places = [&postgres.data_directory, &repository, &settings.local.spool.join(&postgres.stanza)];
+    let Some(place) = places.into_iter().find(|path| path.exists()) else {
+        return User::named("postgres").map_err(|error| error.hint("apt install postgresql"));
+    };
+    let user = match postgres.container {
+        Some(_) => User::in_container_owning(place)?,
+        None => User::owner_of(place).map_err(|error| error.hint("apt install postgresql"))?,
+    };
     if user.uid == 0 {
-        return Err(Error::new(format!("{} belongs to root", postgres.data_directory.display()))
-            .hint("PostgreSQL runs as a user of its own: chown -R postgres: the data directory"));
+        return Err(Error::new(format!("{} belongs to root", place.display()))
+            .hint("PostgreSQL runs as a user of its own: chown -R it to that one"));
     }
     Ok(user)
 }
@@ -99,6 +102,8 @@ pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user:
     let secrets = Secrets::new(&settings.secrets);
     let mut text = common(&secrets)?;
     line(&mut text, "lock-path", &lock.to_string_lossy())?;
+    // Its own default is `postgres`'s alone, and a restore looks into it.
+    line(&mut text, "spool-path", &home.join("spool").to_string_lossy())?;
     match settings.storage.location.join(&step.name) {
         Location::File(path) => {
             repository_folder(&settings.storage.location, &path, user)?;
@@ -110,6 +115,10 @@ pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user:
     let files = Files { server: home.join("server.conf"), repository: home.join("repository.conf") };
     // 2.45 wants the stanza named in the file only for its own options, so this one has none.
     replace(&files.repository, &text, user)?;
+    if postgres.data_directory.as_os_str().is_empty() {
+        // Of a container that nobody has looked into: what a backup at work has found stays.
+        return Ok(files);
+    }
     text.push_str(&format!("[{}]\n", postgres.stanza));
     line(&mut text, "pg1-path", &postgres.data_directory.to_string_lossy())?;
     line(&mut text, "pg1-socket-path", &postgres.socket_directory.to_string_lossy())?;
@@ -214,7 +223,10 @@ fn repository_folder(storage: &Location, folder: &Path, user: &User) -> Result<(
 }
 
 /// Lets other users pass through a directory of ours, without letting them list it.
-fn let_through(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// Its mode cannot be read or changed.
+pub fn let_through(path: &Path) -> Result<()> {
     let mode = path.metadata().context(|| format!("look at {}", path.display()))?.mode();
     if mode & 0o001 == 0 {
         let opened = Permissions::from_mode((mode & 0o7777) | 0o001);

@@ -19,7 +19,7 @@ use crate::process::{Output, Program, Stream, User};
 use crate::{Error, Result};
 
 pub use failure::{Code, code_of};
-pub use files::{directory, server_user};
+pub use files::{directory, let_through, server_user};
 pub use info::{Backup, Cluster, Info};
 pub use version::{Version, version};
 

@@ -2,9 +2,9 @@
 //! What the user gets is a whole cluster that needs neither the repository, nor its keys, nor this program any more.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use super::{At, Point, Request, Restored, Window};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::{Monitor, Problem, Progress, Unit};
+use crate::mounts::{Bind, privately};
 use crate::pgbackrest::{self, Backup, Info, PgBackRest, RestoreOrder, Target};
 use crate::process::{Program, User};
 use crate::retention;
-use crate::steps::postgres::programs;
+use crate::steps::postgres::{container, programs};
 
 /// Longer than any recovery of a household.
 const A_WEEK: Duration = Duration::from_hours(7 * 24);
@@ -59,7 +60,7 @@ pub fn restore(
 ) -> Result<Restored> {
     // 1. What, with which programs, as whom.
     monitor.phase("looking for the backup");
-    let user = pgbackrest::server_user(settings, step, postgres)?;
+    let user = container::user(settings, step, postgres)?;
     let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
     let info = pgbackrest.info()?;
     let (backup, target) = choose(&info, step, &request.at, Timestamp::now())?;
@@ -67,7 +68,9 @@ pub fn restore(
 
     // 2. The files.
     let to = std::path::absolute(&request.to).context(|| format!("find {}", request.to.display()))?;
-    let place = Place { in_place: same(&to, &postgres.data_directory), tablespaces: beside(&to, ".tablespaces"), to };
+    let original = container::data_on_this_machine(postgres);
+    let in_place = original.as_ref().is_some_and(|original| same(&to, original));
+    let place = Place { in_place, original, tablespaces: beside(&to, ".tablespaces"), to };
     let delta = place.prepare(&user)?;
     let order = RestoreOrder {
         to: &place.to,
@@ -82,7 +85,7 @@ pub fn restore(
     })?;
 
     // 3. The recovery.
-    let recovery = recover(&programs, &place, &user, monitor)?;
+    let recovery = with_a_name(settings, &user, || recover(&programs, &place, &user, monitor))?;
 
     // 4. A cluster that stands alone.
     place.forget_recovery()?;
@@ -181,6 +184,8 @@ struct Place {
     tablespaces: PathBuf,
     /// It is the configured data directory: the original comes back, and goes on archiving.
     in_place: bool,
+    /// Where the original is or was; `None`: its container is not there to tell.
+    original: Option<PathBuf>,
 }
 
 impl Place {
@@ -257,8 +262,15 @@ impl Place {
         }
         if self.in_place {
             lines.push("It is the original again, on a new timeline, and goes on archiving.".into());
-            lines.push("Start it as always, for example: systemctl start postgresql".into());
+            lines.push(match &postgres.container {
+                Some(container) => format!("Start it as always: docker start {container}"),
+                None => "Start it as always, for example: systemctl start postgresql".into(),
+            });
             lines.push(format!("Then make a backup of it: pi-agent run {}", step.name));
+            return lines;
+        }
+        if let Some(container) = &postgres.container {
+            lines.extend(self.put_into_container(container, user, tablespaces));
             return lines;
         }
         let port = postgres.port.checked_add(1).unwrap_or(5433);
@@ -279,6 +291,47 @@ impl Place {
     }
 }
 
+impl Place {
+    /// How a container gets it in the place of what it has.
+    fn put_into_container(&self, container: &str, user: &User, tablespaces: bool) -> Vec<String> {
+        let to = self.to.display();
+        let (original, find) = match &self.original {
+            Some(original) => (original.display().to_string(), String::new()),
+            None => ("VOLUME".into(), format!(" (where VOLUME is, docker inspect {container} says)")),
+        };
+        let mut lines = vec![
+            format!("It belongs to user {} and does not archive. Into the place of the original{find}:", user.uid),
+            format!("  docker stop {container}"),
+            format!("  mv {original} {original}.before"),
+            format!("  mv {to} {original}"),
+            format!("  sed -i \"/^archive_mode = 'off'/d\" {original}/postgresql.auto.conf"),
+        ];
+        if tablespaces {
+            lines.push(format!(
+                "  # ls -l {original}.before/pg_tblspc shows the path of each tablespace in the container:"
+            ));
+            lines.push(format!("  # move {}/OID there, then", self.tablespaces.display()));
+            lines.push(format!("  # ln -sfn PATH {original}/pg_tblspc/OID"));
+        }
+        lines.push(format!("  docker start {container}"));
+        lines
+    }
+}
+
+/// PostgreSQL works only for a user that has a name. A container's may have none here: then it has one in the recovery.
+fn with_a_name<T: Send>(settings: &Settings, user: &User, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    if !user.is_nameless() {
+        return work();
+    }
+    let doing = || format!("give user {} a name for the recovery", user.uid);
+    let mut names = fs::read_to_string("/etc/passwd").context(doing)?;
+    names.push_str(&format!("pi-agent-{0}:x:{0}:{1}::/:/usr/sbin/nologin\n", user.uid, user.gid));
+    let file = tempfile::Builder::new().permissions(Permissions::from_mode(0o644)).tempfile().context(doing)?;
+    fs::write(file.path(), names).context(doing)?;
+    let bind = Bind { from: file.path().into(), at: "/etc/passwd".into() };
+    privately(&settings.local.runtime, &[bind], work)
+}
+
 /// What PostgreSQL told while it recovered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Recovery {
@@ -287,6 +340,10 @@ struct Recovery {
     segments: u64,
     /// The archive ended before the moment asked for.
     ended_early: bool,
+    /// It came to its end; what failed then concerns only the session that nobody wants.
+    complete: bool,
+    /// The databases' locale is one that only the container has.
+    foreign_locale: bool,
 }
 
 impl Recovery {
@@ -301,6 +358,10 @@ impl Recovery {
             self.last_transaction = time.trim().parse().ok();
         } else if line.contains("recovery ended before configured recovery target was reached") {
             self.ended_early = true;
+        } else if line.contains("archive recovery complete") {
+            self.complete = true;
+        } else if line.contains("database locale is incompatible with operating system") {
+            self.foreign_locale = true;
         }
     }
 
@@ -342,7 +403,7 @@ fn recover(programs: &Path, place: &Place, user: &User, monitor: &Monitor) -> Re
         ended_early: true,
         last_transaction: second.last_transaction.or(first.last_transaction),
         last_segment: second.last_segment.max(first.last_segment),
-        segments: second.segments,
+        ..second
     })
 }
 
@@ -389,7 +450,7 @@ fn recover_once(
             let done = recovery.segments;
             monitor.progress(Progress { phase: "recovering".into(), done, total: None, unit: Unit::Items });
         })?;
-    if output.status.success() || recovery.ended_early {
+    if output.status.success() || recovery.ended_early || (recovery.complete && recovery.foreign_locale) {
         return Ok(recovery);
     }
     let said = output.stderr.lines().rev().find(|line| line.contains("FATAL") || line.contains("PANIC"));
@@ -412,6 +473,7 @@ mod tests {
             name: "database".into(),
             source: Source::Postgres(Postgres {
                 stanza: "main".into(),
+                container: None,
                 data_directory: "/d".into(),
                 socket_directory: "/s".into(),
                 port: 5432,

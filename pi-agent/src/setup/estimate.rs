@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::walk;
 use crate::config::{Location, Settings, Source};
 use crate::report::words;
+use crate::steps::postgres::container;
 
 /// Assumed where no limit is given: an ordinary household's upstream (8 Mbit/s).
 const ASSUMED_RATE: u64 = 1 << 20;
@@ -26,9 +27,9 @@ pub fn text(settings: &Settings, rate: Option<u64>) -> String {
     let mut whole = true;
     let mut loads = Vec::new();
     for step in &settings.steps {
-        let paths: &[_] = match &step.source {
-            Source::Postgres(postgres) => std::slice::from_ref(&postgres.data_directory),
-            Source::Directory(directory) => &directory.paths,
+        let paths = match &step.source {
+            Source::Postgres(postgres) => container::data_on_this_machine(postgres).into_iter().collect(),
+            Source::Directory(directory) => directory.paths.clone(),
             Source::Agent(_) => continue,
         };
         let sizes: Vec<_> = paths.iter().map(|path| walk::size(path, end)).collect();

@@ -314,7 +314,7 @@ impl Setup<'_> {
 fn tell_of_foreign_clusters(found: &Found) -> Result<()> {
     for data in &found.foreign_clusters {
         say(&format!(
-            "PostgreSQL's data in {} belongs to no server of this host; in a container it is not backed up by this version\n",
+            "PostgreSQL's data in {} belongs to no server of this host; for one in a container: kind = \"postgres\", container = \"NAME\"\n",
             data.display()
         ))?;
     }

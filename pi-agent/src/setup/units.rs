@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::config::{Settings, Step};
 use crate::error::{Context, Error, Result};
 use crate::process::Program;
-use crate::{pgbackrest, wal};
+use crate::steps::postgres::container;
+use crate::wal;
 
 /// Watched directories depend on the configuration, so the packaged unit has none of its own.
 const SPOOLS: &str = "etc/systemd/system/pi-agent-wal.path.d/spool.conf";
@@ -49,7 +50,9 @@ fn put(file: &Path, wanted: Option<&str>) -> Result<bool> {
 
 /// The packaged unit pushes as `postgres`. One unit has one user, so this is for servers that have one and the same.
 fn user(settings: &Settings) -> Option<String> {
-    let of_step = |step: &Step| Some(pgbackrest::server_user(settings, step, step.postgres()?).ok()?.name);
+    let of_step = |step: &Step| container::user(settings, step, step.postgres()?).ok();
+    // systemd runs nothing for a number without a name: the doctor says what to do.
+    let of_step = |step: &Step| of_step(step).filter(|user| !user.is_nameless()).map(|user| user.name);
     let users: BTreeSet<String> = settings.steps.iter().filter_map(of_step).collect();
     let only = users.first().filter(|name| users.len() == 1 && *name != "postgres")?;
     Some(format!("# Written by pi-agent setup: the server's user.\n[Service]\nUser={only}\n"))

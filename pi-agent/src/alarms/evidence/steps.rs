@@ -16,6 +16,7 @@ use crate::lock;
 use crate::monitor::Problem;
 use crate::state::{Backup, RunEnd, State};
 use crate::steps::directory::CERTIFICATE;
+use crate::steps::postgres::container;
 use crate::steps::{Outcome, PLACE};
 use crate::wal;
 
@@ -172,8 +173,9 @@ fn is_past(moment: Timestamp, now: Timestamp) -> bool {
 fn waiting(settings: &Settings, postgres: &Postgres) -> Option<Wal> {
     let spool = wal::spool_directory(settings, postgres);
     let spooled: Vec<PathBuf> = wal::waiting(&spool).ok()?.into_iter().map(|name| spool.join(name)).collect();
-    let ready = ready(&postgres.data_directory.join("pg_wal/archive_status"));
-    let place = if ready.len() > spooled.len() { postgres.data_directory.join("pg_wal") } else { spool };
+    let pg_wal = container::data_on_this_machine(postgres).map(|data| data.join("pg_wal"));
+    let ready = pg_wal.as_ref().map(|folder| ready(&folder.join("archive_status"))).unwrap_or_default();
+    let place = pg_wal.filter(|_| ready.len() > spooled.len()).unwrap_or(spool);
     let files = spooled.len() + ready.len();
     // One that has gone since then waits no longer.
     let changed = |path: &PathBuf| Timestamp::try_from(path.metadata().ok()?.modified().ok()?).ok();

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Work;
+use super::container::Spool;
 use super::server::Identity;
 use crate::error::{Error, Result};
 use crate::wal;
@@ -23,9 +24,10 @@ const ARRIVAL: Duration = Duration::from_secs(600);
 const FAILING: Duration = Duration::from_secs(20);
 
 /// Recognises the style, or says exactly what to set.
-pub(super) fn style(identity: &Identity, spool: &Path) -> Result<Style> {
+pub(super) fn style(identity: &Identity, spool: &Spool, rpo: Duration) -> Result<Style> {
     let command = &identity.archive_command;
-    let known = if command.contains(&*spool.to_string_lossy()) {
+    let there = &spool.there;
+    let known = if command.contains(&*there.to_string_lossy()) {
         Some(Style::Spool)
     } else {
         command.contains("archive-push").then_some(Style::Push)
@@ -39,11 +41,20 @@ pub(super) fn style(identity: &Identity, spool: &Path) -> Result<Style> {
     } else if !command.contains("pgbackrest") {
         format!("archive_command does not contain the word pgbackrest, which pgBackRest insists on: {command}")
     } else if let Some(style) = known {
-        return Ok(style);
+        return match &spool.missing {
+            Some(remedy) if style == Style::Spool => Err(unseen(spool).hint(remedy)),
+            _ => Ok(style),
+        };
     } else {
-        format!("archive_command does not fill the spool {}: {command}", spool.display())
+        format!("archive_command does not fill the spool {}: {command}", there.display())
     };
-    Err(Error::new(wrong).hint(set_up(identity, spool).to_string()))
+    let remedy = spool.missing.iter().map(|remedy| format!("{remedy}\n")).collect::<String>();
+    Err(Error::new(wrong).hint(remedy + &set_up(identity, there, rpo).to_string()))
+}
+
+/// A server in a container that would write its WAL into the container, or nowhere.
+fn unseen(spool: &Spool) -> Error {
+    Error::new(format!("the container does not see the WAL spool {}", spool.here.display()))
 }
 
 /// What to tell a server so that its WAL reaches the spool.
@@ -57,11 +68,9 @@ pub struct SetUp {
 
 impl SetUp {
     /// For a server that cannot be asked what it needs.
-    pub fn unseen(spool: &Path) -> Self {
-        Self {
-            statements: vec![set("archive_mode", "on"), set("archive_command", &wal::archive_command(spool))],
-            restart: true,
-        }
+    pub fn unseen(spool: &Path, rpo: Duration) -> Self {
+        let command = set("archive_command", &wal::archive_command(spool));
+        Self { statements: vec![set("archive_mode", "on"), command, set_timeout(rpo)], restart: true }
     }
 }
 
@@ -72,7 +81,7 @@ impl fmt::Display for SetUp {
     }
 }
 
-pub(super) fn set_up(identity: &Identity, spool: &Path) -> SetUp {
+pub(super) fn set_up(identity: &Identity, spool: &Path, rpo: Duration) -> SetUp {
     let restart = identity.wal_level == "minimal" || identity.archive_mode == "off";
     let mut statements = Vec::new();
     if identity.wal_level == "minimal" {
@@ -85,6 +94,9 @@ pub(super) fn set_up(identity: &Identity, spool: &Path) -> SetUp {
         statements.push(set("archive_library", ""));
     }
     statements.push(set("archive_command", &wal::archive_command(spool)));
+    if late(identity, rpo).is_some() {
+        statements.push(set_timeout(rpo));
+    }
     if !restart {
         statements.push("SELECT pg_reload_conf();".into());
     }
@@ -95,11 +107,27 @@ fn set(name: &str, value: &str) -> String {
     format!("ALTER SYSTEM SET {name} = '{}';", value.replace('\'', "''"))
 }
 
+fn set_timeout(rpo: Duration) -> String {
+    // A third leaves time for the way to the repository; more often than every ten minutes helps nobody.
+    let timeout = (rpo / 3).clamp(Duration::from_secs(10), Duration::from_secs(600));
+    set("archive_timeout", &format!("{}s", timeout.as_secs()))
+}
+
+/// A server that is idle, or nearly so, keeps its last changes to itself for longer than may be lost.
+pub(super) fn late(identity: &Identity, rpo: Duration) -> Option<Error> {
+    let found = match identity.archive_timeout {
+        0 => "0: WAL leaves only when 16 MiB are full".to_owned(),
+        seconds if Duration::from_secs(seconds) > rpo => format!("{seconds} s, longer than the RPO"),
+        _ => return None,
+    };
+    let hint = format!("in psql as a superuser: {} SELECT pg_reload_conf();", set_timeout(rpo));
+    Some(Error::new(format!("archive_timeout is {found}")).hint(hint))
+}
+
 /// Switches a segment and follows it into the repository.
 pub(super) fn prove(work: &Work<'_>, identity: &Identity, style: Style) -> Result<()> {
     let failed_before = work.server.archiver()?.failed_count;
     let segment = work.server.switch_wal()?;
-    let spool = wal::spool_directory(&work.job.settings, work.postgres);
     let mut started = Instant::now();
     let mut failing_since = None;
     loop {
@@ -113,14 +141,17 @@ pub(super) fn prove(work: &Work<'_>, identity: &Identity, style: Style) -> Resul
         }
         let archiver = work.server.archiver()?;
         let archived = archiver.last_archived_wal.as_deref().is_some_and(|last| reached(last, &segment));
-        if archived && !spool.join(&segment).exists() && in_repository(work, &segment)? {
+        if archived && !work.spool.here.join(&segment).exists() && in_repository(work, &segment)? {
             return Ok(());
         }
         if archiver.failed_count > failed_before && !archived {
             let since = failing_since.get_or_insert_with(Instant::now);
             if since.elapsed() > FAILING {
                 return Err(Error::new(format!("archive_command fails: WAL {segment} is still waiting in PostgreSQL"))
-                    .hint(format!("PostgreSQL's log says why; {}", set_up(identity, &spool))));
+                    .hint(format!(
+                        "PostgreSQL's log says why; {}",
+                        set_up(identity, &work.spool.there, work.job.settings.alarms.rpo)
+                    )));
             }
         }
         if let (true, Some(problem)) = (archived && started.elapsed() > FAILING, report.problems.first()) {
@@ -156,27 +187,54 @@ fn reached(last: &str, segment: &str) -> bool {
 mod tests {
     use super::*;
 
+    const RPO: Duration = Duration::from_secs(1800);
+
     fn identity(mode: &str, command: &str) -> Identity {
         serde_json::from_value(serde_json::json!({
             "system_id": "7710451772011988257", "version_num": 150_018, "data_directory": "/d", "archive_mode": mode,
             "archive_command": command, "archive_library": "", "wal_level": "replica",
-            "wal_segment_size": 16_777_216, "in_recovery": false,
+            "wal_segment_size": 16_777_216, "archive_timeout": 0, "in_recovery": false,
         }))
         .expect("complete")
     }
 
     #[test]
     fn both_styles_are_known_and_all_else_is_refused_with_the_remedy() {
-        let spool = Path::new("/var/spool/pgbackrest/main");
-        assert_eq!(style(&identity("on", &wal::archive_command(spool)), spool).expect("ours"), Style::Spool);
+        let there = Path::new("/var/spool/pgbackrest/main");
+        let spool = &Spool { here: "/srv/spool".into(), there: there.into(), missing: None };
+        assert_eq!(style(&identity("on", &wal::archive_command(there)), spool, RPO).expect("ours"), Style::Spool);
         let push = "pgbackrest --stanza=main archive-push %p";
-        assert_eq!(style(&identity("always", push), spool).expect("its own"), Style::Push);
+        assert_eq!(style(&identity("always", push), spool, RPO).expect("its own"), Style::Push);
         for (mode, command) in [("off", "(disabled)"), ("on", ""), ("on", "cp %p /elsewhere/%f"), ("on", "/bin/true")] {
-            let error = style(&identity(mode, command), spool).expect_err("useless");
+            let error = style(&identity(mode, command), spool, RPO).expect_err("useless");
             assert!(
                 error.advice().is_some_and(|hint| hint.contains("ALTER SYSTEM SET archive_command = 'd=''/var/spool"))
             );
         }
+    }
+
+    #[test]
+    fn a_spool_that_a_container_does_not_see_is_refused_unless_it_needs_none() {
+        let there = Path::new("/var/spool/pgbackrest/main");
+        let spool = Spool { here: there.into(), there: there.into(), missing: Some("volumes:".into()) };
+        let error = style(&identity("on", &wal::archive_command(there)), &spool, RPO).expect_err("it goes nowhere");
+        assert_eq!(error.advice(), Some("volumes:"));
+        let error = style(&identity("off", ""), &spool, RPO).expect_err("nothing is set up");
+        assert!(error.advice().is_some_and(|hint| hint.starts_with("volumes:\nin psql")));
+        let push = identity("on", "pgbackrest --stanza=main archive-push %p");
+        assert_eq!(style(&push, &spool, RPO).expect("its own"), Style::Push);
+    }
+
+    #[test]
+    fn an_idle_server_hands_its_wal_over_in_time() {
+        let at = |archive_timeout| {
+            let mut server = identity("on", "");
+            server.archive_timeout = archive_timeout;
+            late(&server, RPO)
+        };
+        assert!(at(0).is_some_and(|late| late.advice().is_some_and(|hint| hint.contains("archive_timeout = '600s'"))));
+        assert!(at(1801).is_some() && at(1800).is_none());
+        assert_eq!(set_timeout(Duration::from_secs(300)), "ALTER SYSTEM SET archive_timeout = '100s';");
     }
 
     #[test]

@@ -256,6 +256,7 @@ mod tests {
             |daily, monthly, yearly| Keep::Rules { last: none, daily: Count::Of(daily), weekly: none, monthly, yearly };
         let postgres = |monthly_dump| Postgres {
             stanza: "main".into(),
+            container: None,
             data_directory: "/d".into(),
             socket_directory: "/s".into(),
             port: 5432,

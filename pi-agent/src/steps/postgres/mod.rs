@@ -1,6 +1,7 @@
-//! A PostgreSQL cluster on this host, by pgBackRest: [`run`] reads as the procedure it is.
+//! A PostgreSQL cluster, of this host or of a container, by pgBackRest: [`run`] reads as the procedure it is.
 
 mod archiving;
+pub mod container;
 pub mod dumps;
 mod holes;
 mod look;
@@ -18,6 +19,7 @@ use jiff::tz::TimeZone;
 
 pub use self::archiving::SetUp;
 use self::archiving::Style;
+use self::container::{Seat, Spool};
 use self::dumps::Dumped;
 pub use self::look::{Look, look};
 use self::server::{Identity, Server};
@@ -41,6 +43,7 @@ struct Work<'a> {
     job: &'a Job,
     step: &'a Step,
     postgres: &'a Postgres,
+    spool: &'a Spool,
     monitor: &'a Monitor,
     server: Server<'a>,
     pgbackrest: PgBackRest,
@@ -52,11 +55,21 @@ struct Work<'a> {
 /// # Errors
 /// Everything that keeps a restore point from being made, with a hint; kind `OutOfTime` at the deadline.
 pub fn run(job: &Job, step: &Step, postgres: &Postgres, monitor: &Monitor) -> Result<StepResult> {
+    if matches!(job.task, Task::Backup { .. }) {
+        return container::at(&job.settings, postgres, |seat| run_at(seat, job, step, monitor));
+    }
+    // The repository alone needs no server.
+    let here = wal::spool_directory(&job.settings, postgres);
+    let spool = Spool { there: here.clone(), here, missing: None };
+    run_at(&Seat { postgres: postgres.clone(), spool }, job, step, monitor)
+}
+
+fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Monitor) -> Result<StepResult> {
     let user = user(&job.settings, step, postgres)?;
     let store = open_place(job)?;
     let pgbackrest = PgBackRest::prepare(&job.settings, step, postgres, &user)?;
     let server = Server { postgres, user: &user };
-    let work = Work { job, step, postgres, monitor, server, pgbackrest, store };
+    let work = Work { job, step, postgres, spool, monitor, server, pgbackrest, store };
     let mut result = match &job.task {
         Task::Backup { full, keep_everything, .. } => work.backup(*full, keep_everything.as_deref())?,
         Task::Prune => work.only_expire()?,
@@ -73,14 +86,16 @@ pub fn run(job: &Job, step: &Step, postgres: &Postgres, monitor: &Monitor) -> Re
 /// # Errors
 /// The server does not answer, or pgBackRest refuses.
 pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<()> {
-    let user = user(settings, step, postgres)?;
-    let identity = Server { postgres, user: &user }.identity()?;
-    let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
-    match pgbackrest.info()?.cluster() {
-        None => pgbackrest.create_stanza(),
-        Some(cluster) if cluster.system_id == identity.system_id => Ok(()),
-        Some(_) => pgbackrest.upgrade_stanza(),
-    }
+    container::at(settings, postgres, |Seat { postgres, .. }| {
+        let user = user(settings, step, postgres)?;
+        let identity = Server { postgres, user: &user }.identity()?;
+        let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
+        match pgbackrest.info()?.cluster() {
+            None => pgbackrest.create_stanza(),
+            Some(cluster) if cluster.system_id == identity.system_id => Ok(()),
+            Some(_) => pgbackrest.upgrade_stanza(),
+        }
+    })
 }
 
 /// The server's user, whom we must be or be able to become.
@@ -143,9 +158,8 @@ impl Work<'_> {
         let upgraded = self.know_cluster(&identity, &info)?;
 
         // 3. A WAL segment gets all the way into the repository.
-        let spool = wal::spool_directory(&self.job.settings, self.postgres);
-        pgbackrest::directory(&spool, self.pgbackrest.user(), 0o750)?;
-        let style = archiving::style(&identity, &spool)?;
+        container::provide_spool(&self.job.settings, self.postgres, self.pgbackrest.user())?;
+        let style = archiving::style(&identity, self.spool, self.job.settings.alarms.rpo)?;
         self.monitor.phase("waiting for WAL");
         archiving::prove(self, &identity, style)?;
 

@@ -28,6 +28,8 @@ pub(super) struct Identity {
     pub wal_level: String,
     /// Bytes of a WAL segment.
     pub wal_segment_size: u64,
+    /// Seconds after which a segment that is not full is handed over; 0: never.
+    pub archive_timeout: u64,
     pub in_recovery: bool,
 }
 
@@ -69,6 +71,7 @@ impl Server<'_> {
                'archive_command', current_setting('archive_command'), \
                'archive_library', coalesce(current_setting('archive_library', true), ''), \
                'wal_level', current_setting('wal_level'), \
+               'archive_timeout', (select setting::int from pg_settings where name = 'archive_timeout'), \
                'wal_segment_size', pg_size_bytes(current_setting('wal_segment_size')), \
                'in_recovery', pg_is_in_recovery())",
         )
@@ -110,6 +113,15 @@ impl Server<'_> {
         ]
     }
 
+    /// Where it is asked, for messages.
+    fn place(&self) -> String {
+        let Postgres { container, socket_directory, port, .. } = self.postgres;
+        match container {
+            Some(container) => format!("in the container {container}, port {port}"),
+            None => format!("on {} port {port}", socket_directory.display()),
+        }
+    }
+
     fn role(&self) -> &str {
         self.postgres.user.as_deref().unwrap_or(&self.user.name)
     }
@@ -134,7 +146,7 @@ impl Server<'_> {
     fn query_once(&self, sql: &str) -> Result<String> {
         let postgres = self.postgres;
         let role = self.role();
-        let socket = postgres.socket_directory.display();
+        let place = self.place();
         let query = [
             "--no-psqlrc".to_owned(),
             "--no-align".into(),
@@ -158,13 +170,15 @@ impl Server<'_> {
         let said = output.stderr.trim().to_owned();
         // psql's exit code 2: there is no connection.
         Err(if output.status.code() != Some(2) {
-            Error::new(format!("ask PostgreSQL on {socket} port {}: {said}", postgres.port))
+            Error::new(format!("ask PostgreSQL {place}: {said}"))
         } else if said.contains("starting up") {
-            Error::transient(format!("PostgreSQL on {socket} port {} is starting up", postgres.port))
+            Error::transient(format!("PostgreSQL {place} is starting up"))
         } else {
-            let error = Error::new(format!("PostgreSQL does not answer on {socket} port {}: {said}", postgres.port));
+            let error = Error::new(format!("PostgreSQL does not answer {place}: {said}"));
             if said.contains("authentication failed") || said.contains("role ") {
                 error.hint(format!("pg_hba.conf must let the system user {} in as role {role}", self.user.name))
+            } else if let Some(container) = &postgres.container {
+                error.hint(format!("docker logs --tail 50 {container}"))
             } else {
                 error.hint("start it (pg_lsclusters shows what there is), or correct socket-directory and port")
             }

@@ -1,0 +1,123 @@
+//! A view of the file system that nobody else has: what runs in it finds directories at other paths than they have.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::error::{Context, Error, Result};
+
+/// A file or directory that is to be seen at another path, too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// Where it is.
+    pub from: PathBuf,
+    /// Where it is to be seen. A directory is made there when there is nothing, and removed afterwards.
+    pub at: PathBuf,
+}
+
+/// Does the work in a thread with a mount namespace of its own, in which the binds hold: for it and what it starts, for
+/// nobody else. However it ends, the kernel takes the mounts away. All who do this at the same time name the same
+/// directory as `lock`.
+///
+/// # Errors
+/// The namespace or a mount is refused; else what the work returns.
+pub fn privately<T: Send>(lock: &Path, binds: &[Bind], work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            leave_the_others()?;
+            let lock = File::open(lock).context(|| format!("open {}", lock.display()))?;
+            lock.lock_shared().context(|| "wait for other mounts".into())?;
+            let mut mounted = Mounted { lock, places: Vec::new(), made: Vec::new() };
+            for bind in binds {
+                mounted.add(bind)?;
+            }
+            work()
+        });
+        // A panic goes on as one.
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn leave_the_others() -> Result<()> {
+    let doing = || Error::new("make a private mount namespace").hint("run pi-agent as root");
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| doing().caused_by(error))?;
+    // What is mounted on this machine later is seen; what is mounted here is not seen there.
+    let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).map_err(|error| doing().caused_by(error))
+}
+
+/// What is to be undone, in the order it was done.
+struct Mounted {
+    /// Shared by all who use mount points: removing one takes away what others have mounted there.
+    lock: File,
+    places: Vec<PathBuf>,
+    made: Vec<PathBuf>,
+}
+
+impl Mounted {
+    fn add(&mut self, Bind { from, at }: &Bind) -> Result<()> {
+        self.make(at)?;
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(from), at, None::<&str>, flags, None::<&str>)
+            .context(|| format!("show {} at {}", from.display(), at.display()))?;
+        self.places.push(at.clone());
+        Ok(())
+    }
+
+    fn make(&mut self, at: &Path) -> Result<()> {
+        let missing: Vec<_> = at.ancestors().take_while(|path| !path.exists()).collect();
+        for path in missing.into_iter().rev() {
+            let doing = || format!("make the mount point {}", path.display());
+            fs::create_dir(path).context(doing)?;
+            self.made.push(path.to_owned());
+            // Other users pass through it, whatever our umask (the unit's is 077).
+            fs::set_permissions(path, Permissions::from_mode(0o755)).context(doing)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        for place in self.places.iter().rev() {
+            let _ = umount2(place, MntFlags::MNT_DETACH);
+        }
+        // Not while somebody else is at work: then empty directories stay behind, which hurt nobody.
+        if !self.made.is_empty() && self.lock.unlock().is_ok() && self.lock.try_lock().is_ok() {
+            for path in self.made.iter().rev() {
+                let _ = fs::remove_dir(path);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Program;
+
+    #[test]
+    fn only_the_work_sees_it() {
+        if !nix::unistd::Uid::effective().is_root() {
+            assert!(privately(Path::new("/tmp"), &[], || Ok(())).is_err());
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let (from, at) = (folder.path().join("from"), folder.path().join("some/where/else"));
+        fs::create_dir(&from).expect("made");
+        fs::write(from.join("file"), "here").expect("written");
+        let binds = [Bind { from, at: at.clone() }];
+        let seen = privately(folder.path(), &binds, || {
+            let output = Program::new("cat", [at.join("file")]).run(&mut |_, _| ())?;
+            Ok((output.stdout, fs::read_to_string(at.join("file")).expect("the thread sees it")))
+        });
+        assert_eq!(seen.expect("root may"), ("here".into(), "here".into()));
+        assert!(!folder.path().join("some").exists(), "the mount point is gone");
+        let refused = privately(folder.path(), &[Bind { from: at.clone(), at: at.clone() }], || Ok(()));
+        assert!(refused.expect_err("nothing to show").to_string().starts_with("show "));
+        assert!(!folder.path().join("some").exists(), "the mount point is gone");
+    }
+}

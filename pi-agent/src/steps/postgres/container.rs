@@ -1,0 +1,363 @@
+//! A server in a container, as pgBackRest of this machine can reach it: its files at the paths it knows them by, in a
+//! mount namespace of ours, and its socket. Nothing of pgBackRest's is in the image, and nothing is started in it.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Component, Path, PathBuf};
+
+use nix::unistd::Pid;
+
+use crate::config::{Postgres, Settings, Step};
+use crate::docker::{Container, Docker, State};
+use crate::error::{Context, Error, Kind, Result};
+use crate::mounts::{Bind, privately};
+use crate::pgbackrest::{self, server_user};
+use crate::process::{self, User};
+use crate::wal;
+
+/// A cluster with its directories known: that of the configuration, or one that was found in its container.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// With directories that hold inside of [`at`].
+    pub postgres: Postgres,
+    /// Where its WAL goes.
+    pub spool: Spool,
+}
+
+/// A spool, from both sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spool {
+    /// On this machine.
+    pub here: PathBuf,
+    /// As the server sees it; where it ought to, when it does not.
+    pub there: PathBuf,
+    /// What is to be done before the server sees it.
+    pub missing: Option<String>,
+}
+
+/// Does the work where the cluster's directories are what they are to its server.
+///
+/// # Errors
+/// The container, its server or the server's files cannot be found, or are not on this machine; what the work returns.
+pub fn at<T: Send>(
+    settings: &Settings,
+    postgres: &Postgres,
+    work: impl FnOnce(&Seat) -> Result<T> + Send,
+) -> Result<T> {
+    let here = wal::spool_directory(settings, postgres);
+    let Some(name) = &postgres.container else {
+        let spool = Spool { there: here.clone(), here, missing: None };
+        return work(&Seat { postgres: postgres.clone(), spool });
+    };
+    let container = Docker::open()?.container(name)?;
+    let server = Running::find(&container, postgres.port)?;
+    let binds = binds(&container, &server)?;
+    let spool = spool(&container, here);
+    let role = postgres.user.clone().or_else(|| container.variable("POSTGRES_USER").map(str::to_owned));
+    let postgres = Postgres {
+        data_directory: server.data.clone(),
+        socket_directory: server.socket.clone(),
+        user: Some(role.unwrap_or_else(|| "postgres".into())),
+        ..postgres.clone()
+    };
+    fs::create_dir_all(&settings.local.runtime)
+        .context(|| format!("make the directory {}", settings.local.runtime.display()))?;
+    privately(&settings.local.runtime, &binds, || work(&Seat { postgres, spool }))
+}
+
+/// The server's user, whether or not it runs. Other than [`server_user`] it asks Docker first.
+///
+/// # Errors
+/// See [`server_user`].
+pub fn user(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<User> {
+    let of_container = || User::in_container_owning(&data_on_this_machine(postgres)?).ok().filter(|user| user.uid != 0);
+    match postgres.container.as_ref().and_then(|_| of_container()) {
+        Some(user) => Ok(user),
+        None => server_user(settings, step, postgres),
+    }
+}
+
+/// Where the cluster lies, whether or not its server runs; `None` when Docker cannot tell.
+pub fn data_on_this_machine(postgres: &Postgres) -> Option<PathBuf> {
+    let Some(name) = &postgres.container else { return Some(postgres.data_directory.clone()) };
+    let container = Docker::open().ok()?.container(name).ok()?;
+    if let Ok(server) = Running::find(&container, postgres.port) {
+        return container.on_this_machine(&server.real_data);
+    }
+    let stated = container.variable("PGDATA").and_then(|data| container.on_this_machine(Path::new(data)));
+    // Stated, it may be gone for the moment: somebody restores it.
+    stated.or_else(|| {
+        container.mounts.into_iter().map(|mount| mount.source).find(|path| path.join("PG_VERSION").is_file())
+    })
+}
+
+/// A server at work in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Running {
+    pid: Pid,
+    /// Its `data_directory`, in its own words.
+    data: PathBuf,
+    /// The same without symbolic links, seen from inside, too.
+    real_data: PathBuf,
+    /// The directory of its socket, seen from here.
+    socket: PathBuf,
+}
+
+impl Running {
+    /// The one on that port.
+    fn find(container: &Container, port: u16) -> Result<Self> {
+        let name = &container.name;
+        let first = match (container.state, container.pid) {
+            (State::Running, Some(pid)) => Pid::from_raw(pid.cast_signed()),
+            (State::Paused, _) => {
+                return Err(
+                    Error::new(format!("the container {name} is paused")).hint(format!("docker unpause {name}"))
+                );
+            }
+            _ => {
+                return Err(Error::new(format!("the container {name} does not run"))
+                    .hint(format!("docker start {name}; if it stops again: docker logs --tail 50 {name}")));
+            }
+        };
+        let mut others = Vec::new();
+        for pid in process::family(first) {
+            // A server's children look like it, but come later and name it in the same file.
+            let Some(lock) = Lock::of(pid) else { continue };
+            if lock.port != port {
+                others.push(lock.port);
+                continue;
+            }
+            let root = PathBuf::from(format!("/proc/{pid}/root"));
+            let socket = lock.socket.ok_or_else(|| {
+                Error::new(format!("the server in the container {name} has no socket"))
+                    .hint("set unix_socket_directories = '/var/run/postgresql'")
+            })?;
+            let real_data = fs::read_link(format!("/proc/{pid}/cwd"))
+                .context(|| format!("look at the server in the container {name}"))?;
+            return Ok(Self { pid, data: lock.data, real_data, socket: below(&root, &socket) });
+        }
+        Err(match others.first() {
+            None => Error::transient(format!("no PostgreSQL server runs in the container {name}"))
+                .hint(format!("docker logs --tail 50 {name}")),
+            Some(other) => {
+                Error::usage(format!("the server in the container {name} is on port {other}, not on {port}"))
+                    .hint("correct port of this step")
+            }
+        })
+    }
+
+    /// Its data directory, through its own eyes.
+    fn eyes(&self) -> PathBuf {
+        format!("/proc/{}/cwd", self.pid).into()
+    }
+}
+
+/// What a server writes into its `postmaster.pid`.
+#[derive(Debug, PartialEq, Eq)]
+struct Lock {
+    data: PathBuf,
+    port: u16,
+    socket: Option<PathBuf>,
+}
+
+impl Lock {
+    fn of(pid: Pid) -> Option<Self> {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        if !matches!(name.trim_end(), "postgres" | "postmaster") {
+            return None;
+        }
+        Self::read(&fs::read_to_string(format!("/proc/{pid}/cwd/postmaster.pid")).ok()?)
+    }
+
+    /// Its pid, data directory, start, port and first socket directory, a line each.
+    fn read(text: &str) -> Option<Self> {
+        let mut lines = text.lines().skip(1);
+        let data = lines.next()?.into();
+        let port = lines.nth(1)?.parse().ok()?;
+        let socket = lines.next().filter(|line| !line.is_empty()).map(PathBuf::from);
+        Some(Self { data, port, socket })
+    }
+}
+
+/// A path of another root. Its absolute links would lead to our own files, so they are followed by hand.
+fn below(root: &Path, path: &Path) -> PathBuf {
+    let mut found = root.to_owned();
+    let mut rest: Vec<PathBuf> = vec![path.to_owned()];
+    // As many links as the kernel follows.
+    let mut links = 40;
+    while let Some(path) = rest.pop() {
+        let mut parts = path.components();
+        let Some(part) = parts.next() else { continue };
+        rest.push(parts.as_path().to_owned());
+        match part {
+            Component::RootDir => found = root.to_owned(),
+            Component::ParentDir if found != root => {
+                found.pop();
+            }
+            Component::Normal(name) => match fs::read_link(found.join(name)) {
+                Ok(link) if links > 0 => {
+                    links -= 1;
+                    rest.push(link);
+                }
+                _ => found.push(name),
+            },
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The data directory and whatever it links to, each at the path the server has it at.
+fn binds(container: &Container, server: &Running) -> Result<Vec<Bind>> {
+    let name = &container.name;
+    let from = on_this_machine(container, "data directory", &server.real_data)?;
+    let identity = |path: &Path| path.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    if identity(&from).is_none() || identity(&from) != identity(&server.eyes()) {
+        return Err(Error::new(format!(
+            "the data of the container {name} is not in {}, where Docker says it is",
+            from.display()
+        ))
+        .hint("is something else mounted there? the engine must be this machine's own"));
+    }
+    let mut binds = vec![Bind { from: from.clone(), at: server.data.clone() }];
+    let spaces = fs::read_dir(from.join("pg_tblspc")).context(|| format!("look for tablespaces of {name}"))?;
+    let links = spaces.filter_map(|entry| Some(entry.ok()?.path())).chain([from.join("pg_wal")]);
+    for link in links {
+        let Ok(at) = fs::read_link(&link) else { continue };
+        // Tablespaces inside of the data directory are bad manners, but come with it.
+        if at.is_absolute() && !at.starts_with(&server.data) {
+            binds.push(Bind { from: on_this_machine(container, "tablespace", &at)?, at });
+        }
+    }
+    Ok(binds)
+}
+
+fn on_this_machine(container: &Container, what: &str, inside: &Path) -> Result<PathBuf> {
+    container.on_this_machine(inside).ok_or_else(|| {
+        let (name, inside) = (&container.name, inside.display());
+        Error::new(format!("the {what} {inside} of the container {name} is in no volume")).kind_of(Kind::Usage).hint(
+            format!(
+                "it would be lost with the container. Copy it out, then in the compose file:\n\
+                 services:\n  {name}:\n    volumes:\n      - {name}-data:{inside}\nvolumes:\n  {name}-data:"
+            ),
+        )
+    })
+}
+
+/// Where the container sees the spool.
+fn spool(container: &Container, here: PathBuf) -> Spool {
+    let real = here.canonicalize().unwrap_or_else(|_| here.clone());
+    let seen = container.mounts.iter().filter(|mount| mount.writable).find_map(|mount| {
+        let source = mount.source.canonicalize().ok()?;
+        let rest = real.strip_prefix(source).ok()?;
+        Some(if rest.as_os_str().is_empty() { mount.destination.clone() } else { mount.destination.join(rest) })
+    });
+    let name = &container.name;
+    let missing = seen.is_none().then(|| {
+        format!(
+            "in the compose file:\nservices:\n  {name}:\n    volumes:\n      - {0}:{0}\nthen: docker compose up -d {name}",
+            here.display()
+        )
+    });
+    Spool { there: seen.unwrap_or_else(|| here.clone()), here, missing }
+}
+
+/// Makes the spool, for the server's user.
+///
+/// # Errors
+/// It cannot be made, or belongs to somebody else.
+pub fn provide_spool(settings: &Settings, postgres: &Postgres, user: &User) -> Result<()> {
+    let spool = wal::spool_directory(settings, postgres);
+    if postgres.container.is_some() && spool.metadata().is_ok_and(|found| found.uid() == 0) {
+        let empty = spool.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+        if empty && nix::unistd::Uid::effective().is_root() {
+            // Docker makes as root what a container is to see and what is not there.
+            chown(&spool, Some(user.uid), Some(user.gid))
+                .context(|| format!("give the WAL spool {} to user {}", spool.display(), user.name))?;
+        }
+    }
+    pgbackrest::directory(&spool, user, 0o750)?;
+    match &postgres.container {
+        // Debian's folder lets only `postgres` through.
+        Some(_) => pgbackrest::let_through(&settings.local.spool),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::docker::Mount;
+
+    fn container(mounts: &[(&Path, &str)]) -> Container {
+        let mount = |(source, there): &(&Path, &str)| Mount {
+            source: (*source).into(),
+            destination: there.into(),
+            writable: true,
+        };
+        Container {
+            id: "9c28".into(),
+            name: "db".into(),
+            state: State::Stopped,
+            pid: None,
+            mounts: mounts.iter().map(mount).collect(),
+            environment: vec![],
+            log_driver: "json-file".into(),
+            log_options: vec![],
+            log_path: None,
+        }
+    }
+
+    #[test]
+    fn a_server_tells_its_data_port_and_socket() {
+        let lock = |text: &str| Lock::read(text).map(|lock| (lock.port, lock.socket));
+        let text = "1\n/var/lib/postgresql/data\n1763712000\n5432\n/var/run/postgresql\n*\n  115    0\nready   \n";
+        assert_eq!(lock(text), Some((5432, Some("/var/run/postgresql".into()))));
+        assert_eq!(lock("1\n/d\n17\n5433\n\n*\n"), Some((5433, None)));
+        assert_eq!(lock("1\n/d\n17\n"), None, "it is still being written");
+    }
+
+    #[test]
+    fn links_of_another_root_stay_in_it() {
+        let root = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| root.path().join(name);
+        fs::create_dir_all(path("run/postgresql")).expect("made");
+        fs::create_dir(path("var")).expect("made");
+        symlink("/run", path("var/run")).expect("linked");
+        symlink("../../../etc", path("var/out")).expect("linked");
+        symlink("round", path("var/round")).expect("linked");
+        let found = |inside: &str| below(root.path(), Path::new(inside));
+        assert_eq!(found("/var/run/postgresql"), path("run/postgresql"));
+        assert_eq!(found("/var/out/passwd"), path("etc/passwd"));
+        assert!(found("/var/round").starts_with(root.path()));
+    }
+
+    #[test]
+    fn the_spool_is_what_a_mount_shows() {
+        let root = tempfile::tempdir().expect("a folder");
+        let here = root.path().join("main");
+        fs::create_dir(&here).expect("made");
+        let seen = |mounts: &[(&Path, &str)]| spool(&container(mounts), here.clone());
+        assert_eq!(seen(&[(&here, "/wal")]).there, Path::new("/wal"));
+        assert_eq!(seen(&[(root.path(), "/spool")]).there, Path::new("/spool/main"));
+        let missing = seen(&[(Path::new("/elsewhere"), "/wal")]);
+        assert_eq!(missing.there, here);
+        assert!(missing.missing.is_some_and(|hint| hint.contains(&format!("      - {0}:{0}\n", here.display()))));
+    }
+
+    #[test]
+    fn what_stops_a_backup_is_told_with_the_remedy() {
+        let stopped = Running::find(&container(&[]), 5432).expect_err("it does not run");
+        assert!(
+            stopped.to_string().contains("db does not run")
+                && stopped.advice().is_some_and(|a| a.contains("docker start db"))
+        );
+        let paused = Container { state: State::Paused, ..container(&[]) };
+        assert!(Running::find(&paused, 5432).expect_err("it is frozen").to_string().contains("is paused"));
+        let outside = on_this_machine(&container(&[]), "data directory", Path::new("/pgdata")).expect_err("no volume");
+        assert!(outside.to_string().contains("/pgdata of the container db is in no volume"));
+        assert!(outside.advice().is_some_and(|hint| hint.contains("      - db-data:/pgdata\n")));
+    }
+}

@@ -1,0 +1,275 @@
+//! PostgreSQL in a container and pgBackRest on this machine, on a real engine: what comes back, and all that is wrong.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use harness::{Agent, Config, DockerEngine, Ran, Scratch, sh};
+
+/// Nobody has that number on this machine.
+const UID: u32 = 4999;
+
+/// Moves a directory, to another disk if need be.
+fn mv(from: &Path, to: &Path) {
+    sh(Command::new("mv").args([from, to]));
+}
+
+/// What the official image does, in short: the first start makes the cluster, every start runs the server as its user.
+/// Its locale is one that this machine need not have.
+const ENTRY: &str = r#"
+set -e
+getent passwd database >/dev/null || { groupadd -g 4998 database; useradd -u 4999 -g 4998 database; }
+localedef -i en_US -f UTF-8 en_US.UTF-8
+install -d -o database -g database -m 700 "$PGDATA" "$SPACE"
+install -d -o database -g database /var/run/postgresql
+as="setpriv --reuid=database --regid=database --clear-groups"
+bin=/usr/lib/postgresql/15/bin
+[ -e "$PGDATA/PG_VERSION" ] || $as $bin/initdb -D "$PGDATA" -U "$POSTGRES_USER" -A trust --locale=en_US.UTF-8 >/dev/null
+exec $as $bin/postgres -D "$PGDATA" -c listen_addresses= -c shared_buffers=16MB -c unix_socket_directories=/var/run/postgresql "$@"
+"#;
+
+/// A household whose database is in the container `db`, and an agent for it and for a directory.
+struct Household {
+    engine: DockerEngine,
+    scratch: Scratch,
+    agent: Agent,
+}
+
+impl Household {
+    fn new() -> Self {
+        let engine = DockerEngine::start();
+        let scratch = Scratch::new();
+        let files = scratch.directory("files");
+        fs::write(files.join("one"), "1").unwrap();
+        let agent = Config::local(scratch.path())
+            .step("name = \"database\"\nkind = \"postgres\"\nstanza = \"main\"\ncontainer = \"db\"\n")
+            .directory("files", &[&files], "")
+            .write()
+            .env("DOCKER_HOST", engine.host());
+        Self { engine, scratch, agent }
+    }
+
+    fn spool(&self) -> PathBuf {
+        self.scratch.join("spool/main")
+    }
+
+    /// Paths of the container alone, which no other test has on this machine.
+    fn inside(&self, name: &str) -> String {
+        self.scratch.join("only-inside").join(name).display().to_string()
+    }
+
+    /// Starts a container: its options, and the server's settings.
+    fn start(&self, name: &str, options: &[&str], settings: &[&str]) {
+        let environment = [
+            format!("PGDATA={}", self.inside("data/pg")),
+            format!("SPACE={}", self.inside("space/one")),
+            "POSTGRES_USER=keeper".to_owned(),
+        ];
+        let mut arguments = vec!["run", "--detach", "--network=none", "--stop-signal=SIGINT", "--name", name];
+        arguments.extend(environment.iter().flat_map(|pair| ["--env", pair.as_str()]));
+        arguments.extend(options);
+        arguments.extend([DockerEngine::IMAGE, "bash", "-c", ENTRY, "entry"]);
+        arguments.extend(settings.iter().flat_map(|setting| ["-c", *setting]));
+        self.engine.docker(arguments);
+        self.wait(name);
+    }
+
+    /// Until the server answers.
+    fn wait(&self, name: &str) {
+        let ready = ["exec", name, "psql", "-U", "keeper", "-d", "postgres", "-c", "select 1"];
+        for _ in 0..300 {
+            if self.engine.command(ready).output().unwrap().status.success() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("{name} does not start: {}", self.engine.docker(["logs", name]));
+    }
+
+    /// As a household has it: volumes for data and tablespace, and the spool, which this one sees elsewhere.
+    fn start_db(&self, data: &str) {
+        let volumes = [
+            format!("{data}:{}", self.inside("data")),
+            format!("space:{}", self.inside("space")),
+            format!("{}:/wal", self.spool().display()),
+        ];
+        let options: Vec<_> = volumes.iter().flat_map(|volume| ["--volume", volume.as_str()]).collect();
+        let command = format!("archive_command={}", pi_agent::wal::archive_command("/wal".as_ref()));
+        self.start("db", &options, &["archive_mode=on", "archive_timeout=60", &command]);
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        self.engine.docker([
+            "exec",
+            "db",
+            "psql",
+            "-XAtq",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-U",
+            "keeper",
+            "-d",
+            "postgres",
+            "-c",
+            sql,
+        ])
+    }
+
+    fn run(&self) -> Ran {
+        self.agent.run(["run", "--json"])
+    }
+
+    /// Runs; the database fails with that message and hint, and the files are backed up all the same.
+    #[track_caller]
+    fn fails(&self, message: &str, hint: &str) {
+        let ran = self.run().expect(3);
+        let step = ran.step("database");
+        assert_eq!(
+            (step["outcome"].as_str(), ran.step("files")["outcome"].as_str()),
+            (Some("failed"), Some("succeeded")),
+            "{ran}"
+        );
+        let told = |key: &str| step["error"][key].as_str().unwrap_or_default().to_owned();
+        assert!(told("message").contains(message), "no {message:?}: {ran}");
+        assert!(told("hint").contains(hint), "no {hint:?}: {ran}");
+    }
+
+    /// Hands a finished segment over, and waits until it is in the spool.
+    fn finish_segment(&self) -> String {
+        let segment = self.sql("select pg_walfile_name(pg_create_restore_point('test'))");
+        self.sql("select pg_switch_wal()");
+        let started = Instant::now();
+        while self.sql(&format!("select coalesce(last_archived_wal >= '{segment}', false) from pg_stat_archiver"))
+            != "t"
+        {
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "{}",
+                self.sql("select row_to_json(a) from pg_stat_archiver a")
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        segment
+    }
+}
+
+#[test]
+fn a_server_in_a_container_comes_back_to_a_moment() {
+    let home = Household::new();
+    home.start_db("data");
+    home.sql(&format!("create tablespace one location '{}'", home.inside("space/one")));
+    home.sql("create table votes (id int primary key, what text) tablespace one");
+    home.engine.docker(["exec", "db", "pgbench", "-U", "keeper", "-q", "-i", "-s", "2", "postgres"]);
+
+    let ran = home.run().expect(0);
+    assert!(ran.step("database")["restore_point"].as_str().unwrap().ends_with('F'), "{ran}");
+    assert!(!home.scratch.join("only-inside").exists(), "the mount points are gone");
+    home.agent.ok(["doctor"]).says("PostgreSQL 15 in the container db answers and archives its WAL");
+
+    // Two known transactions under load, and a moment between them.
+    home.engine.docker(["exec", "--detach", "db", "pgbench", "-U", "keeper", "-c", "2", "-T", "6", "postgres"]);
+    home.sql("insert into votes values (1, 'kept')");
+    let moment = home.sql("select to_char(clock_timestamp() at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+    home.sql("insert into votes values (2, 'too late')");
+    let kept = home.sql("select count(*) from pgbench_accounts");
+    std::thread::sleep(Duration::from_secs(7));
+    home.finish_segment();
+    home.agent.ok(["wal", "push"]);
+    assert_eq!(fs::read_dir(home.spool()).unwrap().count(), 0, "all of it is in the repository");
+
+    // Back, and into the place of the original, as told.
+    let to = home.scratch.join("restored");
+    let ran = home.agent.ok(["restore", "database", "--to", to.to_str().unwrap(), "--at", &moment]);
+    ran.says("docker stop db").says("docker start db");
+    assert_eq!(to.join("global/pg_control").metadata().unwrap().uid(), UID);
+    home.engine.docker(["stop", "db"]);
+    let data = home.engine.volume("data").join("pg");
+    mv(&data, &data.with_file_name("pg.before"));
+    mv(&to, &data);
+    for entry in fs::read_dir(data.join("pg_tblspc")).unwrap() {
+        let link = entry.unwrap().path();
+        let space = home.engine.volume("space").join("one");
+        fs::remove_dir_all(&space).unwrap();
+        mv(&fs::read_link(&link).unwrap(), &space);
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(home.inside("space/one"), &link).unwrap();
+        std::os::unix::fs::lchown(&link, Some(UID), Some(UID)).unwrap();
+    }
+    let conf = data.join("postgresql.auto.conf");
+    let text = fs::read_to_string(&conf).unwrap().replace("archive_mode = 'off'\n", "");
+    fs::write(&conf, text).unwrap();
+    home.engine.docker(["start", "db"]);
+    home.wait("db");
+    assert_eq!(home.sql("select id, what from votes order by id"), "1|kept");
+    assert_eq!(home.sql("select count(*) from pgbench_accounts"), kept);
+
+    // It is the cluster it was, on a new timeline, also in another container on the same volume.
+    let _ = home.run().expect(0);
+    home.engine.docker(["restart", "db"]);
+    home.wait("db");
+    let _ = home.run().expect(0);
+    home.engine.docker(["rm", "--force", "db"]);
+    home.start_db("data");
+    let ran = home.run().expect(0);
+    assert!(ran.step("database")["restore_point"].as_str().unwrap().ends_with('I'), "{ran}");
+
+    // An empty one in its place is not backed up over it, until that is meant.
+    home.engine.docker(["rm", "--force", "db"]);
+    home.start_db("empty");
+    home.fails("this is another cluster than before", "pi-agent adopt database");
+    home.agent.ok(["adopt", "database"]);
+    let ran = home.run();
+    assert!(ran.step("database")["restore_point"].as_str().unwrap().ends_with('F'), "{ran}");
+}
+
+#[test]
+fn what_is_wrong_with_a_container_fails_its_step_alone_and_says_what_to_do() {
+    let mut home = Household::new();
+    home.fails("there is no container \"db\"", "Docker has no containers");
+
+    // Data that goes with the container.
+    home.start("db", &[], &[]);
+    home.fails("data/pg of the container db is in no volume", "      - db-data:/");
+    home.engine.docker(["rm", "--force", "db"]);
+
+    // WAL that goes nowhere.
+    let data = format!("data:{}", home.inside("data"));
+    home.start("db", &["--volume", &data], &[]);
+    let line = format!("      - {0}:{0}", home.spool().display());
+    home.fails("archive_mode is off", &line);
+    home.agent.run(["doctor"]).expect(1).says(&line).says("ALTER SYSTEM SET archive_mode = 'on'");
+    home.engine.docker(["rm", "--force", "db"]);
+    let command = format!("archive_command={}", pi_agent::wal::archive_command(&home.spool()));
+    home.start("db", &["--volume", &data], &["archive_mode=on", &command]);
+    home.fails("the container does not see the WAL spool", &line);
+    home.engine.docker(["rm", "--force", "db"]);
+
+    // Not there, not running, not answering.
+    home.start_db("data");
+    let _ = home.run().expect(0);
+    home.engine.docker(["pause", "db"]);
+    home.fails("the container db is paused", "docker unpause db");
+    home.engine.docker(["unpause", "db"]);
+    home.engine.docker(["rename", "db", "database"]);
+    home.fails("there is no container \"db\"", "the containers are database");
+    home.engine.docker(["rename", "database", "db"]);
+    home.finish_segment();
+    home.engine.docker(["stop", "db"]);
+    home.fails("the container db does not run", "docker start db");
+
+    // Without Docker WAL still leaves, and points are still found.
+    home.engine.stop();
+    assert!(fs::read_dir(home.spool()).unwrap().count() > 0);
+    home.agent.ok(["wal", "push"]);
+    assert_eq!(fs::read_dir(home.spool()).unwrap().count(), 0);
+    home.fails("Docker does not", "start docker");
+    home.agent.ok(["points", "database"]).says("full");
+    home.agent.ok(["status"]);
+    home.agent.ok(["plan"]);
+    home.engine.start_again();
+    home.engine.docker(["start", "db"]);
+    home.wait("db");
+    let _ = home.run().expect(0);
+}
