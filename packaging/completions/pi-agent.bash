@@ -31,6 +31,9 @@ _pi__agent() {
             pi__agent,doctor)
                 cmd="pi__agent__subcmd__doctor"
                 ;;
+            pi__agent,guard)
+                cmd="pi__agent__subcmd__guard"
+                ;;
             pi__agent,heartbeat)
                 cmd="pi__agent__subcmd__heartbeat"
                 ;;
@@ -57,6 +60,9 @@ _pi__agent() {
                 ;;
             pi__agent,restore)
                 cmd="pi__agent__subcmd__restore"
+                ;;
+            pi__agent,resume)
+                cmd="pi__agent__subcmd__resume"
                 ;;
             pi__agent,run)
                 cmd="pi__agent__subcmd__run"
@@ -88,6 +94,9 @@ _pi__agent() {
             pi__agent__subcmd__help,doctor)
                 cmd="pi__agent__subcmd__help__subcmd__doctor"
                 ;;
+            pi__agent__subcmd__help,guard)
+                cmd="pi__agent__subcmd__help__subcmd__guard"
+                ;;
             pi__agent__subcmd__help,heartbeat)
                 cmd="pi__agent__subcmd__help__subcmd__heartbeat"
                 ;;
@@ -114,6 +123,9 @@ _pi__agent() {
                 ;;
             pi__agent__subcmd__help,restore)
                 cmd="pi__agent__subcmd__help__subcmd__restore"
+                ;;
+            pi__agent__subcmd__help,resume)
+                cmd="pi__agent__subcmd__help__subcmd__resume"
                 ;;
             pi__agent__subcmd__help,run)
                 cmd="pi__agent__subcmd__help__subcmd__run"
@@ -191,7 +203,7 @@ _pi__agent() {
 
     case "${cmd}" in
         pi__agent)
-            opts="-h -V --config --state-directory --help --version setup recovery-kit run plan doctor adopt status alarms points restore check prune wal logs notify heartbeat boot step help"
+            opts="-h -V --config --state-directory --help --version setup recovery-kit run plan doctor adopt status alarms points restore check prune wal logs notify heartbeat boot resume guard step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -322,6 +334,28 @@ _pi__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pi__subcmd__agent__subcmd__guard)
+            opts="-h -V --config --state-directory --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pi__subcmd__agent__subcmd__heartbeat)
             opts="-h -V --config --state-directory --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -345,7 +379,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help)
-            opts="setup recovery-kit run plan doctor adopt status alarms points restore check prune wal logs notify heartbeat boot step help"
+            opts="setup recovery-kit run plan doctor adopt status alarms points restore check prune wal logs notify heartbeat boot resume guard step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -415,6 +449,20 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__help__subcmd__guard)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -583,6 +631,20 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help__subcmd__restore)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__help__subcmd__resume)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1007,6 +1069,28 @@ _pi__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__resume)
+            opts="-h -V --config --state-directory --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -2,22 +2,33 @@
 //!
 //! A timer counts as fired once it has started its service, so a plug pulled at 03:05 is not a missed run for systemd.
 
+use std::time::Duration;
+
 use log::{info, warn};
 
 use crate::config::StateDirectory;
 use crate::error::{Kind, Result};
 use crate::lock::RunLock;
 use crate::state::{Opened, State};
-use crate::{events, systemd};
+use crate::{events, live, systemd};
 
 /// A backup that was cut off so often in a row may be what brings the machine down: a weak power supply, heat.
 pub(crate) const ENOUGH: u32 = 3;
 
-/// Settles the history, and starts the backup when the last one did not end by itself.
+/// Docker itself may still be starting.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Lets go on what was paused, settles the history, and starts the backup when the last one did not end by itself.
 ///
 /// # Errors
-/// The history cannot be read or written, or systemd does not start the backup.
+/// Something paused does not go on, the history cannot be read or written, or systemd does not start the backup.
 pub fn boot(directory: &StateDirectory) -> Result<()> {
+    // First: somebody waits for it.
+    let resumed = live::resume_left(directory, PATIENCE);
+    settle(directory).and(resumed)
+}
+
+fn settle(directory: &StateDirectory) -> Result<()> {
     if !directory.database().exists() {
         return Ok(());
     }

@@ -20,7 +20,7 @@ use crate::secrets::{CREDENTIALS, Secrets, write_shared};
 use crate::state::{Opened, State};
 use crate::storage::{Store, place};
 use crate::terminal::Terminal;
-use crate::{alarms, boot, doctor, kit, logs, notify, setup, steps, systemd, wal};
+use crate::{alarms, boot, doctor, kit, live, logs, notify, setup, steps, systemd, wal};
 
 /// The backup appliance for the Raspberry Pi.
 #[derive(Debug, Parser)]
@@ -156,6 +156,12 @@ enum Command {
     /// Start the backup again if the last one was cut off (for pi-agent-boot.service)
     #[command(hide = true)]
     Boot,
+    /// Let go on what a backup that was cut off left paused (for pi-agent-backup.service)
+    #[command(hide = true)]
+    Resume,
+    /// The process that keeps a step's writer quiet (internal)
+    #[command(hide = true)]
+    Guard,
     /// The process of one step (internal)
     #[command(hide = true)]
     Step {
@@ -218,9 +224,9 @@ pub fn command() -> clap::Command {
 }
 
 impl Cli {
-    /// It is the process of a step: its log lines go to the supervisor.
+    /// It is the process of a step, or one that it started: its log lines go to the supervisor.
     pub fn is_step(&self) -> bool {
-        matches!(self.command, Command::Step { .. })
+        matches!(self.command, Command::Step { .. } | Command::Guard)
     }
 
     /// Does it; the exit code.
@@ -236,6 +242,8 @@ impl Cli {
         let settings = || -> Result<Settings> { Ok(config::load(&self.config)?) };
         match self.command {
             Command::Step { name: _ } => steps::child::main().map(|()| 0),
+            Command::Guard => live::main().map(|()| 0),
+            Command::Resume => live::resume_left(&directory, Duration::from_secs(20)).map(|()| 0),
             Command::Setup(flags) => setup::perform(*flags, &self.config, &directory),
             Command::RecoveryKit { to } => recovery_kit(&settings()?, &directory, to),
             Command::Run { steps, dry_run, reason, wait, output } => {

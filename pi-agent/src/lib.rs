@@ -11,7 +11,7 @@
 //! * [`run`] is the supervisor: lock, order, deadlines, records. Each step works in a process of its own,
 //!   so that a panic, a hung thread or an out-of-memory kill ends one step and not the night.
 //! * [`steps`] is what happens inside such a process: one file per kind of source. They stand on
-//!   [`repository`] (files, restic's format), [`pgbackrest`] (PostgreSQL), [`docker`] (containers) and [`storage`] (a folder or S3).
+//!   [`repository`] (files, restic's format), [`pgbackrest`] (PostgreSQL), [`docker`] (containers), [`live`] (who must be quiet meanwhile) and [`storage`] (a folder or S3).
 //! * [`state`] remembers; [`report`] tells those who ask, [`alarms`] and [`notify`] those who do not. [`restore`] gives everything back.
 //! * [`setup`] is the first hour, and [`kit`] what survives the machine.
 
@@ -27,6 +27,7 @@ pub mod process;
 pub mod run;
 
 pub mod docker;
+pub mod live;
 pub mod monitor;
 pub mod mounts;
 pub mod steps;

@@ -209,6 +209,7 @@ mod tests {
             prune_every: DAY * 30,
             check_every: DAY * 7,
             read_all_months,
+            live: None,
         }
     }
 

@@ -365,9 +365,50 @@ pub fn adopt_orphans() -> Result<()> {
     }
 }
 
-/// Ends every process below this one but `spared`: SIGTERM, up to `grace`, SIGKILL. Needs [`adopt_orphans`] to be complete.
+/// What a guard calls itself (see [`become_guard`]).
+const GUARD: &str = "pi-agent-guard";
+
+/// Makes this process one that [`end_descendants`] asks to end and waits for, but never kills, nor what it started: it
+/// keeps something of the machine's still. It also gives up what it inherited, the run lock above all.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn become_guard() -> Result<()> {
+    let doing = || "become a guard".to_owned();
+    let name = CString::new(GUARD).context(doing)?;
+    nix::sys::prctl::set_name(&name).context(doing)?;
+    let open = std::fs::read_dir("/proc/self/fd").context(doing)?;
+    let open: Vec<i32> = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        // The one that listed them is closed already.
+        let _ = nix::unistd::close(descriptor);
+    }
+    Ok(())
+}
+
+/// Does `work` when SIGTERM comes, on a thread of its own, instead of ending.
+///
+/// # Errors
+/// The handler or the thread cannot be set up.
+pub fn on_sigterm(work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let doing = || "listen for SIGTERM".to_owned();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context(doing)?;
+    let mut term = {
+        let _inside = runtime.enter();
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).context(doing)?
+    };
+    let wait = move || {
+        runtime.block_on(term.recv());
+        work();
+    };
+    std::thread::Builder::new().name("sigterm-watch".into()).spawn(wait).map(drop).context(doing)
+}
+
+/// Ends every process below this one but `spared`: SIGTERM, up to `grace`, SIGKILL, which guards are spared. Needs
+/// [`adopt_orphans`] to be complete.
 pub fn end_descendants(grace: Duration, spared: Option<Pid>) {
-    let descendants = || -> Vec<Pid> { descendants().into_iter().filter(|process| Some(*process) != spared).collect() };
+    let below = || descendants().into_iter().filter(|process| Some(process.pid()) != spared);
+    let descendants = || -> Vec<Pid> { below().map(|process| process.pid()).collect() };
     let started = Instant::now();
     for process in descendants() {
         // Each of these may have ended meanwhile.
@@ -377,7 +418,7 @@ pub fn end_descendants(grace: Duration, spared: Option<Pid>) {
         std::thread::sleep(Duration::from_millis(20));
     }
     for _ in 0..100 {
-        let left = descendants();
+        let left: Vec<Pid> = below().filter(|process| !process.guard).map(|process| process.pid()).collect();
         if left.is_empty() {
             return;
         }
@@ -392,7 +433,7 @@ pub fn end_descendants(grace: Duration, spared: Option<Pid>) {
 pub fn descendants_io() -> u64 {
     descendants()
         .into_iter()
-        .filter_map(|process| std::fs::read_to_string(format!("/proc/{process}/io")).ok())
+        .filter_map(|process| std::fs::read_to_string(format!("/proc/{}/io", process.pid)).ok())
         .flat_map(|text| {
             text.lines()
                 .filter_map(|line| line.strip_prefix("rchar: ").or_else(|| line.strip_prefix("wchar: ")))
@@ -402,17 +443,18 @@ pub fn descendants_io() -> u64 {
         .sum()
 }
 
-/// Every living process below this one.
-fn descendants() -> Vec<Pid> {
+/// Every living process below this one, but those below a guard.
+fn descendants() -> Vec<Stat> {
     let processes = Stat::all();
     let mut found = vec![nix::unistd::getpid().as_raw()];
     let mut next = 0;
     while let Some(&parent) = found.get(next) {
-        found.extend(processes.iter().filter(|process| process.parent == parent).map(|process| process.pid));
+        if !processes.iter().any(|process| process.pid == parent && process.guard) {
+            found.extend(processes.iter().filter(|process| process.parent == parent).map(|process| process.pid));
+        }
         next += 1;
     }
-    let alive = |pid: &i32| processes.iter().any(|process| process.pid == *pid && process.alive);
-    found.into_iter().skip(1).filter(alive).map(Pid::from_raw).collect()
+    processes.into_iter().filter(|process| process.alive && found[1..].contains(&process.pid)).collect()
 }
 
 /// That process and every living one below it, parents before their children.
@@ -433,6 +475,7 @@ struct Stat {
     alive: bool,
     parent: i32,
     session: i32,
+    guard: bool,
 }
 
 impl Stat {
@@ -444,12 +487,17 @@ impl Stat {
     fn read(pid: i32) -> Option<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // pid (name, which may hold anything) state ppid pgrp session …
-        let (_, rest) = stat.rsplit_once(") ")?;
+        let (before, rest) = stat.rsplit_once(") ")?;
+        let guard = before.split_once('(').is_some_and(|(_, name)| name == GUARD);
         let mut fields = rest.split(' ');
         let alive = !matches!(fields.next()?, "Z" | "X");
         let parent = fields.next()?.parse().ok()?;
         let session = fields.nth(1)?.parse().ok()?;
-        Some(Self { pid, alive, parent, session })
+        Some(Self { pid, alive, parent, session, guard })
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.pid)
     }
 }
 

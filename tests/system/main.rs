@@ -12,6 +12,8 @@ mod doctor;
 mod documents;
 mod history;
 mod interruptions;
+mod live;
+mod live_commands;
 mod logs;
 mod no_space;
 mod notices;

@@ -9,8 +9,12 @@ pub enum Form {
     Path,
     /// Absolute paths.
     Paths,
+    /// Paths below another key's.
+    PathsBelow,
     /// Globs in gitignore syntax.
     Globs,
+    /// A program and its arguments.
+    Command,
     /// Addresses.
     Urls,
     /// A number and a unit: s, m, h, d.
@@ -40,7 +44,9 @@ impl Form {
             Self::Text(_) => "text",
             Self::Path => "path",
             Self::Paths => "list of paths",
+            Self::PathsBelow => "list of paths",
             Self::Globs => "list of globs",
+            Self::Command => "command",
             Self::Urls => "list of URLs",
             Self::Duration => "duration",
             Self::Size => "size",
@@ -60,7 +66,11 @@ impl Form {
             Self::Text(wanted) | Self::Number(wanted) => wanted,
             Self::Path => r#"an absolute path such as "/srv/data", without "..""#,
             Self::Paths => r#"a list of absolute paths such as ["/srv/data"]"#,
+            Self::PathsBelow => r#"a list of paths below the step's such as ["Data/worlds"]"#,
             Self::Globs => r#"a list of globs such as ["**/*.tmp"]"#,
+            Self::Command => {
+                r#"a program by its absolute path and its arguments such as ["/usr/bin/systemctl", "stop", "foundry"]"#
+            }
             Self::Urls => r#"a list of URLs such as ["https://example.org/hook"] (http:// only on loopback)"#,
             Self::Duration => r#"a duration such as "90s", "30m", "26h" or "7d""#,
             Self::Size => r#"a size such as "512KiB" or "2MiB", or a number of bytes"#,
@@ -111,7 +121,9 @@ const fn of(kind: &'static str, name: &'static str, form: Form, missing: Missing
     Key { section: "[[step]]", name, form, missing, only: Some(kind) }
 }
 
-use Form::{Count, Duration, Flag, Globs, Keep, Number, Path, Paths, Size, Table, Tables, Text, Time, Urls};
+use Form::{
+    Command, Count, Duration, Flag, Globs, Keep, Number, Path, Paths, PathsBelow, Size, Table, Tables, Text, Time, Urls,
+};
 use Missing::{Is, Later, Means, Refused};
 
 /// All of them, in the order of the reference.
@@ -193,7 +205,7 @@ pub const KEYS: &[Key] = &[
     of("directory", "prune-every", Duration, Is(r#""30d""#)),
     of("directory", "check-every", Duration, Is(r#""7d""#)),
     of("directory", "read-all-months", Number("a number of months from 0 (never) to 120"), Is("3")),
-    of("directory", "live", Table, Later),
+    of("directory", "live", Table, Means("nothing is paused")),
     of("postgres", "data-directory", Path, Means("*required* without `container`")),
     of(
         "postgres",
@@ -212,6 +224,16 @@ pub const KEYS: &[Key] = &[
     ),
     of("postgres", "full-every", Duration, Is(r#""7d""#)),
     of("postgres", "monthly-dump", Flag, Is("true")),
+    key("[step.live]", "paths", PathsBelow, Refused),
+    key(
+        "[step.live]",
+        "pause",
+        Text(r#""docker:NAME" or "docker-stop:NAME" with a container's name"#),
+        Means("`quiet` and `resume`"),
+    ),
+    key("[step.live]", "quiet", Command, Means("`pause`")),
+    key("[step.live]", "resume", Command, Means("`pause`")),
+    key("[step.live]", "at-most", Duration, Is(r#""30s""#)),
     key("[step.keep]", "last", Count("points"), Is("0")),
     key("[step.keep]", "daily", Count("days"), Is("0")),
     key("[step.keep]", "weekly", Count("weeks"), Is("0")),

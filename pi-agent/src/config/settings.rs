@@ -261,6 +261,36 @@ pub struct Directory {
     pub check_every: Duration,
     /// Months in which every byte of the repository is read once by the rotating data check. Default 3; 0: never.
     pub read_all_months: u32,
+    /// What is written to day and night.
+    pub live: Option<Live>,
+}
+
+/// The part of a directory step that must be read at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Live {
+    /// Absolute, each below one of the step's, none inside another.
+    pub paths: Vec<PathBuf>,
+    /// Who writes there.
+    pub writer: Writer,
+    /// How long it may be kept quiet. Default 30 seconds, at most ten minutes.
+    pub at_most: Duration,
+}
+
+/// How a writer is quieted, and let go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Writer {
+    /// `pause = "docker:NAME"`: the container's processes are frozen.
+    Pause(String),
+    /// `pause = "docker-stop:NAME"`: the container is stopped, and started again.
+    Stop(String),
+    /// Programs by their absolute paths, each with arguments; no shell.
+    Commands {
+        /// Returns when nothing is written any more.
+        quiet: Vec<String>,
+        /// Lets it go on; may be called when it does already.
+        resume: Vec<String>,
+    },
 }
 
 /// How many points are kept. A point is kept when any rule keeps it.

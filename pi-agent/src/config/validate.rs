@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ignore::gitignore::GitignoreBuilder;
 use toml::de::{DeTable, DeValue};
@@ -9,8 +10,8 @@ use toml::de::{DeTable, DeValue};
 use super::keys::Missing;
 use super::raw::{Source, Table};
 use super::{
-    Alarms, Count, Directory, Keep, Local, Location, Notify, Postgres, S3Location, Settings, Step, Storage, keys,
-    values,
+    Alarms, Count, Directory, Keep, Live, Local, Location, Notify, Postgres, S3Location, Settings, Step, Storage,
+    Writer, keys, values,
 };
 
 /// The settings; `None` when a mistake was noted in `source`.
@@ -348,6 +349,7 @@ fn directory(table: &Table<'_>, storage: Option<&Storage>) -> Option<Directory> 
     let prune_every = table.duration("prune-every");
     let check_every = table.duration("check-every");
     let read_all_months = table.number("read-all-months", 0..121);
+    let live = live(table, paths.as_deref().zip(exclude.as_deref()));
     Some(Directory {
         paths: paths?,
         exclude: exclude?,
@@ -355,7 +357,85 @@ fn directory(table: &Table<'_>, storage: Option<&Storage>) -> Option<Directory> 
         prune_every: prune_every?,
         check_every: check_every?,
         read_all_months: read_all_months?,
+        live: live?,
     })
+}
+
+/// A longer night for the players than this is not what anybody means by quiet.
+const LONGEST_QUIET: Duration = Duration::from_mins(10);
+
+/// The part that is written to day and night; `around` are the step's paths and globs, when these are good.
+fn live(step: &Table<'_>, around: Option<(&[PathBuf], &[String])>) -> Option<Option<Live>> {
+    if step.entry("live").is_none() {
+        return Some(None);
+    }
+    let table = step.table("live", "[step.live]")?;
+    let paths = table.list("paths", |text| match around {
+        Some((paths, exclude)) => live_path(text, paths, exclude).map_err(|wanted| Some(wanted.into())),
+        None => Ok(PathBuf::new()),
+    });
+    if let (Some([]), Some((_, value))) = (paths.as_deref(), table.entry("paths")) {
+        table.refuse("paths", value.span(), Some("at least one path".into()));
+    }
+    let pause = table.text("pause", |text| {
+        let (how, name) = text.split_once(':')?;
+        // Docker's own rule for names.
+        let good = name.len() >= 2 && values::word(name, "_.-");
+        match how {
+            "docker" if good => Some(Writer::Pause(name.to_owned())),
+            "docker-stop" if good => Some(Writer::Stop(name.to_owned())),
+            _ => None,
+        }
+    });
+    let command = |name| {
+        let words = table.list(name, |word| Ok(word.to_owned()));
+        if let (Some(words), Some((_, value))) = (&words, table.entry(name))
+            && (words.first().and_then(|program| values::path(program)).is_none()
+                || words.iter().any(|word| word.contains('\0')))
+        {
+            table.refuse(name, value.span(), None);
+            return None;
+        }
+        words
+    };
+    let (quiet, resume) = (command("quiet"), command("resume"));
+    let at_most = table.duration("at-most");
+    if let (Some(_), Some((_, value))) = (at_most.filter(|limit| *limit > LONGEST_QUIET), table.entry("at-most")) {
+        table.refuse("at-most", value.span(), Some("at most ten minutes".into()));
+        return None;
+    }
+    let given = ["pause", "quiet", "resume"].map(|name| table.entry(name).is_some());
+    let writer = match given {
+        [true, false, false] => pause,
+        [false, true, true] => quiet.zip(resume).map(|(quiet, resume)| Writer::Commands { quiet, resume }),
+        _ => {
+            step.mistake(table.at, "live: wanted either `pause`, or `quiet` and `resume`");
+            None
+        }
+    };
+    table.finish();
+    let mut paths = paths.filter(|paths| !paths.is_empty())?;
+    paths.sort();
+    let all = paths.clone();
+    paths.retain(|path| !all.iter().any(|other| other != path && path.starts_with(other)));
+    paths.dedup();
+    Some(Some(Live { paths, writer: writer?, at_most: at_most? }))
+}
+
+/// A live path, made absolute; else what is wanted.
+fn live_path(text: &str, paths: &[PathBuf], exclude: &[String]) -> Result<PathBuf, &'static str> {
+    let path = match (Path::new(text).is_absolute(), paths) {
+        (true, _) => values::path(text),
+        (false, [only]) => values::path(&format!("/{text}"))
+            .filter(|_| !text.is_empty())
+            .map(|path| only.join(path.strip_prefix("/").expect("it was put before it")).components().collect()),
+        (false, _) => return Err("an absolute path, because the step has several"),
+    };
+    let path = path.ok_or("a path below the step's, without \"..\"")?;
+    let Some(root) = paths.iter().find(|root| path.starts_with(root)) else {
+        return Err("a path below one of the step's");
+    };
+    if is_excluded(&path, root, exclude) { Err("a path that `exclude` does not leave out") } else { Ok(path) }
 }
 
 /// Refuses a glob, saying what is wanted.
@@ -409,7 +489,7 @@ fn keep(step: &Table<'_>) -> Option<Keep> {
 
 /// The implicit last step: the configuration; the supervisor adds its snapshot of the state database.
 fn agent_step(file: &Path) -> Step {
-    let hours = std::time::Duration::from_hours;
+    let hours = Duration::from_hours;
     Step {
         name: "agent".into(),
         source: super::Source::Agent(Directory {
@@ -419,9 +499,10 @@ fn agent_step(file: &Path) -> Step {
             prune_every: hours(30 * 24),
             check_every: hours(7 * 24),
             read_all_months: 3,
+            live: None,
         }),
         keep: Keep::DEFAULT,
         max_duration: None,
-        stall: std::time::Duration::from_mins(15),
+        stall: Duration::from_mins(15),
     }
 }

@@ -68,6 +68,10 @@ impl StepReport {
         }
         details.extend(result.figures.bytes_processed.map(words::size));
         details.extend(result.figures.bytes_added.map(|bytes| format!("{} new", words::size(bytes))));
+        details.extend(result.figures.quiet_milliseconds.map(|quiet| {
+            let (seconds, tenths) = (quiet.div_ceil(100) / 10, quiet.div_ceil(100) % 10);
+            format!("its writer quiet for {seconds}.{tenths} s")
+        }));
         details.extend(result.restore_point.as_ref().map(|id| format!("restore point {}", short(id))));
         if !details.is_empty() {
             let _ = write!(text, ": {}", details.join(", "));

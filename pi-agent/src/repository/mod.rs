@@ -6,6 +6,7 @@
 
 mod backend;
 mod backup;
+mod hold;
 mod maintenance;
 mod permits;
 mod progress;
@@ -38,6 +39,7 @@ use backend::Backend;
 use progress::{Bars, Gauge};
 
 pub use backup::{Backup, UNFINISHED};
+pub use hold::{Held, Hold};
 pub use maintenance::{Findings, Pruned};
 pub use restore::Selection;
 pub use source::{Look, Sources, Tally};

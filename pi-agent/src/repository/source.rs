@@ -5,7 +5,7 @@
 //! of that name and reads it whole. Truncated content is never stored for a file that was cut short by the deadline or by
 //! a read error, and so never taken over. (What was uploaded of it stays in the index: the next try sends only the rest.)
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::error::Error as StdError;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Take};
@@ -17,10 +17,12 @@ use std::time::Instant;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::{DirEntry, Walk, WalkBuilder};
 use nix::sys::statvfs::statvfs;
+use rustic_core::repofile::Node;
 use rustic_core::{
     ErrorKind, LocalSourceSaveOptions, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult,
 };
 
+use super::hold::Held;
 use crate::{Error, Result};
 
 /// At most so many unreadable files are named; all are counted.
@@ -39,6 +41,8 @@ pub struct Sources {
     pub never: Vec<PathBuf>,
     /// When to stop.
     pub deadline: Option<Instant>,
+    /// What stands for its paths instead of what lies there now.
+    pub held: Option<Arc<Held>>,
 }
 
 /// How a configured path looks before it is read.
@@ -118,7 +122,7 @@ pub struct Tally {
 pub(super) struct Shared(Mutex<Tally>);
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Tally> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Tally> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -127,7 +131,7 @@ impl Shared {
     }
 
     /// A file (or directory) that could not be read. One that is gone is only counted, but for a configured path.
-    fn left_out(&self, path: &Path, error: &io::Error, configured: bool) {
+    pub(super) fn left_out(&self, path: &Path, error: &io::Error, configured: bool) {
         let mut tally = self.lock();
         let gone = matches!(
             error.kind(),
@@ -141,6 +145,22 @@ impl Shared {
         if tally.unreadable.len() < NAMED {
             tally.unreadable.push((path.into(), error.to_string()));
         }
+    }
+
+    /// What rustic could not describe.
+    pub(super) fn unmapped(&self, path: &Path, error: &(dyn StdError + 'static), configured: bool) {
+        let error = io_cause(error).unwrap_or_else(|| io::Error::other(error.to_string()));
+        self.left_out(path, &error, configured);
+    }
+
+    /// The walk could not read a directory, or one of its entries.
+    pub(super) fn unlisted(&self, error: &ignore::Error) {
+        let path = path_of(error).unwrap_or(Path::new("(unknown path)"));
+        let io = error.io_error().map_or_else(|| io::Error::other(error.to_string()), copy);
+        if io.kind() != io::ErrorKind::NotFound {
+            self.lock().listing_incomplete = true;
+        }
+        self.left_out(path, &io, error.depth() == Some(0));
     }
 }
 
@@ -168,7 +188,14 @@ impl Source {
         }
         let exclude =
             builder.build().map_err(|error| Error::usage("exclude patterns are not understood").caused_by(error))?;
-        Ok(Self { sources, devices, exclude, shared: Arc::default() })
+        // What was left out when they were held is left out of the backup.
+        let shared = sources.held.as_ref().map_or_else(Arc::default, |held| held.shared());
+        Ok(Self { sources, devices, exclude, shared })
+    }
+
+    /// It lies on one of the file systems that are read.
+    pub(super) fn enters(&self, device: u64) -> bool {
+        !self.sources.one_file_system || self.devices.contains(&device)
     }
 
     pub(super) fn paths(&self) -> &[PathBuf] {
@@ -179,7 +206,8 @@ impl Source {
         self.shared.clone()
     }
 
-    fn walk(&self, path: &Path) -> Walk {
+    pub(super) fn walk(&self, path: &Path) -> Walk {
+        let held = self.sources.held.clone();
         let (exclude, never) = (self.exclude.clone(), self.sources.never.clone());
         let devices = self.sources.one_file_system.then(|| self.devices.clone());
         // Directories that another file system is mounted on: they are kept, empty, and nothing below them.
@@ -191,9 +219,9 @@ impl Source {
             .filter_entry(move |entry| {
                 let path = entry.path();
                 let mut mounts = mounts.lock().unwrap_or_else(PoisonError::into_inner);
-                if path.parent().is_some_and(|parent| mounts.contains(parent))
-                    || never.iter().any(|other| other == path)
-                {
+                let kept_empty =
+                    |parent| mounts.contains(parent) || held.as_ref().is_some_and(|held| held.holds(parent));
+                if path.parent().is_some_and(kept_empty) || never.iter().any(|other| other == path) {
                     return false;
                 }
                 let directory = entry.file_type().is_some_and(|kind| kind.is_dir());
@@ -222,8 +250,9 @@ impl ReadSource for Source {
             let metadata = entry.ok()?.metadata().ok()?;
             metadata.is_file().then_some(metadata.len())
         });
+        let held = self.sources.held.as_ref().map_or(0, |held| held.bytes());
         let in_time = |_: &u64| self.sources.deadline.is_none_or(|deadline| Instant::now() < deadline);
-        Ok(Some(sizes.take_while(in_time).sum()))
+        Ok(Some(held + sizes.take_while(in_time).sum::<u64>()))
     }
 
     fn entries(&self) -> Entries {
@@ -231,6 +260,9 @@ impl ReadSource for Source {
         Entries {
             walks,
             current: None,
+            held: self.sources.held.clone(),
+            inserting: None,
+            missed: self.sources.held.iter().flat_map(|held| held.paths()).cloned().collect(),
             ancestors: VecDeque::new(),
             opened: HashSet::new(),
             deadline: self.sources.deadline,
@@ -245,6 +277,11 @@ type Entry = ReadSourceEntry<Opener>;
 pub(super) struct Entries {
     walks: VecDeque<(PathBuf, Walk)>,
     current: Option<Walk>,
+    held: Option<Arc<Held>>,
+    /// Which of the held paths it is in, and where.
+    inserting: Option<(PathBuf, usize)>,
+    /// Held paths it did not come by.
+    missed: BTreeSet<PathBuf>,
     ancestors: VecDeque<PathBuf>,
     opened: HashSet<PathBuf>,
     deadline: Option<Instant>,
@@ -275,16 +312,29 @@ impl Entries {
             if let Some(ancestor) = self.ancestors.pop_front() {
                 return Some(self.ancestor(&ancestor));
             }
+            if let Some(entry) = self.next_held() {
+                return Some(Some(entry));
+            }
             if let Some(found) = self.current.as_mut().and_then(Iterator::next) {
                 return Some(match found {
+                    Ok(entry) if self.missed.remove(entry.path()) => {
+                        self.inserting = Some((entry.into_path(), 0));
+                        continue;
+                    }
                     Ok(entry) => self.entry(entry),
                     Err(error) => {
-                        self.unlisted(&error);
+                        self.shared.unlisted(&error);
                         None
                     }
                 });
             }
-            let (path, walk) = self.walks.pop_front()?;
+            let Some((path, walk)) = self.walks.pop_front() else {
+                // What was held has no place to be shown at.
+                for path in std::mem::take(&mut self.missed) {
+                    self.shared.left_out(&path, &io::ErrorKind::NotFound.into(), true);
+                }
+                return None;
+            };
             self.current = Some(walk);
             let above: Vec<_> = path.ancestors().skip(1).filter(|above| above.parent().is_some()).collect();
             for above in above.into_iter().rev() {
@@ -293,6 +343,18 @@ impl Entries {
                 }
             }
         }
+    }
+
+    /// What was held, in place of what the walk would find there now.
+    fn next_held(&mut self) -> Option<Entry> {
+        let (path, next) = self.inserting.as_mut()?;
+        let Some(kept) = self.held.as_ref().and_then(|held| held.get(path, *next)) else {
+            self.inserting = None;
+            return None;
+        };
+        *next += 1;
+        let (node, content) = (kept.node.clone(), kept.content.clone());
+        Some(self.hand_over(kept.path.clone(), node, content))
     }
 
     /// A directory above a configured path, through symbolic links: only its owner, mode and times are of use. Without
@@ -307,34 +369,27 @@ impl Entries {
     fn entry(&self, entry: DirEntry) -> Option<Entry> {
         let (path, configured) = (entry.path().to_owned(), entry.depth() == 0);
         match LocalSourceSaveOptions::default().map_entry(entry) {
-            Ok(mapped) => {
-                if !mapped.node.is_dir() {
-                    self.shared.lock().handed_over += 1;
-                }
-                let open = Opener {
-                    path: mapped.path.clone(),
-                    size: mapped.node.meta.size,
-                    deadline: self.deadline,
-                    shared: self.shared.clone(),
-                };
-                Some(ReadSourceEntry { path: mapped.path, node: mapped.node, open: Some(open) })
-            }
+            Ok(mapped) => Some(self.hand_over(mapped.path, mapped.node, None)),
             Err(error) => {
-                let error = io_cause(&error).unwrap_or_else(|| io::Error::other(error.to_string()));
-                self.shared.left_out(&path, &error, configured);
+                self.shared.unmapped(&path, &error, configured);
                 None
             }
         }
     }
 
-    /// The walk could not read a directory, or one of its entries.
-    fn unlisted(&self, error: &ignore::Error) {
-        let path = path_of(error).unwrap_or(Path::new("(unknown path)"));
-        let io = error.io_error().map_or_else(|| io::Error::other(error.to_string()), copy);
-        if io.kind() != io::ErrorKind::NotFound {
-            self.shared.lock().listing_incomplete = true;
+    /// `content`: read there instead.
+    fn hand_over(&self, path: PathBuf, node: Node, content: Option<PathBuf>) -> Entry {
+        if !node.is_dir() {
+            self.shared.lock().handed_over += 1;
         }
-        self.shared.left_out(path, &io, error.depth() == Some(0));
+        let open = Opener {
+            content: content.unwrap_or_else(|| path.clone()),
+            path: path.clone(),
+            size: node.meta.size,
+            deadline: self.deadline,
+            shared: self.shared.clone(),
+        };
+        ReadSourceEntry { path, node, open: Some(open) }
     }
 }
 
@@ -368,6 +423,9 @@ fn copy(error: &io::Error) -> io::Error {
 
 /// Opens one file.
 pub(super) struct Opener {
+    /// Where it is read.
+    content: PathBuf,
+    /// Where it belongs.
     path: PathBuf,
     size: u64,
     deadline: Option<Instant>,
@@ -379,13 +437,14 @@ impl ReadSourceOpen for Opener {
 
     fn open(self) -> RusticResult<Reader> {
         // What was a file a moment ago may be a pipe now, whose opening would wait for ever.
-        let opened =
-            OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.path).and_then(
-                |file| match file.metadata()?.is_file() {
-                    true => Ok(file),
-                    false => Err(io::ErrorKind::NotFound.into()),
-                },
-            );
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&self.content)
+            .and_then(|file| match file.metadata()?.is_file() {
+                true => Ok(file),
+                false => Err(io::ErrorKind::NotFound.into()),
+            });
         match opened {
             // A file that grows is stored as long as it was when its size was taken: size and content then agree.
             Ok(file) => Ok(Reader { file: file.take(self.size), opener: self, failed: false }),
@@ -436,7 +495,15 @@ mod tests {
 
     fn source(root: &Path, deadline: Option<Instant>) -> Source {
         let paths = vec![root.to_owned()];
-        Source::new(Sources { paths, exclude: Vec::new(), one_file_system: true, never: Vec::new(), deadline }).unwrap()
+        Source::new(Sources {
+            paths,
+            exclude: Vec::new(),
+            one_file_system: true,
+            never: Vec::new(),
+            deadline,
+            held: None,
+        })
+        .unwrap()
     }
 
     /// Reads everything as rustic would; the contents by name.
@@ -520,6 +587,7 @@ mod tests {
             one_file_system: true,
             never: Vec::new(),
             deadline: None,
+            held: None,
         });
         let found: Vec<_> = source.unwrap().entries().map(|entry| entry.unwrap().path).collect();
         let mut wanted: Vec<_> = root.ancestors().filter(|path| path.parent().is_some()).map(Path::to_owned).collect();

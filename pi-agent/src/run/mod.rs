@@ -18,15 +18,19 @@ use crate::config::{Settings, Source, StateDirectory};
 use crate::error::{Context, Kind, Result};
 use crate::events;
 use crate::health;
+use crate::live;
 use crate::lock::RunLock;
 use crate::monitor::{Event, Problem};
 use crate::notify::{self, Notice};
 use crate::plan::{History, Plan, PlannedStep, Wanted, plan};
 use crate::report::{self, RunReport, Status, StepReport, digest, words};
 use crate::state::State;
-use crate::steps::{Job, Outcome, StepResult, Task};
+use crate::steps::{self, Job, Outcome, StepResult, Task};
 use courier::Courier;
 use supervise::{Ended, Signals, supervise};
+
+/// How long a run tries to let go on what is paused, before it tells that it cannot.
+const RESUME: Duration = Duration::from_secs(20);
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -88,12 +92,19 @@ pub fn run(
     let _lock = take_lock(directory, word, options.wait, &mut signals, watcher)?;
     crate::process::adopt_orphans()?;
 
+    let mut problems = Vec::new();
+    // Before anything else that takes its time: somebody waits for it.
+    if let Err(error) = live::resume_left(directory, RESUME) {
+        problems.push(Problem::from(&error));
+    }
+    // What a run left that was killed; a step that makes copies finds out by itself if it cannot.
+    let _ = std::fs::remove_dir_all(steps::quiet::staging(settings));
+
     let mut stopped = None;
     if options.wait && !directory.database().exists() {
         // History is fetched from storage first of all.
         stopped = ready::wait(settings, &mut signals, watcher);
     }
-    let mut problems = Vec::new();
     let mut state = recover::open_state(settings, directory, &mut signals, watcher, &mut problems)?;
     match state.reconcile() {
         Ok(steps) => {
@@ -279,6 +290,9 @@ impl Night<'_> {
         };
         let spared = self.courier.process();
         let ended = supervise(&job, max_duration, stall, self.signals, self.watcher, spared)?;
+        // Step and guard may both have been killed.
+        let resumed = live::resume_left(self.directory, RESUME);
+        self.note_failure(resumed);
         Ok(match ended {
             Ended::Answered(result) => *result,
             Ended::Unanswered(error) => StepResult::failed(&error),

@@ -24,7 +24,7 @@ pub fn main() -> Result<()> {
     let job: Job = serde_json::from_str(&line).context(|| "understand the job from the supervisor".into())?;
     process::adopt_orphans()?;
     end_with_the_supervisor()?;
-    end_on_sigterm()?;
+    process::on_sigterm(|| end())?;
 
     let monitor = Monitor::new(|event| {
         let Ok(mut line) = serde_json::to_string(&event) else { return };
@@ -41,20 +41,6 @@ fn end_with_the_supervisor() -> Result<()> {
     spawn("supervisor-watch", || {
         let mut rest = [0; 64];
         while std::io::stdin().lock().read(&mut rest).is_ok_and(|length| length > 0) {}
-        end();
-    })
-}
-
-fn end_on_sigterm() -> Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_io().build().context(|| "prepare to be stopped".into())?;
-    let mut term = {
-        let _inside = runtime.enter();
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-            .context(|| "listen for SIGTERM".into())?
-    };
-    spawn("sigterm-watch", move || {
-        runtime.block_on(term.recv());
         end();
     })
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use super::points::{self, POINTS};
+use super::quiet;
 use super::{Check, Job, Maintenance, Outcome, StepResult, Task, maintenance};
 use crate::config::{Directory, Location, Source, Step};
 use crate::error::{Context, Kind};
@@ -72,7 +73,7 @@ impl Work<'_> {
     fn backup(&self, prune: bool, check: Option<Check>, keep_everything: bool) -> Result<StepResult> {
         // 1. The place is ours, and the sources are what they were: else nothing is touched.
         self.verify_place()?;
-        let sources = self.sources()?;
+        let mut sources = self.sources()?;
         let facts = self.facts(&sources)?;
 
         // 2. The repository, made on first use.
@@ -81,9 +82,15 @@ impl Work<'_> {
         let repository = Repository::open_or_init(&self.job.settings, &self.step.name, store, &self.secrets)?;
         let mut snapshots = repository.snapshots()?;
 
-        // 3. The snapshot.
+        // 3. The snapshot; what is written to day and night is read at one moment.
+        let live = self.directory.live.as_ref();
+        let quieted =
+            live.map(|live| quiet::hold(self.job, self.step, live, &mut sources, self.monitor)).transpose()?;
         let backup = repository.backup(sources, &snapshots, self.monitor)?;
         let mut result = result_of(&backup);
+        if let Some(quieted) = quieted {
+            quieted.note(&mut result);
+        }
         result.facts = facts;
         result.place_verified = true;
         result.problems.extend(repository.remarks().iter().cloned());
@@ -166,6 +173,7 @@ impl Work<'_> {
             one_file_system: self.directory.one_file_system,
             never,
             deadline: self.job.deadline.map(until),
+            held: None,
         })
     }
 
@@ -303,6 +311,7 @@ mod tests {
             prune_every: Duration::ZERO,
             check_every: Duration::ZERO,
             read_all_months: 0,
+            live: None,
         };
         let none = Count::Of(0);
         Step {

@@ -16,6 +16,7 @@ pub mod directory;
 mod maintenance;
 pub mod points;
 pub mod postgres;
+pub mod quiet;
 
 /// Everything a step's process needs; it reads no configuration of its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -193,6 +194,8 @@ pub struct Figures {
     pub restore_points: Option<u64>,
     /// Bytes of all of them, each as it would be restored; over `bytes_stored` it says what deduplication and compression save.
     pub bytes_restorable: Option<u64>,
+    /// How long the writer of the live part was kept quiet.
+    pub quiet_milliseconds: Option<u64>,
 }
 
 /// Requests by kind and bytes both ways.

@@ -1,0 +1,343 @@
+//! Files that are written to day and night, as they were at one moment: described in memory, their contents copied aside.
+//!
+//! What a snapshot tells of them (owner, times, links, attributes) is taken from the files themselves, at their own paths,
+//! while nobody writes; only contents lie elsewhere, in files with numbers for names. So nothing has to survive a copy, and
+//! the next backup recognises what did not change.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use ignore::DirEntry;
+use nix::errno::Errno;
+use nix::fcntl::copy_file_range;
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{Whence, lseek};
+use rustic_core::LocalSourceSaveOptions;
+use rustic_core::repofile::Node;
+
+use super::source::{Shared, Source, Sources};
+use crate::error::Context;
+use crate::error::Kind;
+use crate::monitor::{Monitor, Progress, Unit};
+use crate::run::make_private;
+use crate::{Error, Result};
+
+/// Copied at once: between two of them the time is looked at.
+const CHUNK: u64 = 4 << 20;
+/// File systems stamp changes with a clock that may stand still for some 10 ms, FAT's for 2 s: a copy taken sooner after a
+/// change may lack a second one of the same stamp.
+const CLOCK_STEP: Duration = Duration::from_secs(2);
+
+/// What is to be held: first copied at leisure, then once more what has changed.
+pub struct Hold {
+    source: Source,
+    paths: Vec<PathBuf>,
+    folder: Folder,
+    copies: HashMap<(u64, u64), Copy>,
+    copied: u64,
+}
+
+/// What was held. Its copies are removed with it.
+#[derive(Debug)]
+pub struct Held {
+    parts: BTreeMap<PathBuf, Vec<Kept>>,
+    shared: Arc<Shared>,
+    _folder: Folder,
+}
+
+/// A file as it was.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) path: PathBuf,
+    pub(super) node: Node,
+    pub(super) content: Option<PathBuf>,
+}
+
+/// Where the copies lie, until dropped.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left is removed by the next run.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Copy {
+    content: PathBuf,
+    stamp: Stamp,
+    /// The file was left alone long enough before, so that a later change must have changed its stamp.
+    settled: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// Why a file was not copied.
+enum Failure {
+    /// It cannot be read.
+    File(io::Error),
+    /// The copy cannot be written.
+    Copy(io::Error),
+    OutOfTime,
+}
+
+impl Hold {
+    /// Looks at `paths`, which are among `sources`; copies will lie in `folder`, which is made.
+    ///
+    /// # Errors
+    /// One of them does not exist, cannot be read, is a symbolic link, or lies on a file system that is not entered.
+    pub fn prepare(sources: &Sources, paths: &[PathBuf], folder: PathBuf) -> Result<Self> {
+        let source = Source::new(sources.clone())?;
+        for path in paths {
+            if !source.enters(Sources::look(path)?.device) {
+                return Err(Error::new(format!(
+                    "{} lies on another file system than the step's paths",
+                    path.display()
+                ))
+                .hint("name it in `paths` too, or set one-file-system = false"));
+            }
+        }
+        make_private(&folder)?;
+        Ok(Self { source, paths: paths.to_vec(), folder: Folder(folder), copies: HashMap::new(), copied: 0 })
+    }
+
+    /// Bytes on the disk that copies of everything will take, and that are free where they go.
+    ///
+    /// # Errors
+    /// The place of the copies cannot be looked at.
+    pub fn room(&self) -> Result<(u64, u64)> {
+        let mut seen = std::collections::HashSet::new();
+        let files = self.entries().filter_map(|entry| entry.metadata().ok()).filter(Metadata::is_file);
+        let needed = files.filter(|file| seen.insert((file.dev(), file.ino()))).map(|file| file.blocks() * 512).sum();
+        let there = statvfs(&self.folder.0).context(|| format!("look at {}", self.folder.0.display()))?;
+        Ok((needed, there.blocks_available() * there.fragment_size()))
+    }
+
+    /// Copies everything once while it is written to, so that less is left to copy when it is not.
+    ///
+    /// # Errors
+    /// A copy cannot be written.
+    pub fn copy_ahead(&mut self, monitor: &Monitor) -> Result<()> {
+        let entries: Vec<_> = self.entries().collect();
+        for entry in entries {
+            let known = |metadata: &Metadata| self.copies.contains_key(&(metadata.dev(), metadata.ino()));
+            if entry.metadata().is_ok_and(|metadata| metadata.is_file() && !known(&metadata)) {
+                match self.copy(entry.path(), false, None, monitor) {
+                    // It may be gone, or another, when it counts.
+                    Ok(_) | Err(Failure::File(_) | Failure::OutOfTime) => {}
+                    Err(Failure::Copy(error)) => return Err(self.unwritable(error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything as it is now. Nobody may write there before this returns.
+    ///
+    /// # Errors
+    /// Kind `OutOfTime` when `until` passed; else a copy cannot be written.
+    pub fn hold(mut self, until: Option<Instant>, monitor: &Monitor) -> Result<Held> {
+        let shared: Arc<Shared> = Arc::default();
+        let mut parts = BTreeMap::new();
+        for root in std::mem::take(&mut self.paths) {
+            let mut kept = Vec::new();
+            for entry in self.source.walk(&root) {
+                match entry {
+                    Ok(entry) => kept.extend(self.keep(entry, &shared, until, monitor)?),
+                    Err(error) => shared.unlisted(&error),
+                }
+            }
+            parts.insert(root, kept);
+        }
+        Ok(Held { parts, shared, _folder: self.folder })
+    }
+
+    /// One file; `None` when it cannot be read.
+    fn keep(
+        &mut self,
+        entry: DirEntry,
+        shared: &Shared,
+        until: Option<Instant>,
+        monitor: &Monitor,
+    ) -> Result<Option<Kept>> {
+        let late = || Error::transient("the time ran out").kind_of(Kind::OutOfTime);
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Err(late());
+        }
+        let (path, configured) = (entry.path().to_owned(), entry.depth() == 0);
+        let metadata = entry.metadata().ok();
+        let node = match LocalSourceSaveOptions::default().map_entry(entry) {
+            Ok(mapped) => mapped.node,
+            Err(error) => {
+                shared.unmapped(&path, &error, configured);
+                return Ok(None);
+            }
+        };
+        let Some(metadata) = metadata.filter(|_| node.is_file()) else {
+            return Ok(Some(Kept { path, node, content: None }));
+        };
+        let copy = self.copies.get(&(metadata.dev(), metadata.ino()));
+        let unchanged = copy.filter(|copy| copy.settled && copy.stamp == Stamp::of(&metadata));
+        let content = match unchanged {
+            Some(copy) => copy.content.clone(),
+            None => match self.copy(&path, true, until, monitor) {
+                Ok(content) => content,
+                Err(Failure::File(error)) => {
+                    shared.left_out(&path, &error, configured);
+                    return Ok(None);
+                }
+                Err(Failure::Copy(error)) => return Err(self.unwritable(error)),
+                Err(Failure::OutOfTime) => return Err(late()),
+            },
+        };
+        Ok(Some(Kept { path, node, content: Some(content) }))
+    }
+
+    fn entries(&self) -> impl Iterator<Item = DirEntry> + '_ {
+        self.paths.iter().flat_map(|path| self.source.walk(path)).filter_map(std::result::Result::ok)
+    }
+
+    /// Copies a file's content, and remembers what it looked like before; where the copy is. `quiet`: nobody writes to it.
+    fn copy(
+        &mut self,
+        path: &Path,
+        quiet: bool,
+        until: Option<Instant>,
+        monitor: &Monitor,
+    ) -> Result<PathBuf, Failure> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+            .map_err(Failure::File)?;
+        if !quiet {
+            // What is changed through a memory map later changes the file's times only once its pages are clean.
+            let _ = file.sync_data();
+        }
+        let metadata = file.metadata().map_err(Failure::File)?;
+        if !metadata.is_file() {
+            return Err(Failure::File(io::ErrorKind::NotFound.into()));
+        }
+        let settled = quiet || is_settled(&metadata);
+        let number = self.copies.len();
+        let id = (metadata.dev(), metadata.ino());
+        let content =
+            self.copies.get(&id).map_or_else(|| self.folder.0.join(number.to_string()), |copy| copy.content.clone());
+        // Known before it is whole, so that no other file gets its number.
+        self.copies.insert(id, Copy { content: content.clone(), stamp: Stamp::of(&metadata), settled: false });
+        let to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&content);
+        let to = to.map_err(Failure::Copy)?;
+        to.set_len(metadata.len()).map_err(Failure::Copy)?;
+        let mut at = 0;
+        while let Some((start, end)) = next_data(&file, at, metadata.len()) {
+            at = start;
+            while at < end {
+                if until.is_some_and(|until| Instant::now() >= until) {
+                    return Err(Failure::OutOfTime);
+                }
+                let copied = transfer(&file, &to, at, CHUNK.min(end - at))?;
+                if copied == 0 {
+                    break;
+                }
+                at += copied;
+                self.copied += copied;
+                let phase = if quiet { "copying what changed, its writer is quiet" } else { "copying the live part" };
+                monitor.progress(Progress { phase: phase.into(), done: self.copied, total: None, unit: Unit::Bytes });
+            }
+            at = end;
+        }
+        if let Some(copy) = self.copies.get_mut(&id) {
+            copy.settled = settled;
+        }
+        Ok(content)
+    }
+
+    fn unwritable(&self, error: io::Error) -> Error {
+        Error::new(format!("copy the live part to {}", self.folder.0.display())).caused_by(error)
+    }
+}
+
+/// Whether the last change is long enough ago that another one now would show.
+fn is_settled(metadata: &Metadata) -> bool {
+    let seconds = u64::try_from(metadata.ctime().max(metadata.mtime())).unwrap_or_default();
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds + 1);
+    SystemTime::now().duration_since(changed).is_ok_and(|since| since > CLOCK_STEP)
+}
+
+/// The next stretch that holds data, from `at` on: holes are not copied.
+fn next_data(file: &File, at: u64, length: u64) -> Option<(u64, u64)> {
+    let seek = |at: u64, whence| lseek(file, i64::try_from(at).unwrap_or(i64::MAX), whence).map(i64::cast_unsigned);
+    if at >= length {
+        return None;
+    }
+    match seek(at, Whence::SeekData) {
+        Ok(start) if start < length => {
+            Some((start, seek(start, Whence::SeekHole).map_or(length, |end| end.min(length))))
+        }
+        Ok(_) | Err(Errno::ENXIO) => None,
+        // A file system that knows no holes.
+        Err(_) => Some((at, length)),
+    }
+}
+
+/// Copies up to `length` bytes at `at`; how many. In the kernel, which shares the blocks where the file system can.
+fn transfer(from: &File, to: &File, at: u64, length: u64) -> Result<u64, Failure> {
+    let (mut there, mut here) = (at.cast_signed(), at.cast_signed());
+    let size = usize::try_from(length).expect("at most a chunk");
+    match copy_file_range(from, Some(&mut there), to, Some(&mut here), size) {
+        Ok(copied) if copied > 0 => Ok(copied as u64),
+        Err(Errno::ENOSPC | Errno::EDQUOT | Errno::EROFS) => Err(Failure::Copy(io::ErrorKind::StorageFull.into())),
+        // Between file systems, or on one that cannot; an unreadable block shows again. Some say 0 instead of an error.
+        Ok(_) | Err(_) => {
+            let mut buffer = vec![0; size.min(256 << 10)];
+            let read = from.read_at(&mut buffer, at).map_err(Failure::File)?;
+            to.write_all_at(&buffer[..read], at).map_err(Failure::Copy)?;
+            Ok(read as u64)
+        }
+    }
+}
+
+impl Held {
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    pub(super) fn holds(&self, path: &Path) -> bool {
+        self.parts.contains_key(path)
+    }
+
+    pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.parts.keys()
+    }
+
+    /// The files of a held path, in the order of a walk, the path itself first.
+    pub(super) fn get(&self, path: &Path, index: usize) -> Option<&Kept> {
+        self.parts.get(path)?.get(index)
+    }
+
+    /// Of all files together.
+    pub(super) fn bytes(&self) -> u64 {
+        self.parts.values().flatten().filter(|kept| kept.node.is_file()).map(|kept| kept.node.meta.size).sum()
+    }
+}

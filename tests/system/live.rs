@@ -1,0 +1,312 @@
+//! Live paths, with a real LevelDB in a real container that never stops writing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use harness::{
+    Agent, Census, Config, DockerEngine, Process, Ran, Random, Running, Scratch, Tree, descendants, oddities,
+};
+use nix::sys::signal::{Signal, kill};
+
+/// Writes as fast as it can; a key is acknowledged (appended to a file) once LevelDB has taken it. With an argument it also
+/// changes the times of every file in `maps` all the time.
+const WRITER: &str = r"
+import glob, os, sys, threading, time, plyvel
+def touch():
+    while True:
+        for name in glob.glob('/data/worlds/maps/*'):
+            os.utime(name)
+        time.sleep(0.3)
+if len(sys.argv) > 1:
+    threading.Thread(target=touch, daemon=True).start()
+db = plyvel.DB('/data/worlds/db', create_if_missing=True, write_buffer_size=1 << 18)
+acknowledged = os.open('/data/worlds/acknowledged', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+last = next(iter(db.iterator(reverse=True, include_value=False)), b'0')
+number = int(last)
+while True:
+    number += 1
+    db.put(b'%012d' % number, os.urandom(100))
+    os.write(acknowledged, b'%d\n' % number)
+    if number % 50 == 0:
+        time.sleep(0.005)
+";
+
+/// Opens a database strictly; how many keys it holds, which must be all up to the last acknowledged one.
+const READER: &str = r"
+import plyvel
+db = plyvel.DB('/data/worlds/db', create_if_missing=False, paranoid_checks=True)
+keys = {int(key) for key in db.iterator(include_value=False, verify_checksums=True)}
+acknowledged = {int(line) for line in open('/data/worlds/acknowledged')}
+assert acknowledged <= keys, sorted(acknowledged - keys)[:5]
+assert len(keys - acknowledged) <= 1, len(keys - acknowledged)
+print(len(acknowledged))
+";
+
+struct Host {
+    engine: DockerEngine,
+    scratch: Scratch,
+}
+
+impl Host {
+    /// `argument` for the writer.
+    fn start(argument: &[&str]) -> Self {
+        let (engine, scratch) = (DockerEngine::start(), Scratch::new());
+        fs::create_dir_all(scratch.join("srv/data/worlds")).unwrap();
+        fs::write(scratch.join("srv/data/options.json"), "{}").unwrap();
+        let host = Self { engine, scratch };
+        let volume = format!("{}:/data", host.data().display());
+        let run = ["run", "--detach", "--network=none", "--name=foundry", "--volume", &volume, DockerEngine::IMAGE];
+        host.engine.docker(run.iter().copied().chain(["python3", "-c", WRITER]).chain(argument.iter().copied()));
+        host
+    }
+
+    fn data(&self) -> PathBuf {
+        self.scratch.join("srv/data")
+    }
+
+    fn agent(&self, live: &str) -> Agent {
+        let other = self.scratch.join("srv/other");
+        fs::create_dir_all(&other).unwrap();
+        fs::write(other.join("file"), "text").unwrap();
+        let live = format!("live = {{ paths = [\"worlds\"], {live} }}");
+        let config = Config::local(self.scratch.path()).directory("foundry", &[&self.data()], &live);
+        config.directory("other", &[&other], "").write().env("DOCKER_HOST", self.engine.host())
+    }
+
+    fn state(&self) -> String {
+        self.engine.docker(["inspect", "--format", "{{.State.Status}}", "foundry"])
+    }
+
+    fn acknowledged(&self) -> usize {
+        fs::read_to_string(self.data().join("worlds/acknowledged")).unwrap_or_default().lines().count()
+    }
+
+    /// Passes when it is running and writes; how long that took.
+    #[track_caller]
+    fn assert_writes(&self, patience: Duration) -> Duration {
+        let (before, started) = (self.acknowledged(), Instant::now());
+        while self.acknowledged() == before {
+            assert!(started.elapsed() < patience, "nothing is written for {patience:?}: it is {}", self.state());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        started.elapsed()
+    }
+
+    /// Passes when nothing of ours keeps it still any more, and it writes; how long that took.
+    #[track_caller]
+    fn assert_goes_on(&self, patience: Duration) -> Duration {
+        let started = Instant::now();
+        while self.note().exists() {
+            assert!(started.elapsed() < patience, "not let go on for {patience:?}: it is {}", self.state());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.assert_writes(patience);
+        started.elapsed()
+    }
+
+    fn wait_until_paused(&self) {
+        let started = Instant::now();
+        while self.state() != "paused" {
+            assert!(started.elapsed() < Duration::from_secs(10), "it is {}", self.state());
+        }
+    }
+
+    fn wait_for_records(&self, count: usize) {
+        let started = Instant::now();
+        while self.acknowledged() < count {
+            let log = || self.engine.docker(["logs", "foundry"]);
+            assert!(started.elapsed() < Duration::from_secs(60), "{} records: {}", self.acknowledged(), log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The latest restore point holds a database that opens, with every record acknowledged before the pause.
+    #[track_caller]
+    fn assert_restores(&self, agent: &Agent, at_least: usize) -> PathBuf {
+        let to = self.scratch.join("restored");
+        let _ = fs::remove_dir_all(&to);
+        agent.ok(["restore", "foundry", "--to", to.to_str().unwrap()]);
+        let restored = to.join(self.data().strip_prefix("/").unwrap());
+        let volume = format!("{}:/data", restored.display());
+        let reader =
+            ["run", "--rm", "--network=none", "--volume", &volume, DockerEngine::IMAGE, "python3", "-c", READER];
+        let count: usize = self.engine.docker(reader).parse().unwrap();
+        assert!(count >= at_least, "{count} records, {at_least} were acknowledged before");
+        restored
+    }
+
+    fn assert_nothing_left(&self) {
+        assert!(!self.scratch.join("cache/staging/foundry").exists());
+        assert_eq!(fs::read_dir(self.scratch.join("state/quiet")).unwrap().count(), 0);
+    }
+
+    fn note(&self) -> PathBuf {
+        self.scratch.join("state/quiet/foundry.json")
+    }
+}
+
+#[track_caller]
+fn quiet(ran: &Ran) -> u64 {
+    ran.step("foundry")["quiet_milliseconds"].as_u64().unwrap_or_else(|| panic!("no quiet time: {ran}"))
+}
+
+#[test]
+fn a_leveldb_that_never_stops_is_whole_in_each_snapshot() {
+    let mut host = Host::start(&[]);
+    let odd = host.data().join("worlds/odd");
+    oddities(&odd, 64 << 20);
+    host.wait_for_records(20_000);
+
+    for pause in ["pause = \"docker:foundry\"", "pause = \"docker-stop:foundry\""] {
+        let agent = host.agent(pause);
+        let before = host.acknowledged();
+        let ran = agent.ok(["run", "--json"]);
+        host.assert_writes(Duration::from_secs(10));
+        eprintln!("{pause}: quiet for {} ms", quiet(&ran));
+        assert!((1..30_000).contains(&quiet(&ran)), "{ran}");
+        assert_eq!(ran.step("foundry")["problems"], serde_json::json!([]), "{ran}");
+        host.assert_nothing_left();
+        let restored = host.assert_restores(&agent, before);
+        // What is held apart keeps everything that makes up a file.
+        Tree::read(&odd).assert_equals(restored.join("worlds/odd"));
+        assert!(restored.join("options.json").exists());
+    }
+
+    // Paused by somebody else: so it stays.
+    let agent = host.agent("pause = \"docker:foundry\"");
+    host.engine.docker(["pause", "foundry"]);
+    let ran = agent.ok(["run", "--json"]);
+    ran.says("the container foundry was paused before and stays so");
+    assert_eq!(host.state(), "paused");
+    assert!(ran.step("foundry")["quiet_milliseconds"].is_null());
+    host.assert_restores(&agent, 0);
+    // What did not change is known by its own times, though its copy is new, and not read again.
+    let ran = agent.ok(["run", "--json"]);
+    assert_eq!(ran.step("foundry")["files_changed"], 0, "{ran}");
+    host.engine.docker(["unpause", "foundry"]);
+
+    // No such container, and no Docker: the others run.
+    let ran = host.agent("pause = \"docker:foundri\"").run(["run", "--json"]).expect(3);
+    ran.says("there is no container").says("the containers are foundry");
+    assert_eq!(ran.step("other")["outcome"], "succeeded", "{ran}");
+    host.engine.stop();
+    let ran = agent.run(["run", "--json"]).expect(3);
+    ran.says("Docker");
+    assert_eq!(ran.step("foundry")["outcome"], "failed", "{ran}");
+    assert_eq!(ran.step("other")["outcome"], "succeeded", "{ran}");
+    host.engine.start_again();
+    host.assert_nothing_left();
+}
+
+fn with_argument(ancestor: &Running, word: &str) -> Option<Process> {
+    descendants(ancestor.pid())
+        .into_iter()
+        .find(|process| process.arguments().get(1).is_some_and(|first| first == word))
+}
+
+/// A run at the moment when the note is written and the writer is about to be paused.
+fn until_paused(host: &Host, agent: &Agent) -> Running {
+    let mut running = agent.start(["run", "--json"]);
+    let started = Instant::now();
+    while !host.note().exists() {
+        assert!(!running.has_ended() && started.elapsed() < Duration::from_secs(120), "it never paused anything");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    running
+}
+
+/// 200 MB that look changed at any time, so that the copy under the pause takes a while.
+fn with_maps() -> (Host, Agent) {
+    let host = Host::start(&["touch"]);
+    fill(&host.data().join("worlds/maps"), 200);
+    host.wait_for_records(1000);
+    let agent = host.agent("pause = \"docker:foundry\", at-most = \"20s\"");
+    agent.ok(["run"]);
+    (host, agent)
+}
+
+fn fill(folder: &Path, megabytes: u8) {
+    fs::create_dir_all(folder).unwrap();
+    let mut random = Random::new(5);
+    for number in 0..megabytes {
+        fs::write(folder.join(number.to_string()), random.bytes(1_000_000)).unwrap();
+    }
+}
+
+#[test]
+fn slow_whatever_is_killed_while_it_is_paused_the_writer_goes_on() {
+    let (host, agent) = with_maps();
+    let mut random = Random::new(17);
+    let (mut struck, mut slowest, mut tries) = (0, Duration::ZERO, 0);
+    while struck < 20 {
+        tries += 1;
+        assert!(tries < 60, "only {struck} of {tries} kills came while it was paused");
+        let running = until_paused(&host, &agent);
+        let census = Census::of(running.pid());
+        std::thread::sleep(Duration::from_millis(300).mul_f64(random.fraction()));
+        let victims = match struck % 4 {
+            0 => vec![running.pid()],
+            1 => with_argument(&running, "step").iter().map(Process::pid).collect(),
+            2 => with_argument(&running, "guard").iter().map(Process::pid).collect(),
+            _ => with_argument(&running, "step").iter().map(Process::pid).chain([running.pid()]).collect(),
+        };
+        struck += u32::from(host.note().exists());
+        for victim in victims {
+            // It may have ended by itself.
+            let _ = kill(victim, Signal::SIGKILL);
+        }
+        slowest = slowest.max(host.assert_goes_on(Duration::from_secs(5)));
+        let _ = running.wait();
+        census.assert_all_gone(Duration::from_secs(10));
+        assert_eq!((host.state().as_str(), host.note().exists()), ("running", false));
+    }
+    eprintln!("{tries} kills, {struck} of them while it was paused; it wrote again within {slowest:?}");
+    let before = host.acknowledged();
+    agent.ok(["run"]);
+    host.assert_nothing_left();
+    host.assert_restores(&agent, before);
+}
+
+#[test]
+fn the_writer_goes_on_after_a_power_cut_a_stop_and_its_time() {
+    let (host, agent) = with_maps();
+    // All at once, the guard too, as when the plug is pulled.
+    for resumes in ["boot", "resume", "run"] {
+        let running = until_paused(&host, &agent);
+        kill(with_argument(&running, "step").unwrap().pid(), Signal::SIGSTOP).unwrap();
+        host.wait_until_paused();
+        let everything = descendants(running.pid());
+        kill(running.pid(), Signal::SIGSTOP).unwrap();
+        everything.iter().rev().for_each(|process| kill(process.pid(), Signal::SIGSTOP).unwrap());
+        everything.iter().for_each(|process| kill(process.pid(), Signal::SIGKILL).unwrap());
+        kill(running.pid(), Signal::SIGKILL).unwrap();
+        let _ = running.wait();
+        assert_eq!((host.state().as_str(), host.note().exists()), ("paused", true));
+        let ran = agent.run([resumes]);
+        ran.says("the container foundry was left quiet by a backup that was cut off; it goes on");
+        host.assert_writes(Duration::from_secs(1));
+        assert!(!host.note().exists());
+    }
+
+    // Stopped in mid-pause: at once.
+    let running = until_paused(&host, &agent);
+    running.signal(Signal::SIGTERM);
+    host.assert_goes_on(Duration::from_secs(3));
+    let _ = running.wait().expect(3);
+    assert!(!host.note().exists());
+
+    // A step that hangs: the guard's own clock.
+    let agent = host.agent("pause = \"docker:foundry\", at-most = \"2s\"");
+    let running = until_paused(&host, &agent);
+    let step = with_argument(&running, "step").unwrap();
+    kill(step.pid(), Signal::SIGSTOP).unwrap();
+    host.wait_until_paused();
+    let took = host.assert_goes_on(Duration::from_secs(5));
+    kill(step.pid(), Signal::SIGCONT).unwrap();
+    let ran = running.wait().expect(5);
+    assert_eq!(ran.step("foundry")["outcome"], "degraded", "{ran}");
+    ran.says("not copied within the time its writer may be quiet (2 s)");
+    assert!((1900..5000).contains(&quiet(&ran)), "{took:?}: {ran}");
+    host.assert_nothing_left();
+}
