@@ -116,7 +116,7 @@ mod tests {
         });
         assert_eq!(seen.expect("root may"), ("here".into(), "here".into()));
         assert!(!folder.path().join("some").exists(), "the mount point is gone");
-        let refused = privately(folder.path(), &[Bind { from: at.clone(), at: at.clone() }], || Ok(()));
+        let refused = privately(folder.path(), &[Bind { from: folder.path().join("missing"), at }], || Ok(()));
         assert!(refused.expect_err("nothing to show").to_string().starts_with("show "));
         assert!(!folder.path().join("some").exists(), "the mount point is gone");
     }
