@@ -288,9 +288,10 @@ impl Cli {
                 if let Ok(alarms) = &looked {
                     output.print(|| alarms::json(alarms), || alarms::text(alarms))?;
                 }
+                let closing = wal::close_holes(&settings, &directory);
                 // What waits is sent even when nothing new can be said.
                 let flushed = notify::flush(&settings, &directory, Duration::from_secs(240));
-                looked.and(flushed).map(|_| 0)
+                looked.map(drop).and(closing).and(flushed.map(drop)).map(|()| 0)
             }
             Command::Points { steps, path, output } => {
                 let points = restore::points::points(&settings()?, &steps, path.as_ref())?;

@@ -45,7 +45,7 @@ pub(crate) fn judge_clock(now: Timestamp, last_known: Option<Timestamp>) -> Opti
 pub struct Room {
     /// Bytes that we may still write.
     pub free: u64,
-    /// Bytes in all.
+    /// Bytes in use, and those that may still be written. What is kept back for root counts for neither, as `df` has it.
     pub total: u64,
     /// Files that can still be made; `None`: the file system does not count them.
     pub free_files: Option<u64>,
@@ -65,7 +65,7 @@ pub fn room(path: &Path) -> Result<Room> {
     let block = found.fragment_size();
     Ok(Room {
         free: found.blocks_available() * block,
-        total: found.blocks() * block,
+        total: (found.blocks() - found.blocks_free() + found.blocks_available()) * block,
         total_files: found.files(),
         free_files: (found.files() > 0).then(|| found.files_available()),
         read_only: found.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY),

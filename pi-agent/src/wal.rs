@@ -3,18 +3,29 @@
 //!
 //! It has a lock of its own, per stanza, and never the run lock: a backup waits for WAL that only a push delivers.
 
+mod closing;
 mod drain;
+mod reached;
+mod segment;
+mod state;
 
 use std::fs::{self, File, TryLockError};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
+use self::reached::Ledger;
+use self::segment::{Header, Name, system_id_of};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Error, Result};
 use crate::monitor::Problem;
 use crate::pgbackrest::{self, Code, PgBackRest, code_of};
 
+pub use closing::close_holes;
 pub use drain::drain;
+pub use reached::{Hole, Mark};
+pub use segment::place;
+pub use state::WalState;
 
 /// What one pass did.
 #[derive(Debug, Default)]
@@ -27,6 +38,8 @@ pub struct PushReport {
     pub problems: Vec<Problem>,
     /// What stopped it may pass: the storage is away, a lock is held.
     pub try_again: bool,
+    /// Segments that never came were noticed now.
+    pub hole: Option<Hole>,
 }
 
 /// Where a stanza's server puts its WAL.
@@ -73,15 +86,20 @@ pub fn push(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<Pus
     let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
     let live = system_id_of(&postgres.data_directory);
     let mut report = PushReport::default();
+    let mut ledger = Ledger::open(&spool);
     for name in &names {
-        match push_one(&pgbackrest, &spool.join(name), live, &step.name) {
-            Ok(()) => report.pushed += 1,
+        match push_one(&pgbackrest, &spool.join(name), live, &step.name, &mut ledger) {
+            Ok(hole) => {
+                report.pushed += 1;
+                report.hole = hole.or(report.hole);
+            }
             Err(refused) => {
                 report.problems.push((&refused.error).into());
                 if refused.stop {
                     report.try_again = refused.error.is_transient();
                     break;
                 }
+                ledger.left(name);
             }
         }
     }
@@ -114,7 +132,13 @@ struct Refused {
     stop: bool,
 }
 
-fn push_one(pgbackrest: &PgBackRest, file: &Path, live: Option<u64>, step: &str) -> Result<(), Refused> {
+fn push_one(
+    pgbackrest: &PgBackRest,
+    file: &Path,
+    live: Option<u64>,
+    step: &str,
+    ledger: &mut Ledger<'_>,
+) -> Result<Option<Hole>, Refused> {
     let header = match Name::of_file(file) {
         Some(Name::Segment) => {
             // pgBackRest would accept a truncated one, and then refuse the good one for ever.
@@ -123,9 +147,14 @@ fn push_one(pgbackrest: &PgBackRest, file: &Path, live: Option<u64>, step: &str)
         _ => None,
     };
     let doing = || format!("push WAL {}", file.display());
-    let pushed =
-        pgbackrest.push(file).and_then(|()| fs::remove_file(file).context(|| "remove it from the spool".into()));
-    let Err(error) = pushed else { return Ok(()) };
+    let pushed = pgbackrest.push(file).and_then(|()| {
+        let hole = header.as_ref().map_or(Ok(None), |header| note(file, header, ledger))?;
+        fs::remove_file(file).context(|| "remove it from the spool".into()).map(|()| hole)
+    });
+    let error = match pushed {
+        Ok(hole) => return Ok(hole),
+        Err(error) => error,
+    };
     let foreign = header.is_some_and(|header| live.is_some_and(|live| live != header.system_id));
     Err(match code_of(&error) {
         Some(Code::ARCHIVE_MISMATCH) if foreign => {
@@ -155,6 +184,14 @@ fn push_one(pgbackrest: &PgBackRest, file: &Path, live: Option<u64>, step: &str)
     })
 }
 
+/// Notes that a segment is in the repository.
+fn note(file: &Path, header: &Header, ledger: &mut Ledger<'_>) -> Result<Option<Hole>> {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let changed = file.metadata().and_then(|metadata| metadata.modified());
+    let finished = changed.ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or_else(Timestamp::now);
+    ledger.arrived(name, header, finished)
+}
+
 fn set_aside(file: &Path, system_id: u64) -> Result<PathBuf> {
     let doing = || format!("set WAL of another cluster aside: {}", file.display());
     let folder = file.with_file_name(format!("set-aside-{system_id}"));
@@ -164,133 +201,10 @@ fn set_aside(file: &Path, system_id: u64) -> Result<PathBuf> {
     Ok(place)
 }
 
-/// The kinds of names that PostgreSQL archives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Name {
-    /// A segment, or the last, partly filled one of a timeline (`.partial`).
-    Segment,
-    /// `.history` and `.backup`.
-    Note,
-}
-
-impl Name {
-    fn of(name: &str) -> Option<Self> {
-        let hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
-        let (base, rest) = name.split_once('.').map_or((name, None), |(base, rest)| (base, Some(rest)));
-        match (base.len(), rest) {
-            _ if !hex(base) => None,
-            (24, None | Some("partial")) => Some(Self::Segment),
-            (8, Some("history")) => Some(Self::Note),
-            (24, Some(rest)) => {
-                let offset = rest.strip_suffix(".backup")?;
-                (offset.len() == 8 && hex(offset)).then_some(Self::Note)
-            }
-            _ => None,
-        }
-    }
-
-    fn of_file(file: &Path) -> Option<Self> {
-        Self::of(file.file_name()?.to_str()?)
-    }
-}
-
-/// What the long header at the beginning of a segment says (PostgreSQL's `XLogLongPageHeaderData`, in the machine's byte order).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Header {
-    system_id: u64,
-}
-
-impl Header {
-    const LENGTH: usize = 40;
-    /// `XLP_LONG_HEADER` in `xlp_info`.
-    const LONG: u16 = 2;
-
-    /// Reads it, and compares the size it states with the file's.
-    fn check(file: &Path) -> Result<Self> {
-        let doing = || format!("read WAL {}", file.display());
-        let mut open = File::open(file).context(doing)?;
-        let size = open.metadata().context(doing)?.len();
-        let mut bytes = [0; Self::LENGTH];
-        let damaged = |what: String| {
-            Error::new(format!("WAL {} {what}", file.display())).hint(
-                "something other than the recommended archive_command put it there; remove it: PostgreSQL delivers it \
-                 again if it has not counted it as archived, else only a new backup closes the hole",
-            )
-        };
-        if let Err(error) = open.read_exact(&mut bytes) {
-            return Err(match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => damaged(format!("is truncated: {size} bytes")),
-                _ => Error::new(doing()).caused_by(error),
-            });
-        }
-        let field = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let info = u16::from_ne_bytes([bytes[2], bytes[3]]);
-        let wanted = u64::from(field(32));
-        if info & Self::LONG == 0 || !wanted.is_power_of_two() {
-            return Err(damaged("does not begin like a WAL segment".into()));
-        }
-        if wanted != size {
-            return Err(damaged(format!("is truncated: {size} of {wanted} bytes")));
-        }
-        let mut id = [0; 8];
-        id.copy_from_slice(&bytes[24..32]);
-        Ok(Self { system_id: u64::from_ne_bytes(id) })
-    }
-}
-
-/// The system identifier in a data directory's control file (its first field); `None` when it cannot be read.
-fn system_id_of(data_directory: &Path) -> Option<u64> {
-    let mut bytes = [0; 8];
-    File::open(data_directory.join("global/pg_control")).ok()?.read_exact(&mut bytes).ok()?;
-    Some(u64::from_ne_bytes(bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::process::Command;
-
-    #[test]
-    fn only_wal_is_pushed() {
-        for name in ["00000001000000000000000A", "00000002.history", "00000001000000000000000A.partial"] {
-            assert!(Name::of(name).is_some(), "{name}");
-        }
-        assert_eq!(Name::of("00000001000000000000000A.00000028.backup"), Some(Name::Note));
-        for name in [
-            ".00000001000000000000000A.tmp",
-            "00000001000000000000000a",
-            "00000001000000000000000A.tmp",
-            "00000001000000000000000A.28.backup",
-            "history",
-            "set-aside-1",
-            "",
-        ] {
-            assert_eq!(Name::of(name), None, "{name}");
-        }
-    }
-
-    fn segment(size: usize, stated: u32) -> Vec<u8> {
-        let mut bytes = vec![0; size.max(Header::LENGTH)];
-        bytes[2..4].copy_from_slice(&Header::LONG.to_ne_bytes());
-        bytes[24..32].copy_from_slice(&77_u64.to_ne_bytes());
-        bytes[32..36].copy_from_slice(&stated.to_ne_bytes());
-        bytes.truncate(size);
-        bytes
-    }
-
-    #[test]
-    fn a_segment_must_be_as_long_as_it_says() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("000000010000000000000001");
-        let check = |bytes: &[u8]| {
-            fs::write(&file, bytes).expect("written");
-            Header::check(&file).map_err(|error| error.to_string())
-        };
-        assert_eq!(check(&segment(1 << 20, 1 << 20)), Ok(Header { system_id: 77 }));
-        assert!(check(&segment(4096, 1 << 20)).expect_err("short").contains("4096 of 1048576 bytes"));
-        assert!(check(&[]).expect_err("empty").contains("is truncated: 0 bytes"));
-        assert!(check(&[7; 8192]).expect_err("garbage").contains("does not begin like"));
-    }
 
     /// Runs the command as PostgreSQL would, with `%p` and `%f` filled in.
     fn archive(spool: &Path, file: &Path) -> bool {

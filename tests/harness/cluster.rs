@@ -158,6 +158,15 @@ impl Cluster {
         .expect("psql can be started")
     }
 
+    /// PostgreSQL's own load, not yet started: `pgbench` with these arguments.
+    pub fn pgbench<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+        let port = self.port.to_string();
+        let socket = self.socket.display().to_string();
+        let mut command = self.as_postgres("pgbench", ["-h", &socket, "-p", &port, "--quiet"]);
+        command.args(arguments).arg("postgres");
+        command
+    }
+
     /// Everything in it, as SQL text: two equal dumps are two equal databases.
     pub fn dump(&self) -> String {
         let (socket, port) = (self.socket.display().to_string(), self.port.to_string());

@@ -68,6 +68,7 @@ fn run_status_points_and_restore_keep_their_promises() {
             "restore_points",
             "success_rate_30d",
             "last_restore_test",
+            "wal",
         ],
     );
     is_a_time(&step["last_success"]);

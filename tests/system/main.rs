@@ -21,5 +21,6 @@ mod packaging;
 mod postgres;
 mod postgres_dumps;
 mod postgres_upgrade;
+mod rpo;
 mod setup;
 mod status;

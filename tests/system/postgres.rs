@@ -97,13 +97,18 @@ impl Host {
         self.cluster.sql(&format!("insert into voters select count(*), '{name}' from voters"));
     }
 
-    /// A moment between what was and what comes, and all that is in the database at it.
-    pub(crate) fn moment(&self) -> (String, String) {
+    /// A moment between what was and what comes.
+    pub(crate) fn moment_alone(&self) -> String {
         let pause = || std::thread::sleep(std::time::Duration::from_millis(20));
         pause();
         let moment = self.cluster.sql("select to_char(clock_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
         pause();
-        (moment, self.cluster.dump())
+        moment
+    }
+
+    /// The same, and all that is in the database at it.
+    pub(crate) fn moment(&self) -> (String, String) {
+        (self.moment_alone(), self.cluster.dump())
     }
 }
 

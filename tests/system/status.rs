@@ -27,6 +27,7 @@ const STEP_KEYS: [&str; 13] = [
     "restore_points",
     "success_rate_30d",
     "last_restore_test",
+    "wal",
 ];
 
 /// Reads a page as strictly as XML: every tag closed in its order. Gives the names of its elements and its text.

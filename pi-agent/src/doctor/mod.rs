@@ -78,7 +78,8 @@ impl Finding {
     }
 }
 
-/// Looks at everything. Changes nothing that stays: storage is tried with a small object that is deleted again.
+/// Looks at everything. Repairs nothing: storage is tried with a small object that is deleted again, archiving with a
+/// segment of WAL that was due sooner or later.
 pub fn examine(settings: &Result<Settings, ConfigErrors>, state_directory: &StateDirectory) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(match &settings {
@@ -105,13 +106,15 @@ fn of_settings(settings: &Settings, state: Option<&State>) -> Vec<Finding> {
     if let Location::File(path) = &settings.storage.location {
         findings.push(machine::room("storage", path));
     }
-    findings.extend(storage::examine(settings, &secrets, state));
+    let storage = storage::examine(settings, &secrets, state);
+    let reachable = healthy(&findings) && healthy(&storage);
+    findings.extend(storage);
     if settings.steps.iter().any(|step| matches!(step.source, Source::Postgres(_))) {
         findings.extend(postgres::tools());
     }
     for step in &settings.steps {
         match &step.source {
-            Source::Postgres(cluster) => findings.extend(postgres::examine(settings, step, cluster)),
+            Source::Postgres(cluster) => findings.extend(postgres::examine(settings, step, cluster, reachable)),
             Source::Directory(directory) => findings.extend(sources::examine(&step.name, directory, state)),
             // Its one source is the file that has just been read.
             Source::Agent(_) => {}

@@ -7,6 +7,7 @@ use super::Finding;
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Kind};
 use crate::process::{Program, User};
+use crate::report::words;
 use crate::steps::postgres::{Look, look};
 use crate::{Result, pgbackrest};
 
@@ -29,23 +30,25 @@ pub(super) fn tools() -> Vec<Finding> {
     vec![pgbackrest, psql]
 }
 
-pub(super) fn examine(settings: &Settings, step: &Step, postgres: &Postgres) -> Vec<Finding> {
+/// `storage`: it can be reached and written to, so that WAL can be sent there to see whether it arrives.
+pub(super) fn examine(settings: &Settings, step: &Step, postgres: &Postgres, storage: bool) -> Vec<Finding> {
     let subject = format!("step {}", step.name);
     if postgres.container.is_none()
         && let Err(error) = is_a_cluster(&postgres.data_directory)
     {
         return vec![Finding::error(&subject, &error, "correct data-directory: pg_lsclusters shows what there is")];
     }
-    let Look { version, problems, spool, user, late, failing, .. } = match look(settings, step, postgres) {
-        Ok(look) => look,
-        Err(error) => {
-            let start = match &postgres.container {
-                Some(container) => format!("docker logs --tail 50 {container}"),
-                None => "start the server: systemctl start postgresql".into(),
-            };
-            return vec![Finding::error(&subject, &error, &start)];
-        }
-    };
+    let Look { version, problems, spool, user, late, failing, arrival, .. } =
+        match look(settings, step, postgres, storage) {
+            Ok(look) => look,
+            Err(error) => {
+                let start = match &postgres.container {
+                    Some(container) => format!("docker logs --tail 50 {container}"),
+                    None => "start the server: systemctl start postgresql".into(),
+                };
+                return vec![Finding::error(&subject, &error, &start)];
+            }
+        };
     let advice = "look at the server's log";
     let mut findings: Vec<_> = problems.iter().map(|error| Finding::error(&subject, error, advice)).collect();
     if let Some(spool) = spool {
@@ -73,7 +76,13 @@ pub(super) fn examine(settings: &Settings, step: &Step, postgres: &Postgres) -> 
             Some(container) => format!("the container {container}"),
             None => postgres.data_directory.display().to_string(),
         };
-        findings.push(Finding::ok(&subject, format!("PostgreSQL {version} in {place} answers and archives its WAL")));
+        let proof = arrival.map_or_else(String::new, |took| {
+            format!(": a segment was in the repository after {}", words::duration(took))
+        });
+        findings.push(Finding::ok(
+            &subject,
+            format!("PostgreSQL {version} in {place} answers and archives its WAL{proof}"),
+        ));
     }
     findings
 }

@@ -137,7 +137,8 @@ fn facts(html: &mut String, step: &StepStatus, now: Timestamp) {
         ("restore test", Some("none yet".into())),
     ];
     html.push_str("<dl>");
-    for (name, value) in facts {
+    let wal = step.safe_in_words(now).map(|safe| ("safe until", Some(safe)));
+    for (name, value) in facts.into_iter().chain(wal) {
         put!(html, "<div><dt>{name}</dt><dd>{}</dd></div>", Safe(value.as_deref().unwrap_or("–")));
     }
     html.push_str("</dl>");

@@ -21,7 +21,7 @@ pub fn metrics(status: &Status) -> String {
 
     type Get<'a> = &'a dyn Fn(&StepStatus) -> Option<f64>;
     let count = |value: Option<u64>| value.map(|value| value as f64);
-    let families: [(&str, &str, Get<'_>); 11] = [
+    let families: [(&str, &str, Get<'_>); 13] = [
         ("last_success_timestamp_seconds", "End of the last usable backup.", &|step| step.last_success.map(seconds)),
         ("last_usable", "1 when the last backup made a restore point.", &|step| {
             Some(f64::from(u8::from(step.last_outcome.is_some_and(Outcome::is_usable))))
@@ -42,6 +42,12 @@ pub fn metrics(status: &Status) -> String {
         ("restore_points", "Restore points there are.", &|step| count(step.figures.restore_points)),
         ("deduplication_ratio", "Bytes of all restore points over bytes stored.", &StepStatus::deduplication_ratio),
         ("success_ratio", "Usable backups among those of the last 30 days.", &|step| step.success_rate_30d),
+        ("wal_safe_timestamp_seconds", "Until when every change is in the repository.", &|step| {
+            step.wal.as_ref()?.safe_until(status.generated_at).map(seconds)
+        }),
+        ("wal_waiting_files", "Files of WAL that are not in the repository yet.", &|step| {
+            Some(step.wal.as_ref()?.files as f64)
+        }),
         ("running", "1 while the step is at work.", &|step| Some(f64::from(u8::from(step.running)))),
     ];
     for (name, help, get) in families {

@@ -103,7 +103,13 @@ impl Status {
     }
 
     fn footer(&self) -> String {
-        let mut text = self.next_in_words().map_or_else(String::new, |next| next + "\n");
+        let mut text = String::new();
+        for step in &self.steps {
+            if let Some(safe) = step.safe_in_words(self.generated_at) {
+                text.push_str(&format!("{}: every change is safe until {safe}\n", step.name));
+            }
+        }
+        text.push_str(&self.next_in_words().map_or_else(String::new, |next| next + "\n"));
         if let Some(count) = self.waiting_notices.filter(|count| *count > 0) {
             let notices = if count == 1 { "1 notice waits".into() } else { format!("{count} notices wait") };
             text.push_str(&format!("{notices} to be sent\n"));
@@ -210,6 +216,7 @@ mod tests {
                 ..Figures::default()
             },
             success_rate_30d: Some(29.0 / 30.0),
+            wal: None,
         }
     }
 

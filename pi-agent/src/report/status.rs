@@ -1,5 +1,6 @@
 //! "Am I safe?": what the state database knows, put together.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,10 +10,12 @@ use crate::alarms::{self, Alarm};
 use crate::config::{Settings, StateDirectory};
 use crate::error::Result;
 use crate::notify::{self, Tone};
+use crate::report::screen::short_time;
 use crate::report::{SCHEMA, words};
 use crate::state::{State, StepRecord};
 use crate::steps::{Figures, Outcome};
 use crate::systemd::NextRun;
+use crate::wal::WalState;
 
 /// The state of the whole host.
 #[derive(Clone, Debug)]
@@ -50,6 +53,8 @@ pub struct StepStatus {
     pub figures: Figures,
     /// Of the backups of the last 30 days that ended, the part that is usable; `None`: there was none.
     pub success_rate_30d: Option<f64>,
+    /// How its WAL stands; `None`: it has none, or nobody can tell.
+    pub wal: Option<WalState>,
 }
 
 const RATE_DAYS: Duration = Duration::from_hours(24 * 30);
@@ -79,7 +84,9 @@ impl Status {
                 }
                 None => (Vec::new(), None),
             };
-            steps.push(StepStatus::of(&step.name, step.source.kind(), &recent, last));
+            let facts = state.map_or(Ok(BTreeMap::new()), |state| state.facts(&step.name))?;
+            let wal = step.postgres().and_then(|postgres| WalState::look(settings, postgres, &facts));
+            steps.push(StepStatus { wal, ..StepStatus::of(&step.name, step.source.kind(), &recent, last) });
         }
         let host = settings.host.clone();
         Ok(Self { host, generated_at: now, steps, alarms, next_run: NextRun::Unknown, waiting_notices: None })
@@ -146,7 +153,20 @@ impl StepStatus {
             duration: last.as_ref().and_then(|record| Some(words::between(record.started_at, record.finished_at?))),
             figures: last.and_then(|record| record.result).map(|result| result.figures).unwrap_or_default(),
             success_rate_30d,
+            wal: None,
         }
+    }
+
+    /// Until when every change is in the repository, and for how long none was: "Nov 21 16:20 (4 min ago)".
+    pub fn safe_in_words(&self, now: Timestamp) -> Option<String> {
+        let wal = self.wal.as_ref()?;
+        let safe = wal.safe_until(now)?;
+        let waiting = match wal.files {
+            0 => String::new(),
+            1 => "; 1 file of WAL waits".into(),
+            files => format!("; {files} files of WAL wait"),
+        };
+        Some(format!("{} ({} ago){waiting}", short_time(safe, now), words::rough(words::between(safe, now))))
     }
 
     /// The word for how it stands: `running`, how the last one ended, or `never`.
@@ -179,6 +199,22 @@ impl StepStatus {
             "restore_points": self.figures.restore_points,
             "success_rate_30d": self.success_rate_30d,
             "last_restore_test": null,
+            "wal": self.wal.as_ref().map(|wal| wal_json(wal, now)),
         })
     }
+}
+
+fn wal_json(wal: &WalState, now: Timestamp) -> Value {
+    let safe = wal.safe_until(now);
+    json!({
+        "safe_until": safe.map(words::stamp),
+        "age_seconds": safe.map(|safe| words::between(safe, now).as_secs()),
+        "newest_segment": wal.safe.as_ref().map(|mark| &mark.segment),
+        "archive_timeout_seconds": wal.archive_timeout.map(|timeout| timeout.as_secs()),
+        "waiting_files": wal.files,
+        "waiting_bytes": wal.bytes,
+        "hole": wal.hole.as_ref().map(|hole| json!({
+            "after": hole.after, "before": hole.before, "since": words::stamp(hole.since),
+        })),
+    })
 }

@@ -24,7 +24,7 @@ pub fn prepare(settings: &Settings) -> Result<()> {
 /// What to do about a server, or that nothing is to do.
 pub fn text(settings: &Settings, step: &Step, postgres: &Postgres) -> String {
     let spool = wal::spool_directory(settings, postgres);
-    match look(settings, step, postgres) {
+    match look(settings, step, postgres, false) {
         Ok(look) => match look.set_up {
             None => format!("PostgreSQL {} archives its WAL already.\n", look.version),
             Some(set_up) => to_paste(settings, step, postgres, &set_up),

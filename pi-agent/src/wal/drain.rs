@@ -38,6 +38,10 @@ fn drain_one(settings: &Settings, step: &Step, postgres: &Postgres, retry_for: D
         let (problems, try_again) = match push(settings, step, postgres) {
             Ok(report) => {
                 pushed += report.pushed;
+                if let Some(hole) = &report.hole {
+                    // The alarms tell it until a backup has closed it.
+                    error!(STEP = step.name.as_str(); "{}: {hole}", step.name);
+                }
                 if report.pushed > 0 {
                     moved = Instant::now();
                     pause = PAUSE;

@@ -18,7 +18,7 @@ use crate::state::{RunEnd, State};
 use crate::systemd::time_service;
 
 pub use machine::{Unit, Volume};
-pub use steps::{StepEvidence, Wal};
+pub use steps::StepEvidence;
 
 /// Everything an alarm may look at.
 #[derive(Clone, Debug)]

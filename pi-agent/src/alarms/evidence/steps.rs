@@ -1,7 +1,6 @@
-//! What the state database knows, and what waits in the WAL spools.
+//! What the state database knows of each step, and how its WAL stands.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,16 +8,14 @@ use jiff::Timestamp;
 use super::Place;
 use crate::alarms::clock::MOVED;
 use crate::boot::ENOUGH;
-use crate::config::{AGENT, Postgres, Settings, Source, Step};
+use crate::config::{AGENT, Settings, Source, Step};
 use crate::error::Result;
-use crate::health::room;
 use crate::lock;
 use crate::monitor::Problem;
 use crate::state::{Backup, RunEnd, State};
 use crate::steps::directory::CERTIFICATE;
-use crate::steps::postgres::container;
 use crate::steps::{Outcome, PLACE};
-use crate::wal;
+use crate::wal::WalState;
 
 /// Thirty good backups and some bad ones between: what the size of the next is held against.
 const RECENT: u32 = 60;
@@ -44,23 +41,8 @@ pub struct StepEvidence {
     pub last_check: Option<Timestamp>,
     /// Time between two checks; `None`: it is not checked by itself.
     pub check_every: Option<Duration>,
-    /// The oldest WAL that waits; `None`: it has none to wait for, or nobody can tell.
-    pub wal: Option<Wal>,
-}
-
-/// WAL that is not in the repository yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wal {
-    /// Since when the oldest waits; `None`: nothing waits.
-    pub oldest: Option<Timestamp>,
-    /// How many files wait.
-    pub files: usize,
-    /// Where most of them are.
-    pub place: PathBuf,
-    /// Bytes of all of them.
-    pub bytes: u64,
-    /// Bytes free where most of them are; `None`: nobody can tell.
-    pub free: Option<u64>,
+    /// How its WAL stands; `None`: it has none, or nobody can tell.
+    pub wal: Option<WalState>,
 }
 
 /// Everything from the database.
@@ -83,7 +65,12 @@ impl History {
             }),
         }
         .unwrap_or_else(|error| Self {
-            steps: place.settings.steps.iter().map(|step| without_history(place.settings, step)).collect(),
+            steps: place
+                .settings
+                .steps
+                .iter()
+                .map(|step| without_history(place.settings, step, &BTreeMap::new()))
+                .collect(),
             unreadable: Some((&error).into()),
             cut_off: 0,
             run: None,
@@ -104,7 +91,8 @@ impl History {
     fn of(settings: &Settings, state: Option<&State>, moving: Option<&str>, now: Timestamp) -> Result<Self> {
         let mut steps = Vec::new();
         for step in &settings.steps {
-            let mut evidence = without_history(settings, step);
+            let facts = state.map_or(Ok(BTreeMap::new()), |state| state.facts(&step.name))?;
+            let mut evidence = without_history(settings, step, &facts);
             if let Some(state) = state {
                 evidence.remember(state, now)?;
             }
@@ -126,14 +114,14 @@ pub(super) fn newest_moment(place: Place<'_>) -> Option<Timestamp> {
     State::open_read_only(&place.directory.database()).ok()??.newest_moment().ok()?
 }
 
-/// What can be told without the database.
-fn without_history(settings: &Settings, step: &Step) -> StepEvidence {
+/// What can be told without the database, but for the facts of the last usable backup.
+fn without_history(settings: &Settings, step: &Step, facts: &BTreeMap<String, String>) -> StepEvidence {
     let check_every = match &step.source {
         Source::Directory(directory) | Source::Agent(directory) => Some(directory.check_every),
         Source::Postgres(_) => None,
     };
     let own = matches!(step.source, Source::Agent(_));
-    let wal = step.postgres().and_then(|postgres| waiting(settings, postgres));
+    let wal = step.postgres().and_then(|postgres| WalState::look(settings, postgres, facts));
     let postgres = step.postgres().is_some();
     StepEvidence { name: step.name.clone(), own, postgres, check_every, wal, ..StepEvidence::default() }
 }
@@ -167,29 +155,4 @@ fn last_good(backups: &[Backup], now: Timestamp) -> Option<Timestamp> {
 /// Not later than now, but for what a clock may be corrected by.
 fn is_past(moment: Timestamp, now: Timestamp) -> bool {
     moment.duration_since(now) <= MOVED
-}
-
-/// The WAL of that server that is not in the repository: in the spool, and what the server itself could not hand over.
-fn waiting(settings: &Settings, postgres: &Postgres) -> Option<Wal> {
-    let spool = wal::spool_directory(settings, postgres);
-    let spooled: Vec<PathBuf> = wal::waiting(&spool).ok()?.into_iter().map(|name| spool.join(name)).collect();
-    let pg_wal = container::data_on_this_machine(postgres).map(|data| data.join("pg_wal"));
-    let ready = pg_wal.as_ref().map(|folder| ready(&folder.join("archive_status"))).unwrap_or_default();
-    let place = pg_wal.filter(|_| ready.len() > spooled.len()).unwrap_or(spool);
-    let files = spooled.len() + ready.len();
-    // One that has gone since then waits no longer.
-    let changed = |path: &PathBuf| Timestamp::try_from(path.metadata().ok()?.modified().ok()?).ok();
-    let oldest = spooled.iter().chain(&ready).filter_map(changed).min();
-    // What the server keeps is marked by an empty file beside it.
-    let segments = ready.iter().filter_map(|mark| Some(mark.parent()?.parent()?.join(mark.file_stem()?)));
-    let size = |path: PathBuf| path.metadata().map_or(0, |file| file.len());
-    let bytes = spooled.iter().cloned().chain(segments).map(size).sum();
-    let free = room(&place).ok().map(|room| room.free);
-    Some(Wal { oldest, files, place, bytes, free })
-}
-
-/// What PostgreSQL marks as finished and not archived. A server that archives nothing marks nothing.
-fn ready(status: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(status).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries.filter(|path| path.extension().is_some_and(|extension| extension == "ready")).collect()
 }

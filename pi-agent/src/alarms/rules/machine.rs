@@ -1,68 +1,11 @@
-//! Alarms about the machine: WAL that waits, room, the clock, units that failed.
-
-use std::time::Duration;
+//! Alarms about the machine: room, the clock, units that failed.
 
 use crate::alarms::clock::Trust;
-use crate::alarms::evidence::{Evidence, Unit, Volume, Wal};
+use crate::alarms::evidence::{Evidence, Unit, Volume};
 use crate::alarms::registry::{Bad, Found, Telling, Verdict};
 use crate::config::Alarms;
 use crate::notify::Tone;
 use crate::report::words;
-
-/// WAL has waited longer than the RPO: a disk that dies now takes more than was agreed. Over once it waits half as long.
-pub fn wal_age(evidence: &Evidence, limits: &Alarms) -> Vec<Found> {
-    let rpo = limits.rpo;
-    let judge = |wal: &Wal| {
-        let waits = wal.oldest.map_or_else(Default::default, |oldest| words::between(oldest, evidence.now));
-        if waits <= rpo {
-            return if waits <= rpo / 2 { Verdict::Fine { as_of: None } } else { Verdict::Unknown };
-        }
-        let tone = if waits > rpo * 3 { Tone::Critical } else { Tone::Warning };
-        let what = if wal.files == 1 { "one file of WAL".to_owned() } else { format!("{} files of WAL", wal.files) };
-        Bad::new(tone, format!("WAL has waited for {}", words::duration(waits)))
-            .text(format!("{what} in {}; the limit (rpo) is {}", wal.place.display(), words::duration(rpo)))
-            .hint("pi-agent wal push; what stops it: journalctl -u pi-agent-wal, and PostgreSQL's own log")
-            .dated(wal.oldest.and_then(|oldest| oldest.checked_add(rpo).ok()), None)
-            .into()
-    };
-    let steps = evidence.steps.iter().filter(|step| step.postgres);
-    steps.map(|step| (Some(step.name.clone()), step.wal.as_ref().map_or(Verdict::Unknown, judge))).collect()
-}
-
-/// How far ahead a disk that fills with WAL is told of: PostgreSQL stops when it is full.
-const WAL_ROOM: Duration = Duration::from_hours(12);
-const LITTLE_WAL_ROOM: Duration = Duration::from_hours(3);
-/// From a shorter time nothing is concluded about the rate.
-const WAL_TREND: Duration = Duration::from_mins(5);
-
-/// WAL that nobody takes away fills its disk within hours, at the rate at which it has come so far. Over once there is
-/// room for twice as long.
-pub fn wal_room(evidence: &Evidence, _: &Alarms) -> Vec<Found> {
-    let judge = |wal: &Wal| {
-        let (Some(oldest), Some(free)) = (wal.oldest, wal.free) else { return Verdict::Fine { as_of: None } };
-        let waits = words::between(oldest, evidence.now);
-        if waits < WAL_TREND {
-            return Verdict::Fine { as_of: None };
-        }
-        let seconds = u128::from(free) * u128::from(waits.as_secs()) / u128::from(wal.bytes.max(1));
-        let lasts = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
-        if lasts >= WAL_ROOM {
-            return if lasts >= WAL_ROOM * 2 { Verdict::Fine { as_of: None } } else { Verdict::Unknown };
-        }
-        let tone = if lasts < LITTLE_WAL_ROOM { Tone::Critical } else { Tone::Warning };
-        Bad::new(tone, format!("WAL fills the disk in {}", words::rough(lasts)))
-            .text(format!(
-                "{} of WAL wait in {}, {} are free; PostgreSQL stops when the disk is full",
-                words::size(wal.bytes),
-                wal.place.display(),
-                words::size(free)
-            ))
-            .hint("pi-agent wal push says why the storage does not take it; make room meanwhile, but delete no WAL")
-            .into()
-    };
-    let steps = evidence.steps.iter().filter(|step| step.postgres);
-    steps.map(|step| (Some(step.name.clone()), step.wal.as_ref().map_or(Verdict::Unknown, judge))).collect()
-}
 
 /// Percentage points below a limit at which it is over: a disk at the limit would otherwise come and go all day.
 const BAND: u64 = 2;

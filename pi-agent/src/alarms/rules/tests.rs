@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{backups, history, keys, machine};
+use super::{backups, history, keys, machine, wal};
 use crate::alarms::clock::Trust;
-use crate::alarms::evidence::{Evidence, StepEvidence, Unit, Volume, Wal};
+use crate::alarms::evidence::{Evidence, StepEvidence, Unit, Volume};
 use crate::alarms::registry::{Bad, Found, Telling, Verdict};
 use crate::config::{Alarms, parse};
 use crate::health::Room;
@@ -17,6 +17,7 @@ use crate::monitor::Problem;
 use crate::notify::Tone;
 use crate::state::{Backup, RunEnd};
 use crate::steps::Outcome::{self, Degraded, Failed, Interrupted, Skipped, Succeeded, Unfinished};
+use crate::wal::{Hole, Mark, WalState};
 
 const NOW: Timestamp = Timestamp::constant(1_795_230_000, 0);
 
@@ -214,17 +215,27 @@ fn a_check_is_due_from_the_first_backup_on() {
     assert!(matches!(check(None, Some(400), None), Verdict::Fine { .. }), "PostgreSQL's");
 }
 
-fn wal() -> Wal {
-    Wal { oldest: None, files: 0, place: "/var/spool/pgbackrest/main".into(), bytes: 0, free: None }
+fn waiting() -> WalState {
+    let place = "/var/spool/pgbackrest/main".into();
+    let (safe, astray, hole) = (None, None, None);
+    WalState { oldest: None, files: 0, place, bytes: 0, free: None, safe, astray, hole, archive_timeout: None }
+}
+
+fn minutes_ago(minutes: i64) -> Timestamp {
+    NOW - SignedDuration::from_mins(minutes)
+}
+
+fn judged(rule: fn(&Evidence, &Alarms) -> Vec<Found>, wal: WalState) -> Verdict {
+    let step = StepEvidence { postgres: true, wal: Some(wal), ..step(vec![]) };
+    one(rule(&evidence(vec![step]), &limits()))
 }
 
 #[test]
 fn a_disk_that_fills_with_wal_is_told_hours_before() {
     const GIB: u64 = 1 << 30;
     let room = |minutes: i64, bytes: u64, free: u64| {
-        let oldest = Some(NOW - SignedDuration::from_mins(minutes));
-        let wal = Some(Wal { oldest, bytes, free: Some(free), ..wal() });
-        one(machine::wal_room(&evidence(vec![StepEvidence { postgres: true, wal, ..step(vec![]) }]), &limits()))
+        let oldest = Some(minutes_ago(minutes));
+        judged(wal::room, WalState { oldest, bytes, free: Some(free), ..waiting() })
     };
     assert_eq!(room(4, GIB, 1), Verdict::Fine { as_of: None }, "too short a time to tell");
     assert_eq!(room(60, GIB, 24 * GIB), Verdict::Fine { as_of: None });
@@ -235,21 +246,48 @@ fn a_disk_that_fills_with_wal_is_told_hours_before() {
 }
 
 #[test]
-fn wal_may_wait_as_long_as_the_rpo() {
+fn changes_may_be_on_one_disk_alone_for_as_long_as_the_rpo() {
     let waits = |minutes: Option<i64>| {
-        let oldest = minutes.map(|minutes| NOW - SignedDuration::from_mins(minutes));
-        let wal = Some(Wal { oldest, files: 3, ..wal() });
-        let step = StepEvidence { postgres: true, wal, ..step(vec![]) };
-        one(machine::wal_age(&evidence(vec![step]), &limits()))
+        let files = minutes.map_or(0, |_| 3);
+        judged(wal::age, WalState { oldest: minutes.map(minutes_ago), files, ..waiting() })
     };
     assert_eq!(waits(None), Verdict::Fine { as_of: None });
     assert_eq!(waits(Some(15)), Verdict::Fine { as_of: None });
     assert_eq!(waits(Some(30)), Verdict::Unknown, "neither raised nor over");
     let bad = is_bad(waits(Some(31)));
-    assert_eq!((bad.tone, bad.title.as_str()), (Tone::Warning, "WAL has waited for 31 min"));
-    assert!(bad.text.contains("3 files of WAL in /var/spool/pgbackrest/main"), "{}", bad.text);
+    assert_eq!((bad.tone, bad.title.as_str()), (Tone::Warning, "changes of the last 31 min are on this disk alone"));
+    assert!(bad.text.contains("3 files of WAL wait in /var/spool/pgbackrest/main"), "{}", bad.text);
     assert_eq!(is_bad(waits(Some(91))).tone, Tone::Critical);
-    assert_eq!(machine::wal_age(&evidence(vec![step(vec![])]), &limits()), [], "a step without WAL");
+    assert_eq!(wal::age(&evidence(vec![step(vec![])]), &limits()), [], "a step without WAL");
+}
+
+#[test]
+fn a_server_that_keeps_its_wal_is_not_taken_for_an_idle_one() {
+    let idle = |safe: i64, timeout: u64| {
+        let safe = Some(Mark { segment: "000000010000000000000007".into(), finished: minutes_ago(safe) });
+        judged(wal::age, WalState { safe, archive_timeout: Some(Duration::from_secs(timeout)), ..waiting() })
+    };
+    assert_eq!(idle(600, 600), Verdict::Fine { as_of: None }, "it would have handed over what came since");
+    assert_eq!(idle(600, 1800), Verdict::Fine { as_of: None }, "not kept from being over by its own setting");
+    assert_eq!(idle(20, 0), Verdict::Unknown);
+    let bad = is_bad(idle(600, 0));
+    assert_eq!((bad.tone, bad.title.as_str()), (Tone::Warning, "changes of the last 10 h are on this disk alone"));
+    assert!(bad.text.contains("archive_timeout is 0 s"), "{}", bad.text);
+    assert!(is_bad(idle(600, 3600)).text.contains("archive_timeout is 3600 s"));
+}
+
+#[test]
+fn a_hole_in_the_wal_is_told_until_a_backup_has_closed_it() {
+    let mark = |minutes| Mark { segment: "000000010000000000000009".into(), finished: minutes_ago(minutes) };
+    let (after, before) = ("000000010000000000000004".into(), "000000010000000000000007".into());
+    let hole = Hole { after, before, since: minutes_ago(90), found: minutes_ago(5) };
+    let bad = is_bad(judged(wal::hole, WalState { hole: Some(hole), ..waiting() }));
+    assert_eq!((bad.tone, bad.since), (Tone::Critical, Some(minutes_ago(90))));
+    assert!(bad.title.contains("between 000000010000000000000004 and 000000010000000000000007"), "{}", bad.title);
+    let astray = |minutes| judged(wal::hole, WalState { astray: Some(mark(minutes)), ..waiting() });
+    assert_eq!(astray(3), Verdict::Unknown, "on its way");
+    assert!(is_bad(astray(31)).text.starts_with("000000010000000000000009 is neither"));
+    assert_eq!(judged(wal::hole, waiting()), Verdict::Fine { as_of: None });
 }
 
 fn volume(used: u64, read_only: bool) -> Volume {

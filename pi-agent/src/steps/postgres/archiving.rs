@@ -4,10 +4,11 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Work;
 use super::container::Spool;
-use super::server::Identity;
+use super::server::{Identity, Server};
+use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Result};
+use crate::pgbackrest::PgBackRest;
 use crate::wal;
 
 /// How WAL gets into the repository.
@@ -19,8 +20,7 @@ pub(super) enum Style {
     Push,
 }
 
-/// How long a segment may take, and how long archive_command may go on failing before we say so.
-const ARRIVAL: Duration = Duration::from_secs(600);
+/// How long archive_command may go on failing before we say so.
 const FAILING: Duration = Duration::from_secs(20);
 
 /// Recognises the style, or says exactly what to set.
@@ -117,65 +117,87 @@ fn set_timeout(rpo: Duration) -> String {
 pub(super) fn late(identity: &Identity, rpo: Duration) -> Option<Error> {
     let found = match identity.archive_timeout {
         0 => "0: WAL leaves only when 16 MiB are full".to_owned(),
-        seconds if Duration::from_secs(seconds) > rpo => format!("{seconds} s, longer than the RPO"),
+        seconds if Duration::from_secs(seconds) > rpo / 2 => format!("{seconds} s, more than half of the RPO"),
         _ => return None,
     };
     let hint = format!("in psql as a superuser: {} SELECT pg_reload_conf();", set_timeout(rpo));
     Some(Error::new(format!("archive_timeout is {found}")).hint(hint))
 }
 
-/// Switches a segment and follows it into the repository.
-pub(super) fn prove(work: &Work<'_>, identity: &Identity, style: Style) -> Result<()> {
-    let failed_before = work.server.archiver()?.failed_count;
-    let segment = work.server.switch_wal()?;
-    let mut started = Instant::now();
-    let mut failing_since = None;
-    loop {
-        let report = match style {
-            Style::Spool => wal::push(&work.job.settings, work.step, work.postgres)?,
-            Style::Push => wal::PushReport::default(),
-        };
-        if report.pushed > 0 {
-            // A backlog may take its time as long as it moves.
-            started = Instant::now();
-        }
-        let archiver = work.server.archiver()?;
-        let archived = archiver.last_archived_wal.as_deref().is_some_and(|last| reached(last, &segment));
-        if archived && !work.spool.here.join(&segment).exists() && in_repository(work, &segment)? {
-            return Ok(());
-        }
-        if archiver.failed_count > failed_before && !archived {
-            let since = failing_since.get_or_insert_with(Instant::now);
-            if since.elapsed() > FAILING {
-                return Err(Error::new(format!("archive_command fails: WAL {segment} is still waiting in PostgreSQL"))
-                    .hint(format!(
-                        "PostgreSQL's log says why; {}",
-                        set_up(identity, &work.spool.there, work.job.settings.alarms.rpo)
-                    )));
-            }
-        }
-        if let (true, Some(problem)) = (archived && started.elapsed() > FAILING, report.problems.first()) {
-            return Err(Error::new(format!("WAL does not get into the repository: {}", problem.message))
-                .hint(problem.hint.clone().unwrap_or_else(|| "see pi-agent wal push".into())));
-        }
-        if started.elapsed() > ARRIVAL {
-            return Err(Error::new(format!(
-                "WAL {segment} did not reach the repository within {} s",
-                ARRIVAL.as_secs()
-            ))
-            .hint(match style {
-                Style::Spool => "is PostgreSQL's archiver running? see pg_stat_archiver and the spool",
-                Style::Push => "does archive_command push into this step's repository, with its passphrase?",
-            }));
-        }
-        work.remaining()?;
-        work.monitor.phase("waiting for WAL");
-        std::thread::sleep(Duration::from_millis(500));
-    }
+/// The way of a segment: from the server, by the spool, into the repository.
+pub(super) struct Way<'a> {
+    pub settings: &'a Settings,
+    pub step: &'a Step,
+    pub postgres: &'a Postgres,
+    pub spool: &'a Spool,
+    pub server: &'a Server<'a>,
+    pub pgbackrest: &'a PgBackRest,
 }
 
-fn in_repository(work: &Work<'_>, segment: &str) -> Result<bool> {
-    Ok(work.pgbackrest.info()?.newest_wal.is_some_and(|(_, newest)| reached(&newest, segment)))
+impl Way<'_> {
+    /// Switches a segment and follows it into the repository. `meanwhile` is asked every half second whether to go on.
+    ///
+    /// # Errors
+    /// It does not arrive within `patience`, or stops on its way: where, and what to do.
+    pub fn prove(
+        &self,
+        identity: &Identity,
+        style: Style,
+        patience: Duration,
+        meanwhile: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let failed_before = self.server.archiver()?.failed_count;
+        let segment = self.server.switch_wal()?;
+        let mut started = Instant::now();
+        let mut failing_since = None;
+        loop {
+            let report = match style {
+                Style::Spool => wal::push(self.settings, self.step, self.postgres)?,
+                Style::Push => wal::PushReport::default(),
+            };
+            if report.pushed > 0 {
+                // A backlog may take its time as long as it moves.
+                started = Instant::now();
+            }
+            let archiver = self.server.archiver()?;
+            let archived = archiver.last_archived_wal.as_deref().is_some_and(|last| reached(last, &segment));
+            if archived && !self.spool.here.join(&segment).exists() && self.in_repository(&segment)? {
+                return Ok(());
+            }
+            if archiver.failed_count > failed_before && !archived {
+                let since = failing_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > FAILING {
+                    return Err(Error::new(format!(
+                        "archive_command fails: WAL {segment} is still waiting in PostgreSQL"
+                    ))
+                    .hint(format!(
+                        "PostgreSQL's log says why; {}",
+                        set_up(identity, &self.spool.there, self.settings.alarms.rpo)
+                    )));
+                }
+            }
+            if let (true, Some(problem)) = (archived && started.elapsed() > FAILING, report.problems.first()) {
+                return Err(Error::new(format!("WAL does not get into the repository: {}", problem.message))
+                    .hint(problem.hint.clone().unwrap_or_else(|| "see pi-agent wal push".into())));
+            }
+            if started.elapsed() > patience {
+                return Err(Error::new(format!(
+                    "WAL {segment} did not reach the repository within {} s",
+                    patience.as_secs()
+                ))
+                .hint(match style {
+                    Style::Spool => "is PostgreSQL's archiver running? see pg_stat_archiver and the spool",
+                    Style::Push => "does archive_command push into this step's repository, with its passphrase?",
+                }));
+            }
+            meanwhile()?;
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    fn in_repository(&self, segment: &str) -> Result<bool> {
+        Ok(self.pgbackrest.info()?.newest_wal.is_some_and(|(_, newest)| reached(&newest, segment)))
+    }
 }
 
 /// Whether archiving has come as far as `segment`: names of segments sort by timeline and place; other files' names begin like one.
@@ -233,7 +255,7 @@ mod tests {
             late(&server, RPO)
         };
         assert!(at(0).is_some_and(|late| late.advice().is_some_and(|hint| hint.contains("archive_timeout = '600s'"))));
-        assert!(at(1801).is_some() && at(1800).is_none());
+        assert!(at(901).is_some() && at(900).is_none(), "the way to the repository takes time, too");
         assert_eq!(set_timeout(Duration::from_secs(300)), "ALTER SYSTEM SET archive_timeout = '100s';");
     }
 

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::wal::place;
+
 /// The last segment before the first hole and the first after it, among those from `from` on.
 /// `keys` are names of objects of one cluster's archive, `SEGMENT-CHECKSUM.zst` at their end.
 pub(super) fn first<'a>(
@@ -13,25 +15,14 @@ pub(super) fn first<'a>(
     // Timelines overlap where one left the other, so a segment is its place in the stream of bytes.
     let from = place(from, segment_size)?;
     let there: BTreeSet<(u64, &str)> = keys
-        .filter_map(|key| key.rsplit('/').next())
-        .filter_map(|file| Some((place(file, segment_size)?, &file[..24])))
+        // Not `.backup` and `.history`, which sort beside the segments.
+        .filter_map(|key| key.rsplit('/').next()?.split_once('-'))
+        .filter_map(|(segment, _)| Some((place(segment, segment_size)?, segment)))
         .filter(|(place, _)| *place >= from)
         .collect();
     let pairs = there.iter().zip(there.iter().skip(1));
     let hole = pairs.into_iter().find(|((before, _), (after, _))| after - before > 1);
     hole.map(|((_, before), (_, after))| ((*before).to_owned(), (*after).to_owned()))
-}
-
-/// The number of a segment: `TTTTTTTTLLLLLLLLSSSSSSSS`, of which the last two parts count.
-fn place(file: &str, segment_size: u64) -> Option<u64> {
-    let per_log = 0x1_0000_0000_u64.checked_div(segment_size)?;
-    let name = file.get(..24)?;
-    // Not `.backup` and `.history`, which sort beside the segments.
-    if !matches!(file.as_bytes().get(24), None | Some(b'-')) {
-        return None;
-    }
-    let part = |range| u64::from_str_radix(name.get(range)?, 16).ok();
-    Some(part(8..16)? * per_log + part(16..24)?)
 }
 
 #[cfg(test)]

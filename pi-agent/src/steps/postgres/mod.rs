@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use self::archiving::SetUp;
-use self::archiving::Style;
+use self::archiving::{Style, Way};
 use self::container::{Seat, Spool};
 use self::dumps::Dumped;
 pub use self::look::{Look, look};
@@ -33,10 +33,15 @@ use crate::process::User;
 use crate::retention;
 use crate::secrets::Secrets;
 use crate::storage::Store;
-use crate::wal;
+use crate::wal::{self, Hole};
 
 const SYSTEM_ID: &str = "system-id";
 const VERSION: &str = "version";
+/// Seconds after which the server hands over a segment that is not full; 0: never.
+pub(crate) const ARCHIVE_TIMEOUT: &str = "archive-timeout";
+
+/// How long a segment may take into the repository; it is counted anew from each one that gets there.
+const ARRIVAL: Duration = Duration::from_secs(600);
 
 /// What every part of the procedure needs.
 struct Work<'a> {
@@ -161,11 +166,12 @@ impl Work<'_> {
         container::provide_spool(&self.job.settings, self.postgres, self.pgbackrest.user())?;
         let style = archiving::style(&identity, self.spool, self.job.settings.alarms.rpo)?;
         self.monitor.phase("waiting for WAL");
-        archiving::prove(self, &identity, style)?;
+        self.prove(&identity, style)?;
 
         // 4. The backup itself, with WAL flowing beside it.
         let kind = if full || upgraded { BackupType::Full } else { BackupType::Incremental };
         let before = info.newest().cloned();
+        let began = Timestamp::now();
         let (warnings, mut problems) = self.back_up(kind, style)?;
 
         // 5. What retention no longer keeps goes.
@@ -179,9 +185,19 @@ impl Work<'_> {
         let dumped = if keep_everything.is_none() { self.dump_if_due(&identity) } else { Dumped::default() };
         let objects = self.objects();
         problems.extend(before.and_then(|before| self.hole_since(&before, made, &identity, &objects)));
+        problems.extend(Hole::close(&self.spool.here, began).err().map(|error| Problem::from(&error)));
         let mut result = self.result(&identity, made, warnings, problems, expired, &objects);
         dumped.tell(&mut result);
         Ok(result)
+    }
+
+    fn prove(&self, identity: &Identity, style: Style) -> Result<()> {
+        let Work { step, postgres, spool, server, pgbackrest, .. } = self;
+        let way = Way { settings: &self.job.settings, step, postgres, spool, server, pgbackrest };
+        way.prove(identity, style, ARRIVAL, &mut || {
+            self.monitor.phase("waiting for WAL");
+            self.remaining().map(drop)
+        })
     }
 
     /// WAL that went missing since the last backup. Told once: the backup just made is beyond the hole.
@@ -351,6 +367,7 @@ impl Work<'_> {
         let mut facts = BTreeMap::from([
             (SYSTEM_ID.to_owned(), identity.system_id.to_string()),
             (VERSION.to_owned(), identity.version().to_string()),
+            (ARCHIVE_TIMEOUT.to_owned(), identity.archive_timeout.to_string()),
         ]);
         facts.extend(left.iter().map(|info| {
             let points = info.backups.iter().map(|backup| (backup.stopped, backup.label.as_str()));
