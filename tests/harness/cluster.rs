@@ -162,7 +162,7 @@ impl Cluster {
     pub fn pgbench<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
         let port = self.port.to_string();
         let socket = self.socket.display().to_string();
-        let mut command = self.as_postgres("pgbench", ["-h", &socket, "-p", &port, "--quiet"]);
+        let mut command = self.as_postgres("pgbench", ["-h", &socket, "-p", &port]);
         command.args(arguments).arg("postgres");
         command
     }

@@ -13,7 +13,7 @@ use quick_xml::events::Event;
 
 /// Keys that others rely on.
 const KEYS: [&str; 6] = ["schema", "host", "generated_at", "healthy", "steps", "alarms"];
-const STEP_KEYS: [&str; 13] = [
+const STEP_KEYS: [&str; 14] = [
     "name",
     "kind",
     "last_outcome",

@@ -76,13 +76,11 @@ pub(super) fn examine(settings: &Settings, step: &Step, postgres: &Postgres, sto
             Some(container) => format!("the container {container}"),
             None => postgres.data_directory.display().to_string(),
         };
-        let proof = arrival.map_or_else(String::new, |took| {
-            format!(": a segment was in the repository after {}", words::duration(took))
-        });
-        findings.push(Finding::ok(
-            &subject,
-            format!("PostgreSQL {version} in {place} answers and archives its WAL{proof}"),
-        ));
+        findings.push(Finding::ok(&subject, format!("PostgreSQL {version} in {place} answers and archives its WAL")));
+    }
+    if let Some(took) = arrival {
+        let proof = format!("a segment of WAL was in the repository after {}", words::duration(took));
+        findings.push(Finding::ok(&subject, proof));
     }
     findings
 }

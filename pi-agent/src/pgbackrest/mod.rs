@@ -182,7 +182,8 @@ impl PgBackRest {
     /// pgBackRest's; [`code_of`] tells which.
     pub fn push(&self, file: &Path) -> Result<()> {
         let file = file.to_str().ok_or_else(|| Error::new(format!("odd WAL file name {}", file.display())))?;
-        self.run(View::Repository, "archive-push", [file], SHORT * 2, &mut |_, _| ()).map(drop)
+        // Whoever empties a spool tries again by itself, and wants to know meanwhile.
+        self.run_once(View::Repository, "archive-push", &[file], SHORT, &mut |_, _| ()).map(drop)
     }
 
     /// Restores files; recovery comes after. `on_file` as in [`Self::backup`].
@@ -256,23 +257,12 @@ impl PgBackRest {
         deadline: Duration,
         on_line: &mut dyn FnMut(Stream, &str),
     ) -> Result<Output> {
-        let mut all = vec![
-            command.to_owned(),
-            format!("--config={}", self.files.config(view).display()),
-            format!("--stanza={}", self.stanza),
-        ];
-        all.extend(arguments.into_iter().map(str::to_owned));
-        // Positional arguments (a WAL file, a folder) are recognised wherever they stand.
+        let arguments: Vec<_> = arguments.into_iter().collect();
         let started = Instant::now();
         let mut tries = 0;
         loop {
             let left = deadline.saturating_sub(started.elapsed());
-            let program = Program::new(version::PROGRAM, &all).within(left).as_user(&self.user);
-            let result =
-                program.run(on_line).map_err(version::missing).and_then(|output| match output.status.success() {
-                    true => Ok(output),
-                    false => Err(failure::error(command, &self.stanza, &output)),
-                });
+            let result = self.run_once(view, command, &arguments, left, on_line);
             tries += 1;
             let pause = failure::pause(tries);
             match result {
@@ -284,5 +274,27 @@ impl PgBackRest {
                 result => return result,
             }
         }
+    }
+
+    fn run_once(
+        &self,
+        view: View,
+        command: &str,
+        arguments: &[&str],
+        deadline: Duration,
+        on_line: &mut dyn FnMut(Stream, &str),
+    ) -> Result<Output> {
+        let mut all = vec![
+            command.to_owned(),
+            format!("--config={}", self.files.config(view).display()),
+            format!("--stanza={}", self.stanza),
+        ];
+        // Positional arguments (a WAL file, a folder) are recognised wherever they stand.
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let program = Program::new(version::PROGRAM, &all).within(deadline).as_user(&self.user);
+        program.run(on_line).map_err(version::missing).and_then(|output| match output.status.success() {
+            true => Ok(output),
+            false => Err(failure::error(command, &self.stanza, &output)),
+        })
     }
 }

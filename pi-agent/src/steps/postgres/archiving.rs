@@ -176,11 +176,14 @@ impl Way<'_> {
                     )));
                 }
             }
-            if let (true, Some(problem)) = (archived && started.elapsed() > FAILING, report.problems.first()) {
+            let waited = started.elapsed();
+            // What may pass is given all the time there is.
+            let hopeless = waited > FAILING && !report.try_again;
+            if let (true, Some(problem)) = (archived && (hopeless || waited > patience), report.problems.first()) {
                 return Err(Error::new(format!("WAL does not get into the repository: {}", problem.message))
                     .hint(problem.hint.clone().unwrap_or_else(|| "see pi-agent wal push".into())));
             }
-            if started.elapsed() > patience {
+            if waited > patience {
                 return Err(Error::new(format!(
                     "WAL {segment} did not reach the repository within {} s",
                     patience.as_secs()
