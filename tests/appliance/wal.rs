@@ -14,10 +14,28 @@ pub fn a_finished_segment_is_pushed_at_once(system: &str) {
              -c 'select pg_walfile_name(pg_switch_wal())'"
         ));
         machine.until(&format!("find /mnt/usb/pi-hosting/database/archive -name '{segment}-*' | grep -q ."));
-        machine.until("test -z \"$(find /var/spool/pgbackrest -type f)\"");
+        machine.until("test -z \"$(find /var/spool/pgbackrest -type f -name '0*')\"");
     }
     assert_eq!(machine.ok("systemctl --failed --quiet --no-legend"), "");
     assert_eq!(machine.ok("systemctl is-active pi-agent-wal.path"), "active");
     // The rows written after the backup are in what was pushed.
+    home.assert_database_restores();
+
+    // Somebody tidies up the spool. What comes next shows it, and the next look at the alarms starts a backup.
+    let switch = "runuser -u postgres -- psql -qXAtc \"select pg_create_restore_point('x')\" -c 'select pg_switch_wal()'";
+    machine.ok("systemctl stop pi-agent-wal.path");
+    machine.ok(switch);
+    machine.until("ls /var/spool/pgbackrest/*/0* && rm /var/spool/pgbackrest/*/0*");
+    machine.ok("systemctl start pi-agent-wal.path");
+    machine.ok(switch);
+    machine.until("ls /var/spool/pgbackrest/*/.hole.json");
+    assert_eq!(home.journal("_SYSTEMD_UNIT=pi-agent-wal.service PRIORITY=3 STEP=database"), 1);
+    machine.ok("systemctl start pi-agent-alarms");
+    machine.until("! ls /var/spool/pgbackrest/*/.hole.json");
+    assert_eq!(home.backup_result(), "success");
+    assert_eq!(home.status("database")["last_outcome"], "degraded", "the hole is told");
+    machine.ok("systemctl start pi-agent-alarms");
+    machine.ok("test \"$(systemctl is-active pi-agent-backup || :)\" = inactive");
+    assert_eq!(home.journal("STEP=database OUTCOME=degraded"), 1, "it is started once");
     home.assert_database_restores();
 }
