@@ -22,7 +22,8 @@ pub fn a_finished_segment_is_pushed_at_once(system: &str) {
     home.assert_database_restores();
 
     // Somebody tidies up the spool. What comes next shows it, and the next look at the alarms starts a backup.
-    let switch = "runuser -u postgres -- psql -qXAtc \"select pg_create_restore_point('x')\" -c 'select pg_switch_wal()'";
+    let switch =
+        "runuser -u postgres -- psql -qXAtc \"select pg_create_restore_point('x')\" -c 'select pg_switch_wal()'";
     machine.ok("systemctl stop pi-agent-wal.path");
     machine.ok(switch);
     machine.until("ls /var/spool/pgbackrest/*/0* && rm /var/spool/pgbackrest/*/0*");

@@ -281,7 +281,9 @@ fn a_hole_in_the_wal_is_told_until_a_backup_has_closed_it() {
     let mark = |minutes| Mark { segment: "000000010000000000000009".into(), finished: minutes_ago(minutes) };
     let (after, before) = ("000000010000000000000004".into(), "000000010000000000000007".into());
     let hole = Hole { after, before, since: minutes_ago(90), found: minutes_ago(5) };
-    let bad = is_bad(judged(wal::hole, WalState { hole: Some(hole), ..waiting() }));
+    let state = WalState { hole: Some(hole), ..waiting() };
+    assert_eq!(judged(wal::age, state.clone()), Verdict::Unknown, "told by the other alone");
+    let bad = is_bad(judged(wal::hole, state));
     assert_eq!((bad.tone, bad.since), (Tone::Critical, Some(minutes_ago(90))));
     assert!(bad.title.contains("between 000000010000000000000004 and 000000010000000000000007"), "{}", bad.title);
     let astray = |minutes| judged(wal::hole, WalState { astray: Some(mark(minutes)), ..waiting() });

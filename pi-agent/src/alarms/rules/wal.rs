@@ -18,7 +18,8 @@ fn by_wal(evidence: &Evidence, judge: impl Fn(&WalState) -> Verdict) -> Vec<Foun
 pub fn age(evidence: &Evidence, limits: &Alarms) -> Vec<Found> {
     let rpo = limits.rpo;
     by_wal(evidence, |wal| {
-        let Some(safe) = wal.safe_until(evidence.now) else { return Verdict::Unknown };
+        // A hole is told by itself.
+        let Some(safe) = wal.safe_until(evidence.now).filter(|_| wal.hole.is_none()) else { return Verdict::Unknown };
         let exposed = words::between(safe, evidence.now);
         // With nothing waiting it is archive_timeout that speaks, and stays as it is.
         let usual = if wal.files == 0 { wal.archive_timeout.unwrap_or_default() } else { Duration::ZERO };
