@@ -33,6 +33,18 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// Random bytes for a key.
+///
+/// # Errors
+/// The kernel gives none.
+pub fn random<const LENGTH: usize>() -> Result<[u8; LENGTH]> {
+    let mut bytes = [0; LENGTH];
+    // Unlike urandom it waits until the kernel has gathered enough, which on a Pi's first boot takes a moment.
+    let mut source = File::open("/dev/random").context(|| "open /dev/random".into())?;
+    source.read_exact(&mut bytes).context(|| "read /dev/random".into())?;
+    Ok(bytes)
+}
+
 /// Keys for S3.
 #[derive(Clone, Debug)]
 pub struct AwsCredentials {

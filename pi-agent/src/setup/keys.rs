@@ -1,12 +1,11 @@
 //! The secrets directory: keys made once and never replaced, and copies of what a person gave.
 
-use std::fs::{self, File, Permissions};
-use std::io::Read;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::error::{Context, Error, Result};
-use crate::secrets::{AwsCredentials, Secret, create_private, read_private, write_private};
+use crate::secrets::{AwsCredentials, Secret, create_private, random, read_private, write_private};
 
 /// What opens every backup.
 const KEYS: [&str; 2] = ["restic.key", "pgbackrest.key"];
@@ -31,11 +30,7 @@ pub fn make_missing(directory: &Path) -> Result<Vec<&'static str>> {
 
 /// 256 bits as 64 hexadecimal digits: they can be typed in again from paper.
 fn new_key() -> Result<Secret> {
-    let mut bytes = [0; 32];
-    // Unlike urandom it waits until the kernel has gathered enough, which on a Pi's first boot takes a moment.
-    let mut source = File::open("/dev/random").context(|| "open /dev/random".into())?;
-    source.read_exact(&mut bytes).context(|| "read /dev/random".into())?;
-    let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut text: String = random::<32>()?.iter().map(|byte| format!("{byte:02x}")).collect();
     text.push('\n');
     Ok(Secret::new(text))
 }
