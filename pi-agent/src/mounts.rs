@@ -1,7 +1,8 @@
 //! A view of the file system that nobody else has: what runs in it finds directories at other paths than they have.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -41,6 +42,55 @@ pub fn privately<T: Send>(lock: &Path, binds: &[Bind], work: impl FnOnce() -> Re
     })
 }
 
+/// Does the work where that user reaches those directories. One who may not pass through what is above them (`/root`,
+/// `/var/lib/docker`) passes through empty directories in its place, which nobody else sees.
+///
+/// # Errors
+/// The namespace or a mount is refused; else what the work returns.
+pub fn within_reach<T: Send>(
+    lock: &Path,
+    directories: &[&Path],
+    uid: u32,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    let closed = directories.iter().filter_map(|directory| closed_above(directory, uid));
+    let Some(closed) = closed.min_by_key(|path| path.as_os_str().len()) else { return work() };
+    privately(lock, &[], || {
+        let doing = |directory: &Path| format!("let user {uid} reach {}", directory.display());
+        let open = |directory: &&Path| File::open(directory).context(|| doing(directory));
+        let opened = directories.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let empty = Some("tmpfs");
+        mount(empty, &closed, empty, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))
+            .context(|| doing(&closed))?;
+        for (directory, opened) in directories.iter().zip(opened) {
+            make(directory, &mut Vec::new())?;
+            let from = format!("/proc/self/fd/{}", opened.as_raw_fd());
+            mount(Some(&*from), *directory, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+                .context(|| doing(directory))?;
+        }
+        work()
+    })
+}
+
+/// The outermost directory above that does not let everybody through. A group is not looked at: it costs a mount.
+fn closed_above(directory: &Path, uid: u32) -> Option<PathBuf> {
+    let closed = |path: &Path| path.metadata().is_ok_and(|found| found.mode() & 0o001 == 0 && found.uid() != uid);
+    directory.ancestors().skip(1).filter(|path| closed(path)).last().map(Path::to_owned)
+}
+
+/// Makes a mount point, and tells what was made.
+fn make(at: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
+    let missing: Vec<_> = at.ancestors().take_while(|path| !path.exists()).collect();
+    for path in missing.into_iter().rev() {
+        let doing = || format!("make the mount point {}", path.display());
+        fs::create_dir(path).context(doing)?;
+        made.push(path.to_owned());
+        // Other users pass through it, whatever our umask (the unit's is 077).
+        fs::set_permissions(path, Permissions::from_mode(0o755)).context(doing)?;
+    }
+    Ok(())
+}
+
 fn leave_the_others() -> Result<()> {
     let doing = || Error::new("make a private mount namespace").hint("run pi-agent as root");
     unshare(CloneFlags::CLONE_NEWNS).map_err(|error| doing().caused_by(error))?;
@@ -59,23 +109,11 @@ struct Mounted {
 
 impl Mounted {
     fn add(&mut self, Bind { from, at }: &Bind) -> Result<()> {
-        self.make(at)?;
+        make(at, &mut self.made)?;
         let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
         mount(Some(from), at, None::<&str>, flags, None::<&str>)
             .context(|| format!("show {} at {}", from.display(), at.display()))?;
         self.places.push(at.clone());
-        Ok(())
-    }
-
-    fn make(&mut self, at: &Path) -> Result<()> {
-        let missing: Vec<_> = at.ancestors().take_while(|path| !path.exists()).collect();
-        for path in missing.into_iter().rev() {
-            let doing = || format!("make the mount point {}", path.display());
-            fs::create_dir(path).context(doing)?;
-            self.made.push(path.to_owned());
-            // Other users pass through it, whatever our umask (the unit's is 077).
-            fs::set_permissions(path, Permissions::from_mode(0o755)).context(doing)?;
-        }
         Ok(())
     }
 }
@@ -119,5 +157,30 @@ mod tests {
         let refused = privately(folder.path(), &[Bind { from: folder.path().join("missing"), at }], || Ok(()));
         assert!(refused.expect_err("nothing to show").to_string().starts_with("show "));
         assert!(!folder.path().join("some").exists(), "the mount point is gone");
+    }
+
+    #[test]
+    fn a_user_reaches_what_only_root_passes_by() {
+        if !nix::unistd::Uid::effective().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("ours");
+        let (closed, deep) = (folder.path().join("root"), folder.path().join("root/a/b"));
+        fs::create_dir_all(&deep).expect("made");
+        fs::write(deep.join("file"), "reached").expect("written");
+        fs::write(closed.join("secret"), "x").expect("written");
+        fs::set_permissions(&closed, Permissions::from_mode(0o700)).expect("ours");
+        assert_eq!(closed_above(&deep, 65534), Some(closed.clone()));
+        assert_eq!((closed_above(&deep, 0), closed_above(&closed, 65534)), (None, None));
+        let seen = within_reach(folder.path(), &[&deep], 65534, || {
+            let as_nobody = ["--reuid=65534", "--clear-groups", "cat"].map(std::ffi::OsString::from);
+            let output = Program::new("setpriv", as_nobody.into_iter().chain([deep.join("file").into()]));
+            fs::write(deep.join("new"), "written").expect("root may");
+            Ok((output.run(&mut |_, _| ())?.stdout, closed.join("secret").exists()))
+        });
+        assert_eq!(seen.expect("root may"), ("reached".into(), false));
+        assert_eq!(fs::read_to_string(deep.join("new")).expect("it is the same directory"), "written");
+        assert!(closed.join("secret").exists());
     }
 }

@@ -14,7 +14,7 @@ use super::{At, Point, Request, Restored, Window};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::{Monitor, Problem, Progress, Unit};
-use crate::mounts::{Bind, privately};
+use crate::mounts::{Bind, privately, within_reach};
 use crate::pgbackrest::{self, Backup, Info, PgBackRest, RestoreOrder, Target};
 use crate::process::{Program, User};
 use crate::retention;
@@ -80,12 +80,14 @@ pub fn restore(
         archive_off: !place.in_place,
         delta,
     };
-    pgbackrest.restore(&order, &mut |done, total| {
-        monitor.progress(Progress { phase: "restoring files".into(), done, total, unit: Unit::Bytes });
-    })?;
+    let recovery = within_reach(&settings.local.runtime, &[&place.to, &place.tablespaces], user.uid, || {
+        pgbackrest.restore(&order, &mut |done, total| {
+            monitor.progress(Progress { phase: "restoring files".into(), done, total, unit: Unit::Bytes });
+        })?;
 
-    // 3. The recovery.
-    let recovery = with_a_name(settings, &user, || recover(&programs, &place, &user, monitor))?;
+        // 3. The recovery.
+        with_a_name(settings, &user, || recover(&programs, &place, &user, monitor))
+    })?;
 
     // 4. A cluster that stands alone.
     place.forget_recovery()?;
