@@ -313,9 +313,22 @@ impl Container {
         if mount.source.as_os_str().is_empty() {
             return None;
         }
-        let rest = inside.strip_prefix(&mount.destination).ok()?;
-        Some(if rest.as_os_str().is_empty() { mount.source.clone() } else { mount.source.join(rest) })
+        Some(joined(&mount.source, inside.strip_prefix(&mount.destination).ok()?))
     }
+
+    /// Where the container has a path of this machine and may write to it.
+    pub fn sees(&self, here: &Path) -> Option<PathBuf> {
+        let real = here.canonicalize().unwrap_or_else(|_| here.to_owned());
+        self.mounts.iter().filter(|mount| mount.writable).find_map(|mount| {
+            let source = mount.source.canonicalize().ok()?;
+            Some(joined(&mount.destination, real.strip_prefix(source).ok()?))
+        })
+    }
+}
+
+/// Without the slash that joining nothing adds.
+fn joined(path: &Path, rest: &Path) -> PathBuf {
+    if rest.as_os_str().is_empty() { path.to_owned() } else { path.join(rest) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `pi-agent doctor`: what is wrong, and what to do about it. Each file here looks at one part; nothing here repairs.
 
 mod kit;
+mod live;
 mod machine;
 mod notices;
 mod postgres;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::Finding;
+use super::{Finding, live};
 use crate::config::Directory;
 use crate::repository::Sources;
 use crate::state::State;
@@ -15,6 +15,7 @@ pub(super) fn examine(step: &str, directory: &Directory, state: Option<&State>) 
     if findings.is_empty() {
         let paths: Vec<_> = directory.paths.iter().map(|path| path.display().to_string()).collect();
         findings.push(Finding::ok(&subject, format!("{} can be read", paths.join(", "))));
+        findings.extend(directory.live.iter().flat_map(|live| live::examine(&subject, live)));
     }
     findings
 }

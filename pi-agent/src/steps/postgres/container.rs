@@ -91,6 +91,13 @@ pub fn data_on_this_machine(postgres: &Postgres) -> Option<PathBuf> {
     })
 }
 
+/// The port of the first server at work in a container, and where on this machine its data lies, when that is in a volume.
+pub fn port_and_data(container: &Container) -> Option<(u16, Option<PathBuf>)> {
+    let (pid, lock) = Lock::below(Pid::from_raw(container.pid?.cast_signed())).next()?;
+    let data = fs::read_link(format!("/proc/{pid}/cwd")).ok();
+    Some((lock.port, data.and_then(|data| container.on_this_machine(&data))))
+}
+
 /// A server at work in a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Running {
@@ -120,9 +127,7 @@ impl Running {
             }
         };
         let mut others = Vec::new();
-        for pid in process::family(first) {
-            // A server's children look like it, but come later and name it in the same file.
-            let Some(lock) = Lock::of(pid) else { continue };
+        for (pid, lock) in Lock::below(first) {
             if lock.port != port {
                 others.push(lock.port);
                 continue;
@@ -161,6 +166,12 @@ struct Lock {
 }
 
 impl Lock {
+    /// Those of the servers below a container's first process. A server's children look like it, but come later and name
+    /// it in the same file.
+    fn below(first: Pid) -> impl Iterator<Item = (Pid, Self)> {
+        process::family(first).into_iter().filter_map(|pid| Some((pid, Self::of(pid)?)))
+    }
+
     fn of(pid: Pid) -> Option<Self> {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
         if !matches!(name.trim_end(), "postgres" | "postmaster") {
@@ -246,12 +257,7 @@ fn on_this_machine(container: &Container, what: &str, inside: &Path) -> Result<P
 
 /// Where the container sees the spool.
 fn spool(container: &Container, here: PathBuf) -> Spool {
-    let real = here.canonicalize().unwrap_or_else(|_| here.clone());
-    let seen = container.mounts.iter().filter(|mount| mount.writable).find_map(|mount| {
-        let source = mount.source.canonicalize().ok()?;
-        let rest = real.strip_prefix(source).ok()?;
-        Some(if rest.as_os_str().is_empty() { mount.destination.clone() } else { mount.destination.join(rest) })
-    });
+    let seen = container.sees(&here);
     let name = &container.name;
     let missing = seen.is_none().then(|| {
         format!(
