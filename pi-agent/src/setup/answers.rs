@@ -61,6 +61,8 @@ pub struct Database {
     pub name: String,
     /// `stanza`
     pub stanza: String,
+    /// `container`; then the directories are found.
+    pub container: Option<String>,
     /// `data-directory`
     pub data_directory: PathBuf,
     /// `socket-directory`; `None` is the default.
@@ -78,12 +80,23 @@ pub struct Folder {
     pub paths: Vec<PathBuf>,
     /// `exclude`
     pub exclude: Vec<String>,
+    /// `live`
+    pub live: Option<LivePart>,
+}
+
+/// What a container writes to day and night.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LivePart {
+    /// `paths`
+    pub paths: Vec<PathBuf>,
+    /// The container that `pause` names.
+    pub container: String,
 }
 
 impl Folder {
     /// A step whose name and paths are all there is to say.
     pub fn new(name: impl Into<String>, paths: Vec<PathBuf>) -> Self {
-        Self { name: name.into(), paths, exclude: Vec::new() }
+        Self { name: name.into(), paths, exclude: Vec::new(), live: None }
     }
 
     /// Logs are kept for good: what rotation removed is what one looks for later.

@@ -111,7 +111,7 @@ impl Setup<'_> {
 
     /// The text to write, and what it means.
     fn plan(&self) -> Result<(String, Settings)> {
-        let found = detect::look(self.root, self.config.parent().unwrap_or(self.root));
+        let found = detect::look(self.root, self.config.parent().unwrap_or(self.root), &detect::containers());
         let answers = match &self.dialogue {
             Some(dialogue) => questions::ask(dialogue, &self.flags, &found, self.root, &self.config)?,
             None => complete::complete(&self.flags, &found, self.root, &self.config)?,
@@ -314,7 +314,7 @@ impl Setup<'_> {
 fn tell_of_foreign_clusters(found: &Found) -> Result<()> {
     for data in &found.foreign_clusters {
         say(&format!(
-            "PostgreSQL's data in {} belongs to no server of this host; for one in a container: kind = \"postgres\", container = \"NAME\"\n",
+            "PostgreSQL's data in {} belongs to no server that runs; for one in a container: kind = \"postgres\", container = \"NAME\"\n",
             data.display()
         ))?;
     }

@@ -106,7 +106,11 @@ fn storage(dialogue: &Dialogue, flags: &Flags, answers: &Answers) -> Result<Stor
 fn databases(dialogue: &Dialogue, found: &Found) -> Result<Vec<Database>> {
     let mut wanted = Vec::new();
     for cluster in &found.clusters {
-        let question = format!("Back up PostgreSQL {} in {}", cluster.version, cluster.data_directory.display());
+        let place = match &cluster.container {
+            Some(container) => format!("the container {container}"),
+            None => cluster.data_directory.display().to_string(),
+        };
+        let question = format!("Back up PostgreSQL {} in {place}", cluster.version);
         if dialogue.yes(&question, true)? {
             wanted.push(cluster.clone());
         }
@@ -155,7 +159,8 @@ fn folder(name: &str, text: &str, proposed: Option<&Folder>, answers: &Answers) 
         return Err(format!("{} does not exist", missing.display()));
     }
     let exclude = proposed.map(|folder| folder.exclude.clone()).unwrap_or_default();
-    let folder = Folder { exclude, ..Folder::new(name, paths) };
+    let live = proposed.filter(|folder| folder.paths == paths).and_then(|folder| folder.live.clone());
+    let folder = Folder { exclude, live, ..Folder::new(name, paths) };
     accepted(Answers { folders: vec![folder], ..answers.clone() }, |new| new.folders.into_iter().next())
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::answers::{Answers, Database, Folder, LocalAnswer, StorageAnswer};
+use super::answers::{Answers, Database, Folder, LivePart, LocalAnswer, StorageAnswer};
 use crate::config::{KEYS, Missing};
 
 /// How long a step may upload each night, from 03:00 on: until the household wants its line.
@@ -94,6 +94,7 @@ fn steps(text: &mut Text, answers: &Answers) {
     let example = Database {
         name: "database".into(),
         stanza: "main".into(),
+        container: None,
         data_directory: "/var/lib/postgresql/15/main".into(),
         socket_directory: None,
         port: None,
@@ -121,13 +122,18 @@ fn steps(text: &mut Text, answers: &Answers) {
 }
 
 fn postgres(text: &mut Text, live: bool, database: &Database) {
-    let Database { name, stanza, data_directory, socket_directory, port } = database;
+    let Database { name, stanza, container, data_directory, socket_directory, port } = database;
     text.key(live, "name", &quoted(name), "");
     text.key(live, "kind", "\"postgres\"", "");
-    text.key(live, "data-directory", &quoted_path(data_directory), "");
+    match container {
+        Some(container) => text.key(live, "container", &quoted(container), "its directories are found"),
+        None => text.key(live, "data-directory", &quoted_path(data_directory), ""),
+    }
     text.key(live, "stanza", &quoted(stanza), "");
-    let socket = socket_directory.as_deref().unwrap_or(Path::new("/var/run/postgresql"));
-    text.key(live && socket_directory.is_some(), "socket-directory", &quoted_path(socket), "");
+    if container.is_none() {
+        let socket = socket_directory.as_deref().unwrap_or(Path::new("/var/run/postgresql"));
+        text.key(live && socket_directory.is_some(), "socket-directory", &quoted_path(socket), "");
+    }
     text.key(live && port.is_some(), "port", &port.unwrap_or(5432).to_string(), "");
     text.key(false, "user", "\"postgres\"", "");
     text.key(false, "full-every", "\"7d\"", "the nights between are incremental");
@@ -148,6 +154,13 @@ fn directory(text: &mut Text, live: bool, folder: &Folder, limited: bool, whole:
         (false, _) => text.key(live, "exclude", &format!("[{}]", exclude.join(", ")), ""),
         (true, true) => text.key(false, "exclude", "[\"**/*.tmp\"]", ""),
         (true, false) => {}
+    }
+    if let Some(LivePart { paths, container }) = &folder.live {
+        let paths: Vec<_> = paths.iter().map(|path| quoted_path(path)).collect();
+        let pause = quoted(&format!("docker:{container}"));
+        text.key(live, "live", &format!("{{ paths = [{}], pause = {pause} }}", paths.join(", ")), "");
+    } else if whole {
+        text.key(false, "live", "{ paths = [\"Data/worlds\"], pause = \"docker:foundry\" }", "");
     }
     if (live && limited) || whole {
         let why = "a first upload may take nights; each goes on where the last one stopped";
@@ -200,7 +213,7 @@ impl Text {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::config::{self, Keep, Source};
+    use crate::config::{self, Keep, Source, Writer};
 
     fn example() -> Answers {
         Answers {
@@ -226,15 +239,29 @@ mod tests {
             },
             local: LocalAnswer { spool: Some("/mnt/disk/spool".into()), ..LocalAnswer::default() },
             upload: Some("2MiB".into()),
-            databases: vec![Database {
-                name: "database".into(),
-                stanza: "main".into(),
-                data_directory: "/var/lib/postgresql/15/main".into(),
-                socket_directory: None,
-                port: Some(5433),
-            }],
+            databases: vec![
+                Database {
+                    name: "database".into(),
+                    stanza: "main".into(),
+                    container: None,
+                    data_directory: "/var/lib/postgresql/15/main".into(),
+                    socket_directory: None,
+                    port: Some(5433),
+                },
+                Database {
+                    name: "database-db".into(),
+                    stanza: "database-db".into(),
+                    container: Some("db".into()),
+                    data_directory: "/var/lib/docker/volumes/db/_data".into(),
+                    socket_directory: None,
+                    port: None,
+                },
+            ],
             folders: vec![
-                Folder::new("foundry", vec!["/srv/foundry/data".into()]),
+                Folder {
+                    live: Some(LivePart { paths: vec!["Data/worlds".into()], container: "foundry".into() }),
+                    ..Folder::new("foundry", vec!["/srv/foundry/data".into()])
+                },
                 Folder {
                     exclude: vec!["/var/log/journal".into()],
                     ..Folder::new("logs", vec!["/srv/logs".into(), "/var/log".into()])
@@ -267,10 +294,14 @@ mod tests {
         assert_eq!(settings.storage.location.to_string(), "s3://example-bucket/pi-hosting");
         assert_eq!(settings.local.spool, Path::new("/mnt/disk/spool"));
         let names: Vec<_> = settings.steps.iter().map(|step| step.name.as_str()).collect();
-        assert_eq!(names, ["database", "foundry", "logs", "configs", "agent"]);
+        assert_eq!(names, ["database", "database-db", "foundry", "logs", "configs", "agent"]);
         assert!(matches!(&settings.steps[0].source, Source::Postgres(postgres) if postgres.port == 5433));
-        assert!(matches!(&settings.steps[3].source, Source::Directory(directory)
+        assert!(matches!(&settings.steps[1].source, Source::Postgres(postgres)
+            if postgres.container.as_deref() == Some("db") && postgres.port == 5432));
+        assert!(matches!(&settings.steps[2].source, Source::Directory(directory)
+            if directory.live.as_ref().is_some_and(|live| live.writer == Writer::Pause("foundry".into()))));
+        assert!(matches!(&settings.steps[4].source, Source::Directory(directory)
             if directory.paths[0] == Path::new("/srv/a \"b\"\\c")));
-        assert_eq!((settings.steps[2].keep, settings.steps[3].keep), (Keep::Forever, Keep::DEFAULT));
+        assert_eq!((settings.steps[3].keep, settings.steps[4].keep), (Keep::Forever, Keep::DEFAULT));
     }
 }

@@ -1,37 +1,45 @@
 //! What lies on this machine that one would back up. Everything is read below a root, so that tests are trees of files.
 
+mod containers;
 mod places;
 mod postgres;
 mod propose;
 
 use std::path::{Path, PathBuf};
 
+use crate::docker::Container;
+
+pub use containers::containers;
 pub use postgres::cluster_at;
 pub use propose::{databases, folders};
 
 /// What was found, as paths of the machine (without the root).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// PostgreSQL clusters of this host.
+    /// PostgreSQL clusters of this host, and of containers that run.
     pub clusters: Vec<Cluster>,
-    /// Data directories of servers that are not this host's: a container's.
+    /// Data directories of other servers: of a container that does not run.
     pub foreign_clusters: Vec<PathBuf>,
     /// Foundry's user data directories.
     pub foundry: Vec<PathBuf>,
+    /// The container that writes to them.
+    pub foundry_writer: Option<String>,
     /// Directories of logs.
     pub logs: Vec<PathBuf>,
     /// Secrets and machine-local configuration.
     pub configs: Vec<PathBuf>,
 }
 
-/// A cluster of this host.
+/// A cluster of this host or of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// Its major version, as `PG_VERSION` says; empty when it cannot be read.
     pub version: String,
     /// Its name among those of that version.
     pub name: String,
-    /// Its `data_directory`.
+    /// The container that its server runs in.
+    pub container: Option<String>,
+    /// Its `data_directory`; of a container, where that lies on this machine.
     pub data_directory: PathBuf,
     /// Where its socket is, unless that is the default.
     pub socket_directory: Option<PathBuf>,
@@ -40,15 +48,17 @@ pub struct Cluster {
 }
 
 /// Looks for it; takes seconds at most. `config_directory` is the agent's own, which is always worth keeping.
-pub fn look(root: &Path, config_directory: &Path) -> Found {
+pub fn look(root: &Path, config_directory: &Path, containers: &[Container]) -> Found {
     let root = Root(root);
-    let clusters = postgres::clusters(&root);
+    let mut clusters = postgres::clusters(&root);
+    clusters.extend(containers::clusters(containers));
     let places = places::look(&root);
     let ours = |path: &PathBuf| clusters.iter().any(|cluster| cluster.data_directory == *path);
     let foreign_clusters = places.clusters.into_iter().filter(|path| !ours(path)).collect();
     let mut configs = places.configs;
     configs.push(config_directory.to_owned());
-    Found { clusters, foreign_clusters, foundry: places.foundry, logs: places::logs(&root), configs }
+    let foundry_writer = containers::writer(&root, &places.foundry, containers);
+    Found { clusters, foreign_clusters, foundry: places.foundry, foundry_writer, logs: places::logs(&root), configs }
 }
 
 /// Where the machine's `/` is.
@@ -74,6 +84,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::docker::{Mount, State};
 
     /// A machine made of files: each line is a path, a directory when it ends with "/".
     fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -124,10 +135,11 @@ mod tests {
             ("/opt/other/.env", "not beside a compose file"),
             ("/opt/redis/compose.yaml", ""),
         ]);
-        let found = look(root.path(), Path::new("/etc/pi-agent"));
+        let found = look(root.path(), Path::new("/etc/pi-agent"), &[]);
         let second = Cluster {
             version: "17".into(),
             name: "second".into(),
+            container: None,
             data_directory: "/mnt/fast/pg".into(),
             socket_directory: Some("/run/it's".into()),
             port: Some(5433),
@@ -150,11 +162,36 @@ mod tests {
     #[test]
     fn a_bare_machine_has_logs_and_our_own_configuration() {
         let root = machine(&[("/var/log/syslog", ""), ("/home/mira/", "")]);
-        let found = look(root.path(), Path::new("/etc/pi-agent"));
+        let found = look(root.path(), Path::new("/etc/pi-agent"), &[]);
         let expected = Found { logs: paths(&["/var/log"]), configs: paths(&["/etc/pi-agent"]), ..Found::default() };
         assert_eq!(found, expected);
         assert!(databases(&found.clusters).is_empty());
         assert_eq!(folders(&found)[0].exclude, ["/var/log/journal"]);
+    }
+
+    #[test]
+    fn the_one_container_that_writes_is_paused() {
+        let root = machine(&[("/srv/foundry/Data/worlds/", ""), ("/srv/foundry/Config/options.json", "{}")]);
+        let container = |name: &str, source: &str, writable| Container {
+            id: "9c28".into(),
+            name: name.into(),
+            state: State::Stopped,
+            pid: None,
+            mounts: vec![Mount { source: root.path().join(source), destination: "/data".into(), writable }],
+            environment: vec![],
+            log_driver: "json-file".into(),
+            log_options: vec![],
+            log_path: None,
+        };
+        let foundry = container("foundry", "srv/foundry", true);
+        let live = |containers: &[Container]| {
+            let found = look(root.path(), Path::new("/etc/pi-agent"), containers);
+            folders(&found).swap_remove(0).live.map(|live| (live.paths, live.container))
+        };
+        let expected = Some((paths(&["Data/worlds"]), "foundry".to_owned()));
+        assert_eq!(live(&[foundry.clone(), container("db", "srv/db", true)]), expected);
+        assert_eq!(live(&[foundry.clone(), container("web", "srv/foundry", false)]), expected);
+        assert_eq!((live(&[]), live(&[foundry, container("files", "srv", true)])), (None, None));
     }
 
     #[test]
@@ -174,12 +211,19 @@ mod tests {
         let cluster = |version: &str| Cluster {
             version: version.into(),
             name: "main".into(),
+            container: None,
             data_directory: format!("/var/lib/postgresql/{version}/main").into(),
             socket_directory: None,
             port: None,
         };
-        let named = databases(&[cluster("15"), cluster("17"), cluster("17")]);
-        let names: Vec<_> = named.iter().map(|database| (&*database.name, &*database.stanza)).collect();
-        assert_eq!(names, [("database", "main"), ("database-main", "main-17"), ("database-main-3", "main-17-3")]);
+        let of_container = || Cluster { name: "db".into(), container: Some("db".into()), ..cluster("15") };
+        let names = |clusters: &[Cluster]| {
+            let named = databases(clusters).into_iter().map(|database| (database.name, database.stanza));
+            named.map(|(name, stanza)| format!("{name} {stanza}")).collect::<Vec<_>>()
+        };
+        let three = names(&[cluster("15"), cluster("17"), cluster("17")]);
+        assert_eq!(three, ["database main", "database-main main-17", "database-main-3 main-17-3"]);
+        assert_eq!(names(&[of_container()]), ["database database"]);
+        assert_eq!(names(&[cluster("15"), of_container()]), ["database main", "database-db database-db"]);
     }
 }

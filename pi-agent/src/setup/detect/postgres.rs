@@ -7,7 +7,7 @@ use super::super::walk::children;
 use super::{Cluster, Root};
 
 const SOCKETS: [&str; 2] = ["/var/run/postgresql", "/run/postgresql"];
-const PORT: u16 = 5432;
+pub(super) const PORT: u16 = 5432;
 
 /// Those that have a configuration in `/etc/postgresql/VERSION/NAME`, then others in `/var/lib/postgresql/VERSION/NAME`.
 pub(super) fn clusters(root: &Root<'_>) -> Vec<Cluster> {
@@ -57,6 +57,7 @@ fn cluster(root: &Root<'_>, data: &Path, conf: Option<&str>, name: Option<String
     Cluster {
         version: fs::read_to_string(real.join("PG_VERSION")).unwrap_or_default().trim().to_owned(),
         name: name.unwrap_or_else(|| "main".into()),
+        container: None,
         data_directory: data.to_owned(),
         socket_directory: socket
             .filter(|socket| socket.starts_with('/') && !SOCKETS.contains(&socket.as_str()))
