@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Makes the root file systems that tests boot, once, and what boots them: setup-machines.sh [bookworm|trixie|arm64|docker|pi]…
+# Makes the root file systems that tests boot, once, and what boots them: setup-machines.sh [NAME]…
 # Needs root. Without arguments: all but `pi`.
 #
 #   bookworm, trixie  this machine's architecture, with PostgreSQL: booted by systemd-nspawn
+#   bookworm-docker   the same with Docker's engine
 #   arm64             a lean arm64 bookworm to install a package in, under user-mode emulation
 #   docker            an image for Docker: PostgreSQL, and python3-plyvel, which writes LevelDB
 #   pi                an arm64 trixie with a kernel, as the disk image of a fully emulated machine
@@ -77,6 +78,9 @@ make_root() { # MACHINE
     bookworm | trixie)
         root "$1" "$1" "$booted,postgresql,pgbackrest,postgresql-client" "${no_cluster[@]}"
         ;;
+    bookworm-docker)
+        root "$1" bookworm "$booted,postgresql,pgbackrest,postgresql-client,docker.io" "${no_cluster[@]}"
+        ;;
     arm64) root arm64 bookworm systemd,ca-certificates,curl --architectures=arm64 ;;
     docker)
         root docker bookworm postgresql,python3-plyvel,procps "${no_cluster[@]}" \
@@ -119,15 +123,15 @@ tarball() { # NAME: its root as one file
 [ -n "$(mirror)" ] || { say "apt names no Debian mirror to take machines from" >&2; exit 1; }
 mkdir -p "$machines"
 
-[ $# -gt 0 ] || set -- arm64 bookworm docker trixie
+[ $# -gt 0 ] || set -- arm64 bookworm bookworm-docker docker trixie
 needed=(mmdebstrap e2fsprogs)
 for machine in "$@"; do
     case $machine in
-    bookworm | trixie) needed+=(systemd-container) ;;
+    bookworm | bookworm-docker | trixie) needed+=(systemd-container) ;;
     arm64 | docker) ;;
     pi) needed+=(qemu-system-arm) ;;
     *)
-        echo "usage: setup-machines.sh [bookworm|trixie|arm64|docker|pi]..." >&2
+        echo "usage: setup-machines.sh [bookworm|bookworm-docker|trixie|arm64|docker|pi]..." >&2
         exit 2
         ;;
     esac

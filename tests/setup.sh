@@ -112,10 +112,10 @@ lint)
     cargo_command deny 0.20.2
     ;;
 test)
-    debian_packages build-essential ca-certificates curl openssl attr docker.io faketime logrotate \
-        procps strace util-linux postgresql pgbackrest restic
+    debian_packages build-essential ca-certificates curl openssl attr docker.io docker-compose faketime iproute2 \
+        logrotate procps strace util-linux postgresql pgbackrest restic
     machine_id
-    "$(dirname "$0")/setup-machines.sh" bookworm trixie arm64 docker
+    "$(dirname "$0")/setup-machines.sh" bookworm bookworm-docker trixie arm64 docker
     cargo_command nextest 0.9.143
     cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
     ;;

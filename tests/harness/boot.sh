@@ -20,6 +20,13 @@ if [ ! -d /run/systemd/system ]; then
     done
 fi
 
+# Docker needs a disk that is no overlay, and what nspawn takes away from a machine unless told not to.
+more=()
+if [ -x "$system/usr/sbin/dockerd" ]; then
+    mkdir -p "$places/changes/docker"
+    more=(--capability=all "--system-call-filter=add_key keyctl bpf" --bind="$places/changes/docker:/var/lib/docker")
+fi
+
 # As on a Pi: one hierarchy of control groups.
 export UNIFIED_CGROUP_HIERARCHY=1
-exec systemd-nspawn --quiet "${own[@]}" --machine="$name" --directory="$places/root" --private-network --console=pipe --boot
+exec systemd-nspawn --quiet "${own[@]}" "${more[@]}" --machine="$name" --directory="$places/root" --private-network --console=pipe --boot

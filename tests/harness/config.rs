@@ -11,6 +11,7 @@ use crate::Agent;
 pub struct Config {
     root: PathBuf,
     storage: String,
+    spool: PathBuf,
     local: String,
     extra: String,
     steps: String,
@@ -27,7 +28,8 @@ impl Config {
     pub fn local(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let storage = format!("url = {}\n", quoted(&format!("file://{}/storage", root.display())));
-        Self { root, storage, local: String::new(), extra: String::new(), steps: String::new(), aws: None }
+        let spool = root.join("spool");
+        Self { root, storage, spool, local: String::new(), extra: String::new(), steps: String::new(), aws: None }
     }
 
     /// A host whose storage is a bucket behind `endpoint`, whose certificate `ca_file` vouches for.
@@ -77,6 +79,12 @@ impl Config {
         self
     }
 
+    /// Has the spool there instead of in `ROOT/spool`.
+    #[must_use]
+    pub fn spool(self, spool: impl Into<PathBuf>) -> Self {
+        Self { spool: spool.into(), ..self }
+    }
+
     /// Adds lines to `[local]`.
     #[must_use]
     pub fn local_lines(mut self, lines: &str) -> Self {
@@ -88,13 +96,13 @@ impl Config {
     /// The file's text.
     pub fn text(&self) -> String {
         let place = |name: &str| quoted(&self.root.join(name).display().to_string());
-        let Self { storage, local, extra, steps, .. } = self;
+        let Self { storage, spool, local, extra, steps, .. } = self;
         format!(
             "[host]\nname = \"test-host\"\n\n[storage]\n{storage}\n[secrets]\ndirectory = {}\n\n\
              [local]\ncache = {}\nspool = {}\nruntime = {}\n{local}{extra}{steps}",
             place("etc/secrets"),
             place("cache"),
-            place("spool"),
+            quoted(&spool.display().to_string()),
             place("runtime"),
         )
     }

@@ -1,4 +1,4 @@
-//! A real Docker engine of a test's own: no network, gone with the test and with everything that ran in it.
+//! A real Docker engine of a test's own: gone with the test and with everything that ran in it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,26 +8,54 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{Scratch, sh};
+use crate::{Machine, Scratch, sh};
+
+/// Where everybody looks for it.
+const USUAL: &str = "/var/run/docker.sock";
 
 /// A running engine with one image. Ended and removed when dropped.
 #[derive(Debug)]
 pub struct DockerEngine {
     daemon: Option<Child>,
     scratch: Scratch,
+    socket: PathBuf,
 }
 
 impl DockerEngine {
     /// The image: a Debian with PostgreSQL and python3-plyvel (LevelDB).
     pub const IMAGE: &str = "household";
 
-    /// Starts one, waits until it answers, and gives it the image.
+    /// Starts one without a network, waits until it answers, and gives it the image.
     pub fn start() -> Self {
-        let mut engine = Self { daemon: None, scratch: Scratch::new() };
+        Self::with(false)
+    }
+
+    /// The same with its files, its socket and its networks where a household has them: only within
+    /// [`privately`](crate::privately), where `/run` and `/var/lib/docker` are nobody else's.
+    pub fn start_as_usual() -> Self {
+        Self::with(true)
+    }
+
+    /// The one of a booted machine, which runs there already; it gets the image.
+    pub fn of(machine: &Machine) -> Self {
+        machine.until("docker version");
+        // `/var/run` would lead to a directory of this machine.
+        let engine = Self { daemon: None, scratch: Scratch::new(), socket: machine.path("/run/docker.sock") };
+        engine.with_image()
+    }
+
+    fn with(usual: bool) -> Self {
+        let scratch = Scratch::new();
+        let socket = if usual { USUAL.into() } else { scratch.join("docker.sock") };
+        let mut engine = Self { daemon: None, scratch, socket };
         engine.start_again();
+        engine.with_image()
+    }
+
+    fn with_image(self) -> Self {
         let image = image();
-        engine.docker(["import", &image.display().to_string(), Self::IMAGE]);
-        engine
+        self.docker(["import", &image.display().to_string(), Self::IMAGE]);
+        self
     }
 
     /// Starts the engine after [`Self::stop`].
@@ -35,10 +63,12 @@ impl DockerEngine {
         let log = File::options().create(true).append(true).open(self.scratch.join("log")).expect("our own directory");
         let place = |name: &str| self.scratch.join(name);
         let mut command = Command::new("dockerd");
-        command.arg("--data-root").arg(place("data")).arg("--exec-root").arg(place("exec"));
-        command.arg("--pidfile").arg(place("pid")).args(["--host", &self.host()]);
-        // Loopback and files are all that tests need: no bridge, no firewall rules on this machine.
-        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
+        if !self.is_usual() {
+            command.arg("--data-root").arg(place("data")).arg("--exec-root").arg(place("exec"));
+            command.arg("--pidfile").arg(place("pid")).args(["--host", &self.host()]);
+            // Loopback and files are all that most tests need: no bridge, no firewall rules on this machine.
+            command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
+        }
         let log_too = log.try_clone().expect("our own file");
         let child = command.stdin(Stdio::null()).stdout(log_too).stderr(log).spawn().expect("dockerd can be started");
         self.daemon = Some(child);
@@ -60,17 +90,17 @@ impl DockerEngine {
 
     /// For `DOCKER_HOST`.
     pub fn host(&self) -> String {
-        format!("unix://{}", self.socket().display())
+        format!("unix://{}", self.socket.display())
     }
 
-    /// Its socket.
-    pub fn socket(&self) -> PathBuf {
-        self.scratch.join("docker.sock")
+    fn is_usual(&self) -> bool {
+        self.socket == Path::new(USUAL)
     }
 
     /// Where the volume of that name lies.
     pub fn volume(&self, name: &str) -> PathBuf {
-        self.scratch.join("data/volumes").join(name).join("_data")
+        let data = if self.is_usual() { "/var/lib/docker".into() } else { self.scratch.join("data") };
+        data.join("volumes").join(name).join("_data")
     }
 
     /// Runs Docker's own program; what it said.

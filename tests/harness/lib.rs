@@ -4,6 +4,8 @@
 //! * [`Household`] makes source trees and changes them; [`oddities`] what file systems allow and backups get wrong.
 //! * [`Tree`] reads a tree whole and tells every difference to another.
 //! * [`Cluster`] is a throwaway PostgreSQL.
+//! * [`privately`] gives a test usual places of a machine.
+//! * [`document`] is the household of docs/docker.md, [`leveldb`] what is written to in it.
 //! * [`DockerEngine`] runs containers, [`Machine`] is a whole machine with systemd, [`Package`] what is installed in one.
 //! * [`nights`] makes histories to look at.
 //! * [`generated`] is what of the package is made from the sources.
@@ -19,16 +21,19 @@ pub mod cluster;
 pub mod config;
 pub mod discord;
 pub mod docker;
+pub mod document;
 pub mod faults;
 pub mod garage;
 pub mod generated;
 pub mod household;
 mod http;
+pub mod leveldb;
 pub mod machine;
 pub mod memory;
 pub mod nights;
 pub mod oddities;
 pub mod package;
+pub mod privately;
 pub mod processes;
 pub mod random;
 pub mod scratch;
@@ -50,6 +55,7 @@ pub use machine::Machine;
 pub use memory::MemoryLimit;
 pub use oddities::oddities;
 pub use package::Package;
+pub use privately::privately;
 pub use processes::{Census, Process, descendants};
 pub use random::Random;
 pub use scratch::Scratch;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{Agent, Config, DockerEngine, Ran, Scratch, sh};
+use harness::{Agent, Config, DockerEngine, Ran, Scratch, Tmpfs, sh};
 
 /// Nobody has that number on this machine.
 const UID: u32 = 4999;
@@ -254,6 +254,15 @@ fn what_is_wrong_with_a_container_fails_its_step_alone_and_says_what_to_do() {
     // Not there, not running, not answering.
     home.start_db("data");
     let _ = home.run().expect(0);
+
+    // Something else mounted over the volume, which the container does not see.
+    let other = Tmpfs::mount(home.engine.volume("data"), 1 << 20);
+    home.fails("the data of the container db is not in", "is something else mounted there?");
+    fs::create_dir(other.path().join("pg")).unwrap();
+    home.fails("the data of the container db is not in", "is something else mounted there?");
+    drop(other);
+    let _ = home.run().expect(0);
+
     home.engine.docker(["pause", "db"]);
     home.fails("the container db is paused", "docker unpause db");
     home.engine.docker(["unpause", "db"]);

@@ -4,44 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use harness::leveldb::{READER, WRITER};
 use harness::{
     Agent, Census, Config, DockerEngine, Process, Ran, Random, Running, Scratch, Tree, descendants, oddities,
 };
 use nix::sys::signal::{Signal, kill};
-
-/// Writes as fast as it can; a key is acknowledged (appended to a file) once LevelDB has taken it. With an argument it also
-/// changes the times of every file in `maps` all the time.
-const WRITER: &str = r"
-import glob, os, sys, threading, time, plyvel
-def touch():
-    while True:
-        for name in glob.glob('/data/worlds/maps/*'):
-            os.utime(name)
-        time.sleep(0.3)
-if len(sys.argv) > 1:
-    threading.Thread(target=touch, daemon=True).start()
-db = plyvel.DB('/data/worlds/db', create_if_missing=True, write_buffer_size=1 << 18)
-acknowledged = os.open('/data/worlds/acknowledged', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-last = next(iter(db.iterator(reverse=True, include_value=False)), b'0')
-number = int(last)
-while True:
-    number += 1
-    db.put(b'%012d' % number, os.urandom(100))
-    os.write(acknowledged, b'%d\n' % number)
-    if number % 50 == 0:
-        time.sleep(0.005)
-";
-
-/// Opens a database strictly; how many keys it holds, which must be all up to the last acknowledged one.
-const READER: &str = r"
-import plyvel
-db = plyvel.DB('/data/worlds/db', create_if_missing=False, paranoid_checks=True)
-keys = {int(key) for key in db.iterator(include_value=False, verify_checksums=True)}
-acknowledged = {int(line) for line in open('/data/worlds/acknowledged')}
-assert acknowledged <= keys, sorted(acknowledged - keys)[:5]
-assert len(keys - acknowledged) <= 1, len(keys - acknowledged)
-print(len(acknowledged))
-";
 
 struct Host {
     engine: DockerEngine,
@@ -57,7 +24,8 @@ impl Host {
         let host = Self { engine, scratch };
         let volume = format!("{}:/data", host.data().display());
         let run = ["run", "--detach", "--network=none", "--name=foundry", "--volume", &volume, DockerEngine::IMAGE];
-        host.engine.docker(run.iter().copied().chain(["python3", "-c", WRITER]).chain(argument.iter().copied()));
+        let writer = ["python3", "-c", WRITER, "/data/worlds"];
+        host.engine.docker(run.iter().copied().chain(writer).chain(argument.iter().copied()));
         host
     }
 
@@ -129,8 +97,8 @@ impl Host {
         agent.ok(["restore", "foundry", "--to", to.to_str().unwrap()]);
         let restored = to.join(self.data().strip_prefix("/").unwrap());
         let volume = format!("{}:/data", restored.display());
-        let reader =
-            ["run", "--rm", "--network=none", "--volume", &volume, DockerEngine::IMAGE, "python3", "-c", READER];
+        let run = ["run", "--rm", "--network=none", "--volume", &volume, DockerEngine::IMAGE];
+        let reader = run.iter().copied().chain(["python3", "-c", READER, "/data/worlds"]);
         let count: usize = self.engine.docker(reader).parse().unwrap();
         assert!(count >= at_least, "{count} records, {at_least} were acknowledged before");
         restored
@@ -184,13 +152,18 @@ fn a_leveldb_that_never_stops_is_whole_in_each_snapshot() {
     // What did not change is known by its own times, though its copy is new, and not read again.
     let ran = agent.ok(["run", "--json"]);
     assert_eq!(ran.step("foundry")["files_changed"], 0, "{ran}");
+    agent.ok(["doctor"]).says("the container foundry is paused, and stays so");
     host.engine.docker(["unpause", "foundry"]);
+    agent.ok(["doctor"]).says("the container foundry writes to the live part");
 
     // No such container, and no Docker: the others run.
-    let ran = host.agent("pause = \"docker:foundri\"").run(["run", "--json"]).expect(3);
+    let wrong = host.agent("pause = \"docker:foundri\"");
+    wrong.run(["doctor"]).expect(1).says("there is no container \"foundri\"").says("the containers are foundry");
+    let ran = wrong.run(["run", "--json"]).expect(3);
     ran.says("there is no container").says("the containers are foundry");
     assert_eq!(ran.step("other")["outcome"], "succeeded", "{ran}");
     host.engine.stop();
+    agent.run(["doctor"]).expect(1).says("step foundry: Docker does not run").says("systemctl start docker");
     let ran = agent.run(["run", "--json"]).expect(3);
     ran.says("Docker");
     assert_eq!(ran.step("foundry")["outcome"], "failed", "{ran}");

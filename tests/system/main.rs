@@ -4,6 +4,7 @@
 mod alarms;
 mod bad_input;
 mod bad_network;
+mod compose;
 mod container_postgres;
 mod crash;
 mod directory;
