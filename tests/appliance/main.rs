@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod arm64;
+mod docker;
 mod failures;
 mod home;
 mod installation;
@@ -31,6 +32,11 @@ in_each![
     interruptions::an_upgrade_lets_the_run_go_on,
     interruptions::a_power_cut_is_caught_up_at_the_next_boot,
 ];
+
+#[test]
+fn containers_are_backed_up_by_the_units() {
+    docker::containers_are_backed_up_by_the_units("bookworm-docker");
+}
 
 #[test]
 fn what_fails_in_a_run_is_told_once_and_its_end_too() {
