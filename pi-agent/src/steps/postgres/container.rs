@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
@@ -50,7 +51,7 @@ pub fn at<T: Send>(
         return work(&Seat { postgres: postgres.clone(), spool });
     };
     let container = Docker::open()?.container(name)?;
-    let server = Running::find(&container, postgres.port)?;
+    let server = Running::wait_for(&container, postgres.port)?;
     let binds = binds(&container, &server)?;
     let spool = spool(&container, here);
     let role = postgres.user.clone().or_else(|| container.variable("POSTGRES_USER").map(str::to_owned));
@@ -110,7 +111,23 @@ struct Running {
     socket: PathBuf,
 }
 
+/// How long a server that was started a moment ago is waited for.
+const STARTING: Duration = Duration::from_secs(10);
+
 impl Running {
+    /// The one on that port, also when its container has just been started.
+    fn wait_for(container: &Container, port: u16) -> Result<Self> {
+        let begun = Instant::now();
+        loop {
+            match Self::find(container, port) {
+                Err(error) if error.kind() == Kind::Transient && begun.elapsed() < STARTING => {
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+                found => return found,
+            }
+        }
+    }
+
     /// The one on that port.
     fn find(container: &Container, port: u16) -> Result<Self> {
         let name = &container.name;
@@ -131,6 +148,10 @@ impl Running {
             if lock.port != port {
                 others.push(lock.port);
                 continue;
+            }
+            if lock.starting {
+                return Err(Error::transient(format!("the server in the container {name} is still starting"))
+                    .hint(format!("docker logs --tail 50 {name}")));
             }
             let root = PathBuf::from(format!("/proc/{pid}/root"));
             let socket = lock.socket.ok_or_else(|| {
@@ -163,6 +184,8 @@ struct Lock {
     data: PathBuf,
     port: u16,
     socket: Option<PathBuf>,
+    /// It does not listen yet.
+    starting: bool,
 }
 
 impl Lock {
@@ -180,13 +203,15 @@ impl Lock {
         Self::read(&fs::read_to_string(format!("/proc/{pid}/cwd/postmaster.pid")).ok()?)
     }
 
-    /// Its pid, data directory, start, port and first socket directory, a line each.
+    /// Its pid, data directory, start, port, first socket directory, address, shared memory and state, a line each, written
+    /// one after the other.
     fn read(text: &str) -> Option<Self> {
         let mut lines = text.lines().skip(1);
         let data = lines.next()?.into();
         let port = lines.nth(1)?.parse().ok()?;
         let socket = lines.next().filter(|line| !line.is_empty()).map(PathBuf::from);
-        Some(Self { data, port, socket })
+        let starting = lines.nth(2).is_none_or(|state| state.trim() == "starting");
+        Some(Self { data, port, socket, starting })
     }
 }
 
@@ -318,10 +343,11 @@ mod tests {
 
     #[test]
     fn a_server_tells_its_data_port_and_socket() {
-        let lock = |text: &str| Lock::read(text).map(|lock| (lock.port, lock.socket));
+        let lock = |text: &str| Lock::read(text).map(|lock| (lock.port, lock.socket, lock.starting));
         let text = "1\n/var/lib/postgresql/data\n1763712000\n5432\n/var/run/postgresql\n*\n  115    0\nready   \n";
-        assert_eq!(lock(text), Some((5432, Some("/var/run/postgresql".into()))));
-        assert_eq!(lock("1\n/d\n17\n5433\n\n*\n"), Some((5433, None)));
+        assert_eq!(lock(text), Some((5432, Some("/var/run/postgresql".into()), false)));
+        assert_eq!(lock(&text.replace("ready   ", "starting")).map(|(_, _, starting)| starting), Some(true));
+        assert_eq!(lock("1\n/d\n17\n5433\n\n*\n"), Some((5433, None, true)));
         assert_eq!(lock("1\n/d\n17\n"), None, "it is still being written");
     }
 
