@@ -66,7 +66,9 @@ impl Household {
         let agent = Agent::new(place("etc/config.toml"), place("state"));
         let (storage, cache, runtime) = (format!("file://{}", place("storage")), place("cache"), place("runtime"));
         let flags = ["setup", "--unattended", "--name=pi", "--storage", &storage, "--cache", &cache];
-        let ran = agent.ok(flags.into_iter().chain(["--runtime", &runtime, "--no-enable"]));
+        let ran = agent.run(flags.into_iter().chain(["--runtime", &runtime, "--no-enable"]));
+        // 5: the doctor wants WAL in a repository that no run has made yet.
+        assert!(matches!(ran.code(), Some(0 | 5)), "{ran}");
         ran.says("PostgreSQL 15 archives its WAL already");
         assert!(!ran.stdout.contains("_data belongs to no server"), "{ran}");
         let written = steps(&fs::read_to_string(place("etc/config.toml")).unwrap());
@@ -145,7 +147,7 @@ fn moment() -> String {
 }
 
 #[test]
-fn the_household_of_the_document_is_backed_up_and_comes_back() {
+fn slow_the_household_of_the_document_is_backed_up_and_comes_back() {
     let databases = ["/etc/postgresql", "/var/lib/postgresql", "/var/spool/pgbackrest"];
     let places = [&databases[..], &["/run", "/srv", "/var/lib/docker"]].concat();
     privately(&places, || {
@@ -199,11 +201,8 @@ fn the_household_of_the_document_is_backed_up_and_comes_back() {
             std::thread::sleep(Duration::from_millis(50));
         }
         home.agent.ok(["wal", "push"]);
-        assert_eq!(
-            fs::read_dir("/var/spool/pgbackrest/database").unwrap().count(),
-            0,
-            "all of it is in the repository"
-        );
+        let waiting = pi_agent::wal::waiting("/var/spool/pgbackrest/database".as_ref()).unwrap();
+        assert_eq!(waiting, [""; 0], "all of it is in the repository");
         let (begin, rest) = block("sh").split_once("--at \"").unwrap();
         let (_, end) = rest.split_once('"').unwrap();
         home.shell(&format!("{begin}--at \"{moment}\"{end}"));
