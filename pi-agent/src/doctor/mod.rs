@@ -108,7 +108,8 @@ fn of_settings(settings: &Settings, state: Option<&State>) -> Vec<Finding> {
         findings.push(machine::room("storage", path));
     }
     let storage = storage::examine(settings, &secrets, state);
-    let reachable = healthy(&findings) && healthy(&storage);
+    // With a note alone it may be a place that the first backup makes.
+    let reachable = healthy(&findings) && storage.iter().all(|finding| finding.severity == Severity::Ok);
     findings.extend(storage);
     if settings.steps.iter().any(|step| matches!(step.source, Source::Postgres(_))) {
         findings.extend(postgres::tools());
