@@ -83,7 +83,7 @@ make_root() { # MACHINE
         ;;
     arm64) root arm64 bookworm systemd,ca-certificates,curl --architectures=arm64 ;;
     docker)
-        root docker bookworm postgresql,python3-plyvel,procps "${no_cluster[@]}" \
+        root docker bookworm postgresql,pgbackrest,python3-plyvel,procps "${no_cluster[@]}" \
             --dpkgopt=path-exclude=/usr/share/{doc,locale,man}/'*'
         tarball docker
         ;;

@@ -22,7 +22,7 @@ pub struct DockerEngine {
 }
 
 impl DockerEngine {
-    /// The image: a Debian with PostgreSQL and python3-plyvel (LevelDB).
+    /// The image: a Debian with PostgreSQL, pgBackRest and python3-plyvel (LevelDB).
     pub const IMAGE: &str = "household";
 
     /// Starts one without a network, waits until it answers, and gives it the image.

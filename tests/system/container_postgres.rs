@@ -1,7 +1,7 @@
 //! PostgreSQL in a container and pgBackRest on this machine, on a real engine: what comes back, and all that is wrong.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -286,4 +286,48 @@ fn what_is_wrong_with_a_container_fails_its_step_alone_and_says_what_to_do() {
     home.engine.docker(["start", "db"]);
     home.wait("db");
     let _ = home.run().expect(0);
+}
+
+/// pgBackRest inside of the image, which pushes into the same repository: no spool, and nothing to set up.
+#[test]
+fn a_container_that_pushes_its_wal_itself_needs_no_spool() {
+    let home = Household::new();
+    let repository = home.scratch.directory("storage/database");
+    chown(&repository, Some(UID), Some(UID - 1)).unwrap();
+    let own = home.scratch.join("own.conf");
+    let text = format!(
+        "[global]\nrepo1-path=/repository\nrepo1-cipher-type=aes-256-cbc\nrepo1-cipher-pass={}\ncompress-type=zst\n\
+         log-level-file=off\nlock-path=/tmp/pgbackrest\n",
+        Config::CIPHER
+    );
+    fs::write(&own, text).unwrap();
+    chown(&own, Some(UID), Some(UID - 1)).unwrap();
+    let volumes = [
+        format!("data:{}", home.inside("data")),
+        format!("{}:/repository", repository.display()),
+        format!("{}:/etc/own.conf:ro", own.display()),
+    ];
+    let options: Vec<_> = volumes.iter().flat_map(|volume| ["--volume", volume.as_str()]).collect();
+    let command = format!(
+        "archive_command=pgbackrest --config=/etc/own.conf --stanza=main --pg1-path={} archive-push %p",
+        home.inside("data/pg")
+    );
+    home.start("db", &options, &["archive_mode=on", "archive_timeout=60", &command]);
+    home.sql("create table votes (id int primary key, what text)");
+    let _ = home.run().expect(0);
+    home.sql("insert into votes values (1, 'kept')");
+    home.finish_segment();
+    let ran = home.agent.run(["doctor"]);
+    ran.says("ok       step database: a segment of WAL was in the repository after");
+    assert!(!home.spool().exists() || waiting(&home).is_empty(), "nothing went through the spool");
+
+    let to = home.scratch.join("restored");
+    home.agent.ok(["restore", "database", "--to", to.to_str().unwrap()]);
+    home.engine.docker(["stop", "db"]);
+    let data = home.engine.volume("data").join("pg");
+    fs::remove_dir_all(&data).unwrap();
+    mv(&to, &data);
+    home.engine.docker(["start", "db"]);
+    home.wait("db");
+    assert_eq!(home.sql("select what from votes"), "kept");
 }
