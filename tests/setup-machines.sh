@@ -83,8 +83,10 @@ make_root() { # MACHINE
         ;;
     arm64) root arm64 bookworm systemd,ca-certificates,curl --architectures=arm64 ;;
     docker)
+        # Debian's spool folder lets only its own `postgres` pass; images that are not Debian's have none.
         root docker bookworm postgresql,pgbackrest,python3-plyvel,procps "${no_cluster[@]}" \
-            --dpkgopt=path-exclude=/usr/share/{doc,locale,man}/'*'
+            --dpkgopt=path-exclude=/usr/share/{doc,locale,man}/'*' \
+            --customize-hook='rmdir "$1/var/spool/pgbackrest"'
         tarball docker
         ;;
     pi)
