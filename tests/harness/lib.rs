@@ -10,7 +10,7 @@
 //! * [`nights`] makes histories to look at.
 //! * [`generated`] is what of the package is made from the sources.
 //! * [`Discord`] takes messages as Discord's webhooks do.
-//! * [`Garage`] is an S3 server, [`TlsProxy`] the TLS and the faults in front of it.
+//! * [`Garage`] is an S3 server, [`TlsProxy`] the TLS and the faults in front of it, [`Tap`] counts on the way to it.
 //!
 //! Everything panics with a readable message: it is for tests only.
 #![allow(clippy::unwrap_used)]
@@ -38,6 +38,7 @@ pub mod processes;
 pub mod random;
 pub mod scratch;
 pub mod shell;
+pub mod tap;
 pub mod terminal;
 pub mod tls_proxy;
 pub mod tmpfs;
@@ -60,6 +61,7 @@ pub use processes::{Census, Process, descendants};
 pub use random::Random;
 pub use scratch::Scratch;
 pub use shell::sh;
+pub use tap::{Flow, Tap};
 pub use terminal::TypedInto;
 pub use tls_proxy::TlsProxy;
 pub use tmpfs::Tmpfs;
