@@ -203,7 +203,7 @@ _pi__agent() {
 
     case "${cmd}" in
         pi__agent)
-            opts="-h -V --config --state-directory --help --version setup recovery-kit run plan doctor adopt status alarms points restore check prune wal logs notify heartbeat boot resume guard step help"
+            opts="-h -V --config --state-directory --no-limits --help --version setup recovery-kit run plan doctor adopt status alarms points restore check prune wal logs notify heartbeat boot resume guard step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -225,7 +225,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__adopt)
-            opts="-h -V --config --state-directory --help --version"
+            opts="-h -V --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -247,7 +247,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__alarms)
-            opts="-h -V --trust-clock --json --config --state-directory --help --version"
+            opts="-h -V --trust-clock --json --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -269,7 +269,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__boot)
-            opts="-h -V --config --state-directory --help --version"
+            opts="-h -V --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -291,7 +291,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__check)
-            opts="-h -V --json --config --state-directory --help --version"
+            opts="-h -V --json --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -313,7 +313,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__doctor)
-            opts="-h -V --json --config --state-directory --help --version"
+            opts="-h -V --json --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -335,7 +335,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__guard)
-            opts="-h -V --config --state-directory --help --version"
+            opts="-h -V --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -357,7 +357,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__heartbeat)
-            opts="-h -V --config --state-directory --help --version"
+            opts="-h -V --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -743,7 +743,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__logs)
-            opts="-h -V --config --state-directory --help --version audit help"
+            opts="-h -V --config --state-directory --no-limits --help --version audit help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -765,7 +765,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__logs__subcmd__audit)
-            opts="-h -V --json --config --state-directory --help --version"
+            opts="-h -V --json --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -829,7 +829,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__notify)
-            opts="-h -V --config --state-directory --help --version test deliver help"
+            opts="-h -V --config --state-directory --no-limits --help --version test deliver help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -851,7 +851,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__notify__subcmd__deliver)
-            opts="-h -V --for --config --state-directory --help --version"
+            opts="-h -V --for --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -933,7 +933,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__notify__subcmd__test)
-            opts="-h -V --config --state-directory --help --version"
+            opts="-h -V --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -955,7 +955,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__plan)
-            opts="-h -V --json --config --state-directory --help --version"
+            opts="-h -V --json --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -977,7 +977,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__points)
-            opts="-h -V --path --json --config --state-directory --help --version"
+            opts="-h -V --path --json --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1003,7 +1003,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__prune)
-            opts="-h -V --json --config --state-directory --help --version"
+            opts="-h -V --json --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1025,7 +1025,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__recovery__subcmd__kit)
-            opts="-h -V --to --config --state-directory --help --version"
+            opts="-h -V --to --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1051,7 +1051,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__restore)
-            opts="-h -V --to --at --path --overwrite --json --config --state-directory --help --version"
+            opts="-h -V --to --at --path --overwrite --json --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1085,7 +1085,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__resume)
-            opts="-h -V --config --state-directory --help --version"
+            opts="-h -V --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1107,7 +1107,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__run)
-            opts="-h -V --dry-run --reason --wait --json --config --state-directory --help --version"
+            opts="-h -V --dry-run --reason --wait --json --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1133,7 +1133,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__setup)
-            opts="-h -V --unattended --name --storage --region --endpoint --path-style --ca-file --aws-env --discord-env --postgres --directory --upload --secrets --cache --spool --runtime --overwrite --kit --kit-saved --first-run --no-enable --config --state-directory --help --version"
+            opts="-h -V --unattended --name --storage --region --endpoint --path-style --ca-file --aws-env --discord-env --postgres --directory --upload --secrets --cache --spool --runtime --overwrite --kit --kit-saved --first-run --no-enable --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1219,7 +1219,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__status)
-            opts="-h -V --html --json --config --state-directory --help --version"
+            opts="-h -V --html --json --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1245,7 +1245,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__step)
-            opts="-h -V --config --state-directory --help --version"
+            opts="-h -V --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1267,7 +1267,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__wal)
-            opts="-h -V --config --state-directory --help --version push help"
+            opts="-h -V --config --state-directory --no-limits --help --version push help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1331,7 +1331,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__wal__subcmd__push)
-            opts="-h -V --retry-for --config --state-directory --help --version"
+            opts="-h -V --retry-for --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -32,6 +32,9 @@ pub struct Cli {
     /// Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]
     #[arg(long, global = true, value_name = "DIR")]
     state_directory: Option<PathBuf>,
+    /// As fast as the line gives, whatever [limits] says
+    #[arg(long, global = true)]
+    no_limits: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -239,7 +242,10 @@ impl Cli {
                 .or_else(|| std::env::var_os("STATE_DIRECTORY").map(PathBuf::from))
                 .unwrap_or_else(|| "/var/lib/pi-agent".into()),
         );
-        let settings = || -> Result<Settings> { Ok(config::load(&self.config)?) };
+        let settings = || -> Result<Settings> {
+            let settings = config::load(&self.config)?;
+            Ok(if self.no_limits { settings.without_limits() } else { settings })
+        };
         match self.command {
             Command::Step { name: _ } => steps::child::main().map(|()| 0),
             Command::Guard => live::main().map(|()| 0),

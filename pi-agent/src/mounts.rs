@@ -1,12 +1,18 @@
 //! A view of the file system that nobody else has: what runs in it finds directories at other paths than they have.
 
+use std::ffi::{CStr, CString};
 use std::fs::{self, File, Permissions};
+use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, write};
 
 use crate::error::{Context, Error, Result};
 
@@ -99,6 +105,55 @@ fn leave_the_others() -> Result<()> {
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).map_err(|error| doing().caused_by(error))
 }
 
+/// Files that one program is to find at other paths: prepared here, done by the program's process before it becomes that
+/// program. Also for who is not root, by way of a user namespace in which that process may mount; there it has no other
+/// user than its own.
+pub(crate) struct View {
+    binds: Vec<(CString, CString)>,
+    /// What goes into `uid_map` and `gid_map`; `None`: we are root.
+    own: Option<[CString; 2]>,
+}
+
+impl View {
+    /// Both ends of each bind must exist.
+    ///
+    /// # Errors
+    /// A path holds a zero byte.
+    pub(crate) fn of(binds: &[Bind]) -> Result<Self> {
+        let text = |bytes: &[u8]| CString::new(bytes).context(|| "understand the paths of mounts".into());
+        let one = |bind: &Bind| Ok((text(bind.from.as_os_str().as_bytes())?, text(bind.at.as_os_str().as_bytes())?));
+        let itself = |id: u32| text(format!("{id} {id} 1").as_bytes());
+        let (uid, gid) = (Uid::effective(), Gid::effective());
+        let own = if uid.is_root() { None } else { Some([itself(uid.as_raw())?, itself(gid.as_raw())?]) };
+        Ok(Self { binds: binds.iter().map(one).collect::<Result<_>>()?, own })
+    }
+
+    /// Between fork and exec: makes system calls and nothing else.
+    pub(crate) fn enter(&self) -> io::Result<()> {
+        match &self.own {
+            None => unshare(CloneFlags::CLONE_NEWNS)?,
+            Some([uid, gid]) => {
+                unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUSER)?;
+                // Else the kernel lets nobody without capabilities map its group.
+                put(c"/proc/self/setgroups", c"deny")?;
+                put(c"/proc/self/uid_map", uid)?;
+                put(c"/proc/self/gid_map", gid)?;
+            }
+        }
+        let private = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+        mount(None::<&CStr>, c"/", None::<&CStr>, private, None::<&CStr>)?;
+        for (from, at) in &self.binds {
+            mount(Some(from.as_c_str()), at.as_c_str(), None::<&CStr>, MsFlags::MS_BIND, None::<&CStr>)?;
+        }
+        Ok(())
+    }
+}
+
+fn put(file: &CStr, text: &CStr) -> io::Result<()> {
+    write(open(file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?, text.to_bytes())?;
+    Ok(())
+}
+
 /// What is to be undone, in the order it was done.
 struct Mounted {
     /// Shared by all who use mount points: removing one takes away what others have mounted there.
@@ -139,7 +194,7 @@ mod tests {
 
     #[test]
     fn only_the_work_sees_it() {
-        if !nix::unistd::Uid::effective().is_root() {
+        if !Uid::effective().is_root() {
             assert!(privately(Path::new("/tmp"), &[], || Ok(())).is_err());
             return;
         }
@@ -154,6 +209,8 @@ mod tests {
         });
         assert_eq!(seen.expect("root may"), ("here".into(), "here".into()));
         assert!(!folder.path().join("some").exists(), "the mount point is gone");
+        let output = Program::new("cat", [at.join("file")]).run(&mut |_, _| ()).expect("started");
+        assert!(!output.status.success(), "nobody else sees it");
         let refused = privately(folder.path(), &[Bind { from: folder.path().join("missing"), at }], || Ok(()));
         assert!(refused.expect_err("nothing to show").to_string().starts_with("show "));
         assert!(!folder.path().join("some").exists(), "the mount point is gone");
@@ -182,5 +239,19 @@ mod tests {
         assert_eq!(seen.expect("root may"), ("reached".into(), false));
         assert_eq!(fs::read_to_string(deep.join("new")).expect("it is the same directory"), "written");
         assert!(closed.join("secret").exists());
+    }
+
+    #[test]
+    fn one_program_sees_it_whoever_we_are() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("from"), "ours").expect("written");
+        fs::write(path("at"), "everybody's").expect("written");
+        let binds = [Bind { from: path("from"), at: path("at") }];
+        let seen = |program: Program| program.run(&mut |_, _| ()).map(|output| output.stdout);
+        assert_eq!(seen(Program::new("cat", [path("at")]).seeing(&binds)).expect("it starts"), "ours");
+        assert_eq!(seen(Program::new("cat", [path("at")])).expect("it starts"), "everybody's");
+        let missing = [Bind { from: path("missing"), at: path("at") }];
+        assert!(seen(Program::new("cat", [path("at")]).seeing(&missing)).is_err());
     }
 }

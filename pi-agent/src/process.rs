@@ -20,6 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::mounts::{Bind, View};
 
 /// A program to run to its end.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Program {
     pub user: Option<User>,
     /// Working directory. Default `/`.
     pub directory: PathBuf,
+    /// Files that it and what it starts find at other paths than everybody else.
+    pub binds: Vec<Bind>,
     /// Ended with everything it started when this is over.
     pub deadline: Duration,
 }
@@ -101,6 +104,7 @@ impl Program {
             environment: Vec::new(),
             user: None,
             directory: "/".into(),
+            binds: Vec::new(),
             deadline: Duration::from_secs(60),
         }
     }
@@ -116,6 +120,13 @@ impl Program {
     #[must_use]
     pub fn as_user(mut self, user: &User) -> Self {
         self.user = Some(user.clone());
+        self
+    }
+
+    /// Shows it files at other paths than everybody else. Where the kernel refuses that, it does not start.
+    #[must_use]
+    pub fn seeing(mut self, binds: &[Bind]) -> Self {
+        self.binds.extend_from_slice(binds);
         self
     }
 
@@ -199,7 +210,7 @@ impl Program {
     }
 
     fn spawn(&self) -> Result<Child> {
-        self.command().spawn().map_err(|error| {
+        self.command()?.spawn().map_err(|error| {
             let kind = match error.kind() {
                 io::ErrorKind::NotFound => Kind::NotFound,
                 _ => Kind::Permanent,
@@ -208,7 +219,7 @@ impl Program {
         })
     }
 
-    fn command(&self) -> Command {
+    fn command(&self) -> Result<Command> {
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
@@ -221,8 +232,12 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if !self.binds.is_empty() {
+            // While it may: as root, if we are.
+            enter(&mut command, View::of(&self.binds)?);
+        }
         lead_session(&mut command, self.user.as_ref().filter(|_| Uid::effective().is_root()), Orphaned::Dies);
-        command
+        Ok(command)
     }
 }
 
@@ -318,6 +333,15 @@ pub enum Orphaned {
     Dies,
     /// It finds out by itself and cleans up (a step's process, which must also end what it started).
     CleansUp,
+}
+
+/// Makes `command` see what `view` shows.
+#[allow(unsafe_code)]
+fn enter(command: &mut Command, view: View) {
+    // SAFETY: between fork and exec only system calls are made, on memory prepared before the fork.
+    unsafe {
+        command.pre_exec(move || view.enter());
+    }
 }
 
 /// Makes `command` lead a session of its own, as `user` when given.

@@ -28,6 +28,7 @@ in_each![
     installation::removing_keeps_the_state_and_purging_keeps_repositories_and_keys,
     night::the_timer_makes_a_backup_that_restores,
     wal::a_finished_segment_is_pushed_at_once,
+    wal::its_sandbox_lets_a_limit_be_kept,
     interruptions::stopping_ends_the_run_in_time_and_leaves_nothing,
     interruptions::an_upgrade_lets_the_run_go_on,
     interruptions::a_power_cut_is_caught_up_at_the_next_boot,

@@ -40,3 +40,20 @@ pub fn a_finished_segment_is_pushed_at_once(system: &str) {
     assert_eq!(home.journal("STEP=database OUTCOME=degraded"), 1, "it is started once");
     home.assert_database_restores();
 }
+
+/// Only the way to the server is looked at: this machine has no network.
+pub fn its_sandbox_lets_a_limit_be_kept(system: &str) {
+    let home = Home::set_up(system);
+    let machine = &home.machine;
+    home.back_up();
+    machine.ok("cd /etc/pi-agent; \
+         sed -i 's|^url = .*|url = \"s3://bucket/pi\"\\nendpoint = \"https://garage.home:3900\"|' config.toml; \
+         printf '\\n[limits]\\nupload = \"256KiB\"\\n' >>config.toml; \
+         printf 'AWS_ACCESS_KEY_ID=a\\nAWS_SECRET_ACCESS_KEY=b\\n' >secrets/aws.env; chmod 600 secrets/aws.env");
+    machine.ok("runuser -u postgres -- psql -qXAt -c 'create table late ()' -c 'select pg_switch_wal()'");
+    let pgbackrest = "$(pgrep -o -u postgres -x pgbackrest)";
+    machine.until(&format!("grep -qx '127.0.0.1 garage.home' /proc/{pgbackrest}/root/etc/hosts"));
+    machine.ok("! grep garage.home /etc/hosts");
+    assert_eq!(machine.ok("journalctl --unit=pi-agent-wal | grep 'not limited' || :"), "");
+    machine.ok("systemctl stop pi-agent-wal.path pi-agent-wal.timer pi-agent-wal.service");
+}

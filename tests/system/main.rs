@@ -13,6 +13,7 @@ mod doctor;
 mod documents;
 mod history;
 mod interruptions;
+mod limits;
 mod live;
 mod live_commands;
 mod logs;

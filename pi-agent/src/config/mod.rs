@@ -1,6 +1,7 @@
 //! The configuration: file -> `raw` (spanned tables, every mistake noted) -> `validate` -> [`Settings`].
 
 mod keys;
+mod limits;
 mod raw;
 mod settings;
 mod validate;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub use keys::{Form, KEYS, Key, Missing};
+pub use limits::{Limits, PartOfDay, Rates};
 pub use settings::*;
 pub use values::size;
 

@@ -114,13 +114,11 @@ impl<'a> Table<'a> {
         self.text(name, values::duration)
     }
 
-    /// Checks a size; nothing needs its value yet.
-    pub(super) fn size(&self, name: &'static str) -> bool {
+    pub(super) fn size(&self, name: &'static str) -> Option<u64> {
         self.value(name, |value| match value {
             DeValue::Integer(number) => values::size(&number.to_string()).ok_or(None),
             other => other.as_str().and_then(values::size).ok_or(None),
         })
-        .is_some()
     }
 
     pub(super) fn flag(&self, name: &'static str) -> Option<bool> {

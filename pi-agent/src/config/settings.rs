@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Limits;
 use crate::error::{Error, Result};
 
 /// The whole configuration, validated.
@@ -47,6 +48,13 @@ impl Settings {
         self
     }
 
+    /// With everything as fast as the line gives.
+    #[must_use]
+    pub fn without_limits(mut self) -> Self {
+        self.storage.limits = Limits::default();
+        self
+    }
+
     /// The step of that name.
     ///
     /// # Errors
@@ -68,6 +76,8 @@ pub struct Storage {
     pub timeout: Duration,
     /// How long one request is tried again before its step fails.
     pub retry_for: Duration,
+    /// `[limits]`.
+    pub limits: Limits,
 }
 
 /// A place in storage.
@@ -100,6 +110,19 @@ impl S3Location {
     /// `https://HOST[:PORT]`: the configured one, else AWS's for the region.
     pub fn endpoint(&self) -> String {
         self.endpoint.clone().unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", self.region))
+    }
+
+    /// The host that is asked, and its port.
+    pub fn server(&self) -> (String, u16) {
+        let endpoint = self.endpoint();
+        let (scheme, authority) = endpoint.split_once("://").unwrap_or(("https", &endpoint));
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+            _ => (authority, None),
+        };
+        let port = port.unwrap_or(if scheme == "http" { 80 } else { 443 });
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        (if self.path_style { host.into() } else { format!("{}.{host}", self.bucket) }, port)
     }
 }
 

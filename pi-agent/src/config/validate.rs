@@ -10,8 +10,8 @@ use toml::de::{DeTable, DeValue};
 use super::keys::Missing;
 use super::raw::{Source, Table};
 use super::{
-    Alarms, Count, Directory, Keep, Live, Local, Location, Notify, Postgres, S3Location, Settings, Step, Storage,
-    Writer, keys, values,
+    Alarms, Count, Directory, Keep, Limits, Live, Local, Location, Notify, PartOfDay, Postgres, Rates, S3Location,
+    Settings, Step, Storage, Writer, keys, values,
 };
 
 /// The settings; `None` when a mistake was noted in `source`.
@@ -21,7 +21,7 @@ pub(super) fn settings<'a>(source: &'a Source<'a>, document: &'a DeTable<'a>, fi
     let section = |name, section| root.table(name, section).unwrap_or_else(|| absent(source, section, &empty));
 
     let host = root.table("host", "[host]").and_then(host);
-    let storage = root.table("storage", "[storage]").and_then(storage);
+    let mut storage = root.table("storage", "[storage]").and_then(storage);
     let secrets = secrets(section("secrets", "[secrets]"));
     let local = local(section("local", "[local]"));
     let notify = notify(section("notify", "[notify]"));
@@ -29,8 +29,15 @@ pub(super) fn settings<'a>(source: &'a Source<'a>, document: &'a DeTable<'a>, fi
 
     let mut warnings = Vec::new();
     if let Some(table) = root.table("limits", "[limits]") {
-        warnings.push("limits are not enforced by this version: transfers take what the line gives".to_owned());
-        limits(table);
+        let mut limits = limits(table, &mut warnings);
+        limits.shared = local.as_ref().map(|local| local.runtime.join("line")).unwrap_or_default();
+        match storage.as_mut() {
+            Some(Storage { location: Location::File(_), .. }) if !limits.is_none() => {
+                warnings.push("limits of upload and download do not hold for a file:// storage".to_owned());
+            }
+            Some(storage) => storage.limits = limits,
+            None => {}
+        }
     }
 
     let tables = root.tables("step", "[[step]]");
@@ -112,7 +119,7 @@ fn storage(table: Table<'_>) -> Option<Storage> {
     let timeout = table.duration("timeout");
     let retry_for = table.duration("retry-for");
     table.finish();
-    Some(Storage { location: location?, timeout: timeout?, retry_for: retry_for? })
+    Some(Storage { location: location?, timeout: timeout?, retry_for: retry_for?, limits: Limits::default() })
 }
 
 fn secrets(table: Table<'_>) -> Option<PathBuf> {
@@ -151,29 +158,46 @@ fn alarms(table: Table<'_>) -> Option<Alarms> {
     })
 }
 
-/// Checked, so that a file written today is right when a version enforces it.
-fn limits(table: Table<'_>) {
-    for name in RATES {
-        table.size(name);
-    }
+/// What of it holds; a wrong one is noted, and then nobody uses the result.
+fn limits(table: Table<'_>, warnings: &mut Vec<String>) -> Limits {
+    let mut read = table.size("read").is_some();
+    let all_day = rates(&table, Rates::default());
+    let mut parts = Vec::new();
     for between in table.tables("between", "[[limits.between]]") {
         let from = between.text("from", values::time);
         let to = between.text("to", values::time);
         if from.is_some() && from == to {
             between.mistake(between.at, "from and to are the same time: wanted a part of the day");
         }
-        for name in RATES {
-            between.size(name);
-        }
-        if RATES.iter().all(|name| between.entry(name).is_none()) {
+        read |= between.size("read").is_some();
+        let rates = rates(&between, all_day);
+        if ["upload", "download", "read"].iter().all(|name| between.entry(name).is_none()) {
             between.mistake(between.at, "limits nothing: wanted at least one of upload, download, read");
         }
         between.finish();
+        parts.extend(from.zip(to).map(|(from, to)| PartOfDay { from, to, rates }));
     }
     table.finish();
+    if read {
+        warnings.push("limits.read is not enforced by this version: files are read as fast as they come".to_owned());
+    }
+    Limits { all_day, between: parts, shared: PathBuf::new() }
 }
 
-const RATES: [&str; 3] = ["upload", "download", "read"];
+/// A rate that is not given is that of `otherwise`.
+fn rates(table: &Table<'_>, otherwise: Rates) -> Rates {
+    /// A unit that was left out would make a backup take years.
+    const LEAST: u64 = 16 << 10;
+    let rate = |name| {
+        let rate = table.size(name);
+        if let (Some(_), Some((_, value))) = (rate.filter(|rate| *rate < LEAST), table.entry(name)) {
+            table.refuse(name, value.span(), Some(r#"at least "16KiB" a second"#.into()));
+        }
+        rate
+    };
+    let (upload, download) = (rate("upload"), rate("download"));
+    Rates { upload: upload.or(otherwise.upload), download: download.or(otherwise.download) }
+}
 
 fn notify(table: Table<'_>) -> Option<Notify> {
     let daily_summary = table.text("summary", |text| match text {

@@ -113,11 +113,13 @@ fn try_writing(store: &Store) -> Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::config::Limits;
     use crate::doctor::Severity;
 
     fn store(path: &Path) -> Store {
         let location = Location::File(path.to_owned());
-        let storage = Storage { location: location.clone(), timeout: PATIENCE, retry_for: PATIENCE };
+        let limits = Limits::default();
+        let storage = Storage { location: location.clone(), timeout: PATIENCE, retry_for: PATIENCE, limits };
         Store::open(&storage, &location, &Secrets::new("/nowhere")).unwrap()
     }
 

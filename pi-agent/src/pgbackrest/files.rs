@@ -4,9 +4,10 @@ use std::fs::{self, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::View;
-use crate::config::{Location, Postgres, S3Location, Settings, Step};
+use crate::config::{Limits, Location, Postgres, S3Location, Settings, Step};
 use crate::error::{Context, Error, Result};
 use crate::process::User;
 use crate::secrets::Secrets;
@@ -14,6 +15,8 @@ use crate::secrets::Secrets;
 /// Where things lie that one stanza's commands need.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
+    /// The folder of all of them, its user's alone.
+    pub(super) home: PathBuf,
     server: PathBuf,
     repository: PathBuf,
 }
@@ -110,9 +113,17 @@ pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user:
             line(&mut text, "repo1-type", "posix")?;
             line(&mut text, "repo1-path", &path.to_string_lossy())?;
         }
-        Location::S3(s3) => s3_options(&mut text, &s3, &secrets, &home, user)?,
+        Location::S3(s3) => {
+            s3_options(&mut text, &s3, &secrets, &home, user)?;
+            let slack = slack(&settings.storage.limits);
+            if !slack.is_zero() {
+                // Its default of a minute is how long a request may wait in the relay's queue. At most as long as a process
+                // of pgBackRest's waits for another.
+                line(&mut text, "io-timeout", &(60 + slack.as_secs()).min(1800).to_string())?;
+            }
+        }
     }
-    let files = Files { server: home.join("server.conf"), repository: home.join("repository.conf") };
+    let files = Files { server: home.join("server.conf"), repository: home.join("repository.conf"), home };
     // 2.45 wants the stanza named in the file only for its own options, so this one has none.
     replace(&files.repository, &text, user)?;
     if postgres.data_directory.as_os_str().is_empty() {
@@ -128,6 +139,13 @@ pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user:
     }
     replace(&files.server, &text, user)?;
     Ok(files)
+}
+
+/// How much longer everything may take at the lowest rate of the day: the time of a WAL segment, which is also about what
+/// may wait before one byte.
+pub(super) fn slack(limits: &Limits) -> Duration {
+    const WAITING: u64 = 16 << 20;
+    limits.lowest().map_or(Duration::ZERO, |rate| Duration::from_secs(WAITING / rate.max(1)))
 }
 
 fn common(secrets: &Secrets) -> Result<String> {
@@ -198,7 +216,7 @@ fn line(text: &mut String, key: &str, value: &str) -> Result<()> {
 }
 
 /// Replaces a file atomically, 0600, owned by the user: a WAL push may be reading the old one at this moment.
-fn replace(path: &Path, text: &str, user: &User) -> Result<()> {
+pub(super) fn replace(path: &Path, text: &str, user: &User) -> Result<()> {
     let doing = || format!("write {}", path.display());
     let folder = path.parent().ok_or_else(|| Error::new(doing()))?;
     // Created 0600 by tempfile.

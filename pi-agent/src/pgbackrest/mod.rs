@@ -3,16 +3,19 @@
 //!
 //! Every call names a generated configuration, which holds the secrets, so that argv shows none and `/etc` is never read.
 
+mod detour;
 mod failure;
 mod files;
 mod info;
 mod version;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use self::detour::Detour;
 use crate::config::{Postgres, Settings, Step};
 use crate::error::Kind;
 use crate::process::{Output, Program, Stream, User};
@@ -46,6 +49,10 @@ pub struct PgBackRest {
     stanza: String,
     user: User,
     files: files::Files,
+    /// Its way to the storage, when that is limited.
+    detour: Option<Arc<Detour>>,
+    /// What every deadline is longer by, when that is limited.
+    slack: Duration,
 }
 
 /// The kind of backup asked for.
@@ -92,7 +99,9 @@ impl PgBackRest {
     /// A secret is missing, the endpoint is one pgBackRest cannot use, or a file or folder cannot be made.
     pub fn prepare(settings: &Settings, step: &Step, postgres: &Postgres, user: &User) -> Result<Self> {
         let files = files::write(settings, step, postgres, user)?;
-        Ok(Self { stanza: postgres.stanza.clone(), user: user.clone(), files })
+        let detour = Detour::prepare(&settings.storage, &files, user)?.map(Arc::new);
+        let slack = files::slack(&settings.storage.limits);
+        Ok(Self { stanza: postgres.stanza.clone(), user: user.clone(), files, detour, slack })
     }
 
     /// The user it runs as.
@@ -140,7 +149,7 @@ impl PgBackRest {
             BackupType::Full => "--type=full",
             BackupType::Incremental => "--type=incr",
         };
-        let archive_timeout = format!("--archive-timeout={}", ARCHIVE_TIMEOUT.as_secs());
+        let archive_timeout = format!("--archive-timeout={}", (ARCHIVE_TIMEOUT + self.slack).as_secs());
         let arguments =
             [kind, "--start-fast", "--no-expire-auto", "--log-level-console=detail", archive_timeout.as_str()];
         let mut done = 0;
@@ -183,7 +192,7 @@ impl PgBackRest {
     pub fn push(&self, file: &Path) -> Result<()> {
         let file = file.to_str().ok_or_else(|| Error::new(format!("odd WAL file name {}", file.display())))?;
         // Whoever empties a spool tries again by itself, and wants to know meanwhile.
-        self.run_once(View::Repository, "archive-push", &[file], SHORT, &mut |_, _| ()).map(drop)
+        self.run_once(View::Repository, "archive-push", &[file], SHORT + self.slack, &mut |_, _| ()).map(drop)
     }
 
     /// Restores files; recovery comes after. `on_file` as in [`Self::backup`].
@@ -249,6 +258,14 @@ impl PgBackRest {
         info::verified(&output.stdout)
     }
 
+    /// The program, and what it starts, with its way to the storage: for one that runs pgBackRest itself.
+    pub fn on_its_way(&self, program: Program) -> Program {
+        match &self.detour {
+            Some(detour) => detour.lead(program),
+            None => program,
+        }
+    }
+
     fn run<'a>(
         &self,
         view: View,
@@ -258,6 +275,7 @@ impl PgBackRest {
         on_line: &mut dyn FnMut(Stream, &str),
     ) -> Result<Output> {
         let arguments: Vec<_> = arguments.into_iter().collect();
+        let deadline = deadline.saturating_add(self.slack);
         let started = Instant::now();
         let mut tries = 0;
         loop {
@@ -292,9 +310,19 @@ impl PgBackRest {
         // Positional arguments (a WAL file, a folder) are recognised wherever they stand.
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let program = Program::new(version::PROGRAM, &all).within(deadline).as_user(&self.user);
-        program.run(on_line).map_err(version::missing).and_then(|output| match output.status.success() {
-            true => Ok(output),
-            false => Err(failure::error(command, &self.stanza, &output)),
+        self.on_its_way(program).run(on_line).map_err(version::missing).and_then(|output| {
+            match output.status.success() {
+                true => Ok(output),
+                false => Err(self.explained(failure::error(command, &self.stanza, &output))),
+            }
         })
+    }
+
+    /// pgBackRest sees only that the connection ends when its relay cannot reach the server.
+    fn explained(&self, error: Error) -> Error {
+        match self.detour.as_ref().and_then(|detour| detour.trouble()) {
+            Some(trouble) => Error::transient(format!("the storage cannot be reached: {trouble}")).caused_by(error),
+            None => error,
+        }
     }
 }

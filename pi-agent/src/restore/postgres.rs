@@ -86,7 +86,7 @@ pub fn restore(
         })?;
 
         // 3. The recovery.
-        with_a_name(settings, &user, || recover(&programs, &place, &user, monitor))
+        with_a_name(settings, &user, || recover(&programs, &place, &pgbackrest, monitor))
     })?;
 
     // 4. A cluster that stands alone.
@@ -393,14 +393,14 @@ impl Recovery {
 
 /// Lets PostgreSQL recover in single-user mode: it fetches WAL through the restore_command that pgBackRest wrote,
 /// promotes itself, finds its standard input empty and shuts down.
-fn recover(programs: &Path, place: &Place, user: &User, monitor: &Monitor) -> Result<Recovery> {
-    let first = recover_once(programs, place, user, monitor, None)?;
+fn recover(programs: &Path, place: &Place, pgbackrest: &PgBackRest, monitor: &Monitor) -> Result<Recovery> {
+    let first = recover_once(programs, place, pgbackrest, monitor, None)?;
     if !first.ended_early {
         return Ok(first);
     }
     // PostgreSQL refuses to end recovery without having seen a transaction later than the moment asked for. When the archive
     // simply ends before, its end is that moment as far as anybody knows.
-    let second = recover_once(programs, place, user, monitor, Some("recovery_target_time="))?;
+    let second = recover_once(programs, place, pgbackrest, monitor, Some("recovery_target_time="))?;
     Ok(Recovery {
         ended_early: true,
         last_transaction: second.last_transaction.or(first.last_transaction),
@@ -412,10 +412,11 @@ fn recover(programs: &Path, place: &Place, user: &User, monitor: &Monitor) -> Re
 fn recover_once(
     programs: &Path,
     place: &Place,
-    user: &User,
+    pgbackrest: &PgBackRest,
     monitor: &Monitor,
     setting: Option<&str>,
 ) -> Result<Recovery> {
+    let user = pgbackrest.user();
     // An empty one: the restored one may name files, libraries and limits of another machine.
     let config = tempfile::Builder::new().prefix("pi-agent-recovery-").suffix(".conf").tempfile();
     let config = config.context(|| "make a configuration for the recovery".into())?;
@@ -446,12 +447,12 @@ fn recover_once(
 
     let mut recovery = Recovery::default();
     monitor.phase("recovering");
-    let output =
-        Program::new(programs.join("postgres"), arguments).within(A_WEEK).as_user(user).run(&mut |_, line| {
-            recovery.hear(line);
-            let done = recovery.segments;
-            monitor.progress(Progress { phase: "recovering".into(), done, total: None, unit: Unit::Items });
-        })?;
+    let program = Program::new(programs.join("postgres"), arguments).within(A_WEEK).as_user(user);
+    let output = pgbackrest.on_its_way(program).run(&mut |_, line| {
+        recovery.hear(line);
+        let done = recovery.segments;
+        monitor.progress(Progress { phase: "recovering".into(), done, total: None, unit: Unit::Items });
+    })?;
     if output.status.success() || recovery.ended_early || (recovery.complete && recovery.foreign_locale) {
         return Ok(recovery);
     }

@@ -74,11 +74,16 @@ fn advice(status: StatusCode, answer: &Answer) -> Option<&'static str> {
     })
 }
 
-/// The error of a request that got no answer, or half of one.
-pub(super) fn unanswered(what: &str, error: reqwest::Error) -> Error {
+/// The error of a request that got no answer, or half of one. `trouble`: why a relay could not reach the server, which the
+/// client cannot know.
+pub(super) fn unanswered(what: &str, error: reqwest::Error, trouble: Option<String>) -> Error {
     // The URL holds the signature.
     let error = error.without_url();
-    let text = causes(&error);
+    let error: Box<dyn StdError + Send + Sync> = match trouble {
+        Some(trouble) => trouble.into(),
+        None => error.into(),
+    };
+    let text = causes(&*error);
     let wrapped = Error::new(format!("{what}: no answer"));
     if text.contains("certificate") {
         return wrapped

@@ -11,6 +11,7 @@ mod meter;
 pub mod place;
 mod retry;
 mod s3;
+pub mod shaper;
 
 use std::net::TcpStream;
 use std::sync::Arc;

@@ -21,12 +21,15 @@ use super::certificate;
 use super::failure::{Answer, answered, unanswered};
 use super::meter::{Meter, Operation};
 use super::retry::retrying;
+use super::shaper::Relay;
 use crate::config::{self, S3Location};
 use crate::error::{Context, Kind};
 use crate::secrets::{AwsCredentials, Secret};
 use crate::{Error, Result};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same through a relay, where the greetings of TLS wait for their turn.
+const RELAYED_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a signature is good for; it must be valid when a request starts, not when it ends.
 const SIGNATURE_SECONDS: u32 = 3600;
@@ -50,6 +53,8 @@ pub struct S3 {
 struct Inner {
     bucket: Box<Bucket>,
     client: Client,
+    /// What limits the bandwidth, if anything does.
+    relay: Option<Relay>,
     runtime: Runtime,
     meter: Arc<Meter>,
     timeout: Duration,
@@ -88,9 +93,11 @@ impl S3 {
             .enable_all()
             .build()
             .context(|| "cannot start the network thread".into())?;
+        let relay = Relay::start(storage, location.server())?;
         let inner = Inner {
             bucket,
-            client: client(location, storage.timeout)?,
+            client: client(location, storage.timeout, relay.as_ref())?,
+            relay,
             runtime,
             meter,
             timeout: storage.timeout,
@@ -269,7 +276,7 @@ impl Inner {
 
     async fn answer(&self, what: &str, request: RequestBuilder, within: Duration) -> Result<Response> {
         match tokio::time::timeout(within, request.send()).await {
-            Ok(answer) => answer.map_err(|error| unanswered(what, error)),
+            Ok(answer) => answer.map_err(|error| self.unanswered(what, error)),
             Err(_) => Err(self.silence(what)),
         }
     }
@@ -301,7 +308,7 @@ impl Inner {
                     buffer.extend_from_slice(&chunk);
                 }
                 Ok(Ok(None)) => return Ok(buffer.into()),
-                Ok(Err(error)) => return Err(unanswered(what, error)),
+                Ok(Err(error)) => return Err(self.unanswered(what, error)),
                 Err(_) => return Err(self.silence(what)),
             }
         }
@@ -332,7 +339,7 @@ impl Inner {
             let allowed = if taken.bytes() < length { self.timeout } else { self.timeout + self.drain(length, number) };
             let left = (taken.at(started) + allowed).saturating_duration_since(Instant::now());
             match tokio::time::timeout(left, &mut sending).await {
-                Ok(answer) => break answer.map_err(|error| unanswered(what, error))?,
+                Ok(answer) => break answer.map_err(|error| self.unanswered(what, error))?,
                 Err(_) if taken.at(started).elapsed() >= allowed => return Err(self.silence(what)),
                 // Something moved while we waited.
                 Err(_) => {}
@@ -352,7 +359,13 @@ impl Inner {
     fn drain(&self, length: usize, number: u32) -> Duration {
         let seen = self.upload_rate.load(Relaxed) as f64 / 4.0;
         let rate = if number == 0 { seen.max(SLOWEST) } else { SLOWEST };
-        Duration::from_secs_f64(length.min(MOST_BUFFERED) as f64 / rate)
+        // The limit may have changed since.
+        let share = self.relay.as_ref().and_then(Relay::upload_share);
+        Duration::from_secs_f64(length.min(MOST_BUFFERED) as f64 / share.map_or(rate, |share| share.min(rate)))
+    }
+
+    fn unanswered(&self, what: &str, error: reqwest::Error) -> Error {
+        unanswered(what, error, self.relay.as_ref().and_then(Relay::trouble))
     }
 
     fn silence(&self, what: &str) -> Error {
@@ -387,14 +400,18 @@ fn pieces(part: &Bytes) -> impl Iterator<Item = Bytes> + use<> {
     (0..part.len()).step_by(PIECE).map(move |start| part.slice(start..(start + PIECE).min(part.len())))
 }
 
-fn client(location: &S3Location, timeout: Duration) -> Result<Client> {
+fn client(location: &S3Location, timeout: Duration, relay: Option<&Relay>) -> Result<Client> {
     let mut builder = Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(if relay.is_some() { RELAYED_CONNECT_TIMEOUT } else { CONNECT_TIMEOUT })
         .tcp_user_timeout(timeout)
         // A signature is good for one address only.
         .redirect(reqwest::redirect::Policy::none())
         .tls_info(true)
         .no_proxy();
+    if let Some(relay) = relay {
+        let proxy = reqwest::Proxy::all(format!("http://127.0.0.1:{}", relay.port()));
+        builder = builder.proxy(proxy.context(|| "use the relay that limits the bandwidth".into())?);
+    }
     if let Some(file) = &location.ca_file {
         let hint = "[storage] ca-file names a PEM file with one or more certificates";
         let pem = std::fs::read(file)
