@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_user_reaches_what_only_root_passes_by() {
-        if !nix::unistd::Uid::effective().is_root() {
+        if !Uid::effective().is_root() {
             return;
         }
         let folder = tempfile::tempdir().expect("a folder");

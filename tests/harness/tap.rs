@@ -7,6 +7,9 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+
+const CHUNK: usize = 16 << 10;
 
 /// A port on loopback that leads to another one. Ends when dropped.
 pub struct Tap {
@@ -94,36 +97,65 @@ async fn serve(listener: TcpListener, server: SocketAddr, flow: Arc<Mutex<(Insta
             client.set_nodelay(true)?;
             server.set_nodelay(true)?;
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-            tokio::try_join!(
-                pass(from_client, to_server, &flow, |flow| &mut flow.up),
-                pass(from_server, to_client, &flow, |flow| &mut flow.down),
-            )?;
+            tokio::try_join!(up(from_client, to_server, &flow), down(from_server, to_client, &flow))?;
             std::io::Result::Ok(())
         });
     }
 }
 
-async fn pass(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+/// What leaves the client counts when it leaves. A server far away takes in a window full of bytes before it makes its
+/// client wait, and so does this one.
+async fn up(
+    mut client: OwnedReadHalf,
+    mut server: OwnedWriteHalf,
     flow: &Mutex<(Instant, Flow)>,
-    way: fn(&mut Flow) -> &mut Vec<u64>,
 ) -> std::io::Result<()> {
-    let mut buffer = vec![0; 16 << 10];
+    const WINDOW: usize = 64;
+    let (arrived, mut waiting) = mpsc::channel::<Vec<u8>>(WINDOW);
+    let receive = async move {
+        loop {
+            let mut bytes = Vec::with_capacity(CHUNK);
+            if client.read_buf(&mut bytes).await? == 0 {
+                drop(arrived);
+                return Ok(());
+            }
+            count(flow, |flow| &mut flow.up, bytes.len());
+            // Its end has ended, and says why.
+            let _ = arrived.send(bytes).await;
+        }
+    };
+    let deliver = async {
+        while let Some(bytes) = waiting.recv().await {
+            server.write_all(&bytes).await?;
+        }
+        server.shutdown().await
+    };
+    tokio::try_join!(receive, deliver).map(|_| ())
+}
+
+/// What comes to the client counts when it has arrived there.
+async fn down(
+    mut server: OwnedReadHalf,
+    mut client: OwnedWriteHalf,
+    flow: &Mutex<(Instant, Flow)>,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
     loop {
-        let length = from.read(&mut buffer).await?;
+        let length = server.read(&mut buffer).await?;
         if length == 0 {
-            return to.shutdown().await;
+            return client.shutdown().await;
         }
-        to.write_all(&buffer[..length]).await?;
-        {
-            let (since, flow) = &mut *lock(flow);
-            let tenth = usize::try_from(since.elapsed().as_millis() / 100).expect("a test is short");
-            let tenths = way(flow);
-            tenths.resize(tenths.len().max(tenth + 1), 0);
-            tenths[tenth] += length as u64;
-        }
+        client.write_all(&buffer[..length]).await?;
+        count(flow, |flow| &mut flow.down, length);
     }
+}
+
+fn count(flow: &Mutex<(Instant, Flow)>, way: fn(&mut Flow) -> &mut Vec<u64>, bytes: usize) {
+    let (since, flow) = &mut *lock(flow);
+    let tenth = usize::try_from(since.elapsed().as_millis() / 100).expect("a test is short");
+    let tenths = way(flow);
+    tenths.resize(tenths.len().max(tenth + 1), 0);
+    tenths[tenth] += bytes as u64;
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

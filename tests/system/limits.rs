@@ -55,8 +55,8 @@ impl Bucket {
 /// No second far above the rate, and the best seconds near it.
 #[track_caller]
 fn keeps_to(rate: u64, tenths: &[u64], seconds: usize) {
-    assert!(peak(tenths) <= rate * 2, "a second of {} at {rate}: {tenths:?}", peak(tenths));
-    assert!(best(tenths, seconds) >= rate / 2, "{} a second at {rate}: {tenths:?}", best(tenths, seconds));
+    assert!(peak(tenths) <= rate * 3 / 2, "a second of {} at {rate}: {tenths:?}", peak(tenths));
+    assert!(best(tenths, seconds) >= rate * 9 / 10, "{} a second at {rate}: {tenths:?}", best(tenths, seconds));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_bad_line_at_a_low_rate_completes() {
     bucket.proxy.set(Faults::some(3, 0.1, &Fault::QUICK));
     let agent = bucket.config("upload = \"256KiB\"").directory("files", &[&source], "").write();
     agent.ok(["run", "files"]);
-    assert!(peak(&bucket.tap.take().up) <= 512 * KIB);
+    assert!(peak(&bucket.tap.take().up) <= 384 * KIB);
     bucket.proxy.set(Faults::none());
     agent.ok(["--no-limits", "check", "files"]);
 }
