@@ -331,7 +331,8 @@ impl Drop for Piped {
 pub enum Orphaned {
     /// The kernel kills it.
     Dies,
-    /// It finds out by itself and cleans up (a step's process, which must also end what it started).
+    /// It finds out by itself and cleans up (a step's process, which must also end what it started). Should it stand still
+    /// then, the kernel lets it go on.
     CleansUp,
 }
 
@@ -361,15 +362,14 @@ pub fn lead_session(command: &mut Command, user: Option<&User>, orphaned: Orphan
                 nix::unistd::setgid(Gid::from_raw(user.gid))?;
                 nix::unistd::setuid(Uid::from_raw(user.uid))?;
             }
-            if orphaned == Orphaned::Dies {
-                // After setuid, which clears it.
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                // The parent may have died before the line above took effect.
-                if nix::unistd::getppid() != parent {
-                    return Err(io::Error::from_raw_os_error(libc::ESRCH));
-                }
+            // After setuid, which clears it.
+            let signal = if orphaned == Orphaned::Dies { libc::SIGKILL } else { libc::SIGCONT };
+            if libc::prctl(libc::PR_SET_PDEATHSIG, signal) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // The parent may have died before the line above took effect.
+            if orphaned == Orphaned::Dies && nix::unistd::getppid() != parent {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
             Ok(())
         });
@@ -435,8 +435,9 @@ pub fn end_descendants(grace: Duration, spared: Option<Pid>) {
     let descendants = || -> Vec<Pid> { below().map(|process| process.pid()).collect() };
     let started = Instant::now();
     for process in descendants() {
-        // Each of these may have ended meanwhile.
+        // Each of these may have ended meanwhile, or stand still.
         let _ = kill(process, Signal::SIGTERM);
+        let _ = kill(process, Signal::SIGCONT);
     }
     while !descendants().is_empty() && started.elapsed() < grace {
         std::thread::sleep(Duration::from_millis(20));
@@ -450,6 +451,36 @@ pub fn end_descendants(grace: Duration, spared: Option<Pid>) {
             let _ = kill(process, Signal::SIGKILL);
         }
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Makes that process and everything below it stand still, until [`go_on`]; which those are. None, when there is a guard
+/// among them: then something of the machine's stands still already.
+pub fn stand_still(first: Pid) -> Vec<Pid> {
+    let mut stopped = Vec::new();
+    // Some may have been born meanwhile, and a guard has its name only after a moment.
+    for _ in 0..2 {
+        let below = below(first.as_raw());
+        if below.iter().any(|process| process.guard) {
+            go_on(&stopped);
+            return Vec::new();
+        }
+        for process in std::iter::once(first).chain(below.iter().map(Stat::pid)) {
+            if !stopped.contains(&process) {
+                // It may have ended meanwhile.
+                let _ = kill(process, Signal::SIGSTOP);
+                stopped.push(process);
+            }
+        }
+    }
+    stopped
+}
+
+/// Lets them go on.
+pub fn go_on(stopped: &[Pid]) {
+    for process in stopped {
+        // It may have been killed meanwhile.
+        let _ = kill(*process, Signal::SIGCONT);
     }
 }
 
@@ -469,8 +500,13 @@ pub fn descendants_io() -> u64 {
 
 /// Every living process below this one, but those below a guard.
 fn descendants() -> Vec<Stat> {
+    below(nix::unistd::getpid().as_raw())
+}
+
+/// Every living process below that one, but those below a guard.
+fn below(first: i32) -> Vec<Stat> {
     let processes = Stat::all();
-    let mut found = vec![nix::unistd::getpid().as_raw()];
+    let mut found = vec![first];
     let mut next = 0;
     while let Some(&parent) = found.get(next) {
         if !processes.iter().any(|process| process.pid == parent && process.guard) {

@@ -2,7 +2,9 @@
 //!
 //! It stays small in memory and does no work of its own, so that what ends a step cannot end the night.
 
+pub mod brake;
 mod courier;
+mod pressure;
 mod ready;
 mod recover;
 mod supervise;

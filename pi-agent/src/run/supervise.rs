@@ -1,6 +1,7 @@
 //! Watching over the process of one step: its events, its deadline, its silence, and signals to us.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use crate::error::{Context, Error, Result};
 use crate::monitor::Event;
 use crate::process::{self, Orphaned};
 use crate::run::Watcher;
+use crate::run::brake::Brake;
 use crate::steps::{Job, StepResult};
 
 /// How a step's process ended.
@@ -88,7 +90,8 @@ pub fn supervise(
     let Signals { runtime, term, int } = signals;
     let ended = runtime.block_on(async {
         let mut child = start(job).await?;
-        let result = watch(&mut child, max_duration, stall, term, int, watcher).await;
+        let mut brake = Brake::new(Path::new("/"), pid(&child), false);
+        let result = watch(&mut child, &mut brake, max_duration, stall, term, int, watcher).await;
         Ok::<_, Error>((child, result))
     });
     // Whatever happened, nothing it started may live on beside the next step.
@@ -136,8 +139,15 @@ enum Seen {
     Signal(&'static str),
 }
 
+/// Of a process that was not waited for yet.
+fn pid(child: &Child) -> Pid {
+    let pid = child.id().expect("it was not waited for");
+    Pid::from_raw(pid.cast_signed())
+}
+
 async fn watch(
     child: &mut Child,
+    brake: &mut Brake,
     max_duration: Option<Duration>,
     stall: Duration,
     term: &mut Signal,
@@ -151,6 +161,7 @@ async fn watch(
     let mut tick = tokio::time::interval(TICK);
     let started = Instant::now();
     let mut life = Life::new();
+    let mut turn = Instant::now();
     loop {
         tokio::select! {
             line = events.next_line() => match line {
@@ -181,8 +192,10 @@ async fn watch(
             },
             _ = term.recv() => return Seen::Signal("SIGTERM"),
             _ = int.recv() => return Seen::Signal("SIGINT"),
+            () = tokio::time::sleep_until(turn.into()) => turn = brake.turn(Instant::now()),
             _ = tick.tick() => {
                 watcher.tick();
+                life.excuse(brake.stood(Instant::now()));
                 if life.silence() >= stall {
                     return Seen::Stall;
                 }
@@ -208,6 +221,11 @@ impl Life {
 
     fn sign(&mut self) {
         self.last = Instant::now();
+    }
+
+    /// For so long no sign of life was to be expected.
+    fn excuse(&mut self, stood: Duration) {
+        self.last += stood;
     }
 
     fn silence(&mut self) -> Duration {
