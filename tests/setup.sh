@@ -113,7 +113,7 @@ lint)
     ;;
 test)
     debian_packages build-essential ca-certificates curl openssl attr docker.io docker-compose faketime iproute2 \
-        logrotate procps strace util-linux postgresql pgbackrest restic
+        logrotate procps strace time util-linux postgresql pgbackrest restic
     machine_id
     "$(dirname "$0")/setup-machines.sh" bookworm bookworm-docker trixie arm64 docker
     cargo_command nextest 0.9.143

@@ -47,6 +47,7 @@ pub mod report;
 
 pub mod boot;
 pub mod doctor;
+pub mod forecast;
 pub mod health;
 pub mod kit;
 pub mod logs;

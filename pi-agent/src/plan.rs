@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::config::{Directory, Postgres, Settings, Source, Step};
 use crate::error::Result;
+use crate::forecast::forecast;
 use crate::report::SCHEMA;
 use crate::steps::{Check, Task};
 
@@ -24,6 +26,10 @@ pub struct StepHistory {
     pub last_check: Option<Timestamp>,
     /// The last part of the rotating data check, as recorded: `check-data:PART/OF`.
     pub last_data_check: Option<String>,
+    /// Bytes that a backup stores as a rule: the median of the last ones that were not full.
+    pub usual_bytes: Option<u64>,
+    /// Bytes that the last full PostgreSQL backup stored; before the first backup of any kind, the source's.
+    pub full_bytes: Option<u64>,
 }
 
 /// What happened before, by step.
@@ -67,6 +73,8 @@ pub struct PlannedStep {
     pub task: Task,
     /// In words, with the reasons.
     pub why: Vec<String>,
+    /// What a person should know before it begins.
+    pub warning: Option<String>,
 }
 
 /// Plans a run of the steps named (none named: all).
@@ -113,6 +121,7 @@ impl Plan {
 fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted, now: Timestamp) -> PlannedStep {
     let past = history.steps.get(&step.name).cloned().unwrap_or_default();
     let mut why = Vec::new();
+    let mut warning = None;
     let task = match (wanted, &step.source) {
         (Wanted::Prune, _) => Task::Prune,
         (Wanted::Check, Source::Postgres(_)) => Task::Check(Check::Structure),
@@ -129,7 +138,13 @@ fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted
                     (false, prune, check)
                 }
             };
+            let bytes = if full || past.first_success.is_none() { past.full_bytes } else { past.usual_bytes };
+            let forecast = forecast(settings, step, bytes, &now.to_zoned(TimeZone::system()));
+            warning = forecast.as_ref().and_then(|forecast| forecast.prune_waits.clone());
+            why.extend(forecast.map(|forecast| forecast.words));
+            let prune = prune && warning.is_none();
             why.extend(maintenance_in_words(prune, check, history));
+            why.extend(warning.clone());
             Task::Backup { full, prune, check, keep_everything: history.clock_problem.clone() }
         }
     };
@@ -139,6 +154,7 @@ fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted
         target: settings.storage.location.join(&step.name).to_string(),
         task,
         why,
+        warning,
     }
 }
 
@@ -216,8 +232,7 @@ mod tests {
     #[test]
     fn a_weekly_full_of_a_nightly_run_stays_weekly() {
         let last: Timestamp = "2026-11-01T03:00:10Z".parse().unwrap();
-        let night =
-            |day: i8| jiff::civil::date(2026, 11, day).at(3, 0, 0, 0).to_zoned(jiff::tz::TimeZone::UTC).unwrap();
+        let night = |day: i8| jiff::civil::date(2026, 11, day).at(3, 0, 0, 0).to_zoned(TimeZone::UTC).unwrap();
         assert!(!is_due(Some(last), DAY * 7, night(7).timestamp()));
         assert!(is_due(Some(last), DAY * 7, night(8).timestamp()), "ten seconds short of seven days");
         assert!(!is_due(None, DAY * 7, night(8).timestamp()));

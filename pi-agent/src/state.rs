@@ -7,6 +7,7 @@
 //! twelve for a household with four steps, each a few 4 KiB pages.
 
 mod recent;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -410,6 +411,8 @@ impl State {
             "from step_run where step = ? and task = 'backup' and outcome in ('succeeded', 'degraded')";
         let read = || -> rusqlite::Result<_> {
             Ok(StepHistory {
+                usual_bytes: self.usual_bytes(step)?,
+                full_bytes: self.full_bytes(step)?,
                 first_success: moment(&format!("select min(started_at) {USABLE}"))?,
                 // pgBackRest's labels of full backups end with F.
                 last_full: moment(&format!("select max(started_at) {USABLE} and restore_point like '%F'"))?,

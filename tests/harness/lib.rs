@@ -7,6 +7,7 @@
 //! * [`privately`] gives a test usual places of a machine.
 //! * [`document`] is the household of docs/docker.md, [`leveldb`] what is written to in it.
 //! * [`DockerEngine`] runs containers, [`Machine`] is a whole machine with systemd, [`Package`] what is installed in one.
+//! * [`MemoryLimit`] is a small machine, [`footprints`] what each command takes in one.
 //! * [`nights`] makes histories to look at.
 //! * [`generated`] is what of the package is made from the sources.
 //! * [`Discord`] takes messages as Discord's webhooks do.
@@ -23,6 +24,7 @@ pub mod discord;
 pub mod docker;
 pub mod document;
 pub mod faults;
+pub mod footprint;
 pub mod garage;
 pub mod generated;
 pub mod household;
@@ -50,6 +52,7 @@ pub use config::Config;
 pub use discord::{Discord, Trouble};
 pub use docker::DockerEngine;
 pub use faults::{Fault, Faults, Traffic};
+pub use footprint::footprints;
 pub use garage::Garage;
 pub use household::{Household, Size};
 pub use machine::Machine;

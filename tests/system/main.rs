@@ -17,6 +17,7 @@ mod limits;
 mod live;
 mod live_commands;
 mod logs;
+mod memory;
 mod no_space;
 mod notices;
 mod packaging;

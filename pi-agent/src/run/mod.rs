@@ -16,15 +16,16 @@ use jiff::Timestamp;
 use log::{error, info, warn};
 
 use crate::alarms;
-use crate::config::{Settings, Source, StateDirectory};
+use crate::config::{Settings, Source, StateDirectory, Step};
 use crate::error::{Context, Kind, Result};
 use crate::events;
+use crate::forecast::first_upload;
 use crate::health;
 use crate::live;
 use crate::lock::RunLock;
 use crate::monitor::{Event, Problem};
 use crate::notify::{self, Notice};
-use crate::plan::{History, Plan, PlannedStep, Wanted, plan};
+use crate::plan::{History, Plan, PlannedStep, StepHistory, Wanted, plan};
 use crate::report::{self, RunReport, Status, StepReport, digest, words};
 use crate::state::State;
 use crate::steps::{self, Job, Outcome, StepResult, Task};
@@ -70,7 +71,13 @@ pub trait Watcher {
 pub fn dry_run(settings: &Settings, directory: &StateDirectory, options: &Options) -> Result<Plan> {
     let history = match State::open_read_only(&directory.database())? {
         Some(state) => history(settings, &state)?,
-        None => History { clock_problem: health::clock_problem(None), ..History::default() },
+        None => {
+            let mut history = History { clock_problem: health::clock_problem(None), ..History::default() };
+            for step in &settings.steps {
+                look_at_source(settings, step, history.steps.entry(step.name.clone()).or_default());
+            }
+            history
+        }
     };
     plan(settings, &history, options.wanted, &options.steps, Timestamp::now())
 }
@@ -253,6 +260,9 @@ impl Night<'_> {
             MESSAGE_ID = events::STEP_STARTED, RUN_ID = self.run_id.as_str(), STEP = step.name.as_str();
             "{} of {} started", self.word, step.name
         );
+        if let Some(warning) = &step.warning {
+            warn!(RUN_ID = self.run_id.as_str(), STEP = step.name.as_str(); "{}: {warning}", step.name);
+        }
         self.watcher.started(step);
         let begun = self.state.begin_step(&self.run_id, position, &step.name, step.kind, self.word, started_at);
         self.note_failure(begun);
@@ -365,9 +375,18 @@ fn level(outcome: Outcome) -> log::Level {
 fn history(settings: &Settings, state: &State) -> Result<History> {
     let mut history = History { clock_problem: health::clock_problem(state.newest_moment()?), ..History::default() };
     for step in &settings.steps {
-        history.steps.insert(step.name.clone(), state.history(&step.name)?);
+        let mut past = state.history(&step.name)?;
+        look_at_source(settings, step, &mut past);
+        history.steps.insert(step.name.clone(), past);
     }
     Ok(history)
+}
+
+/// Before the first backup only the source tells how much there is to upload; looked at only when that matters.
+fn look_at_source(settings: &Settings, step: &Step, past: &mut StepHistory) {
+    if past.first_success.is_none() && !settings.storage.limits.is_none() {
+        past.full_bytes = first_upload(step);
+    }
 }
 
 fn task_word(wanted: Wanted) -> &'static str {

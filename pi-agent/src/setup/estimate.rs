@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::walk;
-use crate::config::{Location, Settings, Source};
+use super::walk::{self, Size};
+use crate::config::{Location, Settings, Source, Step};
 use crate::report::words;
 use crate::steps::postgres::container;
 
@@ -27,18 +27,23 @@ pub fn text(settings: &Settings, rate: Option<u64>) -> String {
     let mut whole = true;
     let mut loads = Vec::new();
     for step in &settings.steps {
-        let paths = match &step.source {
-            Source::Postgres(postgres) => container::data_on_this_machine(postgres).into_iter().collect(),
-            Source::Directory(directory) => directory.paths.clone(),
-            Source::Agent(_) => continue,
-        };
-        let sizes: Vec<_> = paths.iter().map(|path| walk::size(path, end)).collect();
-        whole &= sizes.iter().all(|size| size.whole);
-        let bytes = sizes.iter().map(|size| size.bytes).sum();
-        loads.push(Load { name: step.name.clone(), bytes, window: step.max_duration });
+        let Some(size) = size_of_source(step, end) else { continue };
+        whole &= size.whole;
+        loads.push(Load { name: step.name.clone(), bytes: size.bytes, window: step.max_duration });
     }
     let remote = matches!(settings.storage.location, Location::S3(_));
     told(&loads, whole, remote.then(|| rate.unwrap_or(ASSUMED_RATE)), rate.is_some())
+}
+
+/// The size of what a step backs up, counted until `end`; `None`: it is the agent's own, or nowhere on this machine's disks.
+pub fn size_of_source(step: &Step, end: Instant) -> Option<Size> {
+    let paths = match &step.source {
+        Source::Postgres(postgres) => vec![container::data_on_this_machine(postgres)?],
+        Source::Directory(directory) => directory.paths.clone(),
+        Source::Agent(_) => return None,
+    };
+    let sizes: Vec<_> = paths.iter().map(|path| walk::size(path, end)).collect();
+    Some(Size { bytes: sizes.iter().map(|size| size.bytes).sum(), whole: sizes.iter().all(|size| size.whole) })
 }
 
 /// Pure. Without a `rate` nothing is uploaded.

@@ -35,6 +35,7 @@ use crate::terminal::Terminal;
 use detect::Found;
 use dialogue::Dialogue;
 
+pub use estimate::size_of_source;
 pub use flags::Flags;
 pub use render::render;
 

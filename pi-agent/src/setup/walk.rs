@@ -7,7 +7,7 @@ use std::time::Instant;
 
 /// How much lies below a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size {
+pub struct Size {
     /// Bytes of its files.
     pub bytes: u64,
     /// It was counted to the end.
@@ -15,7 +15,7 @@ pub(super) struct Size {
 }
 
 /// Adds up the files below `path` until `end`, on its file system only. What cannot be read counts nothing.
-pub(super) fn size(path: &Path, end: Instant) -> Size {
+pub fn size(path: &Path, end: Instant) -> Size {
     let mut total = Size { bytes: 0, whole: true };
     let Ok(top) = path.symlink_metadata() else { return total };
     let mut stack = vec![path.to_owned()];
