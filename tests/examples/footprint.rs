@@ -22,7 +22,8 @@ fn main() {
     let mut config = match &server {
         None => Config::local(scratch.path()),
         Some((proxy, _)) => {
-            let (url, endpoint) = (format!("s3://{}/bench", Garage::BUCKET), format!("https://localhost:{}", proxy.port()));
+            let (url, endpoint) =
+                (format!("s3://{}/bench", Garage::BUCKET), format!("https://localhost:{}", proxy.port()));
             Config::s3(scratch.path(), &url, &endpoint, proxy.ca_file(), (Garage::KEY_ID, Garage::KEY))
         }
     };
@@ -31,6 +32,7 @@ fn main() {
     }
     let config = config.directory("foundry", &[&household.foundry()], "read-all-months = 1\ncheck-every = \"30d\"");
     let found = footprints(&config.write(), &config, &mut household, &scratch);
-    let each: Vec<_> = found.iter().map(|(name, bytes)| format!("{name} {:.0}", *bytes as f64 / f64::from(1 << 20))).collect();
+    let each: Vec<_> =
+        found.iter().map(|(name, bytes)| format!("{name} {:.0}", *bytes as f64 / f64::from(1 << 20))).collect();
     println!("{}: MiB at the peak: {}", words.join(" "), each.join(", "));
 }

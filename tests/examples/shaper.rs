@@ -1,4 +1,4 @@
-//! How exact the upload limit is, for `bench/shaper.sh`: `shaper directory|postgres BYTES-PER-SECOND SECONDS`.
+//! How exact the limits are, for `bench/shaper.sh`: `shaper directory|postgres|restore BYTES-PER-SECOND SECONDS`.
 //! A real server, TLS, and a counter on the wire in front of it; for PostgreSQL two workers of pgBackRest at a time.
 
 use std::fs;
@@ -7,7 +7,7 @@ use harness::cluster::Cluster;
 use harness::tap::{best, peak};
 use harness::{Config, Garage, Random, Scratch, Tap, TlsProxy};
 
-const USAGE: &str = "usage: shaper directory|postgres BYTES-PER-SECOND SECONDS";
+const USAGE: &str = "usage: shaper directory|postgres|restore BYTES-PER-SECOND SECONDS";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -15,7 +15,8 @@ fn main() {
     let [kind, rate, seconds] = words[..] else { panic!("{USAGE}") };
     let (rate, seconds): (u64, usize) = (rate.parse().expect(USAGE), seconds.parse().expect(USAGE));
     let flow = match kind {
-        "directory" => directory(rate, seconds),
+        "directory" => directory(rate, seconds, false),
+        "restore" => directory(rate, seconds, true),
         "postgres" => postgres(rate, seconds),
         _ => panic!("{USAGE}"),
     };
@@ -45,10 +46,10 @@ fn server(scratch: &Scratch, rate: u64) -> (Config, Tap, (TlsProxy, Garage)) {
     let endpoint = format!("https://localhost:{}", tap.port());
     let keys = (Garage::KEY_ID, Garage::KEY);
     let config = Config::s3(scratch.path(), &url, &endpoint, proxy.ca_file(), keys);
-    (config.table(&format!("[limits]\nupload = {rate}")), tap, (proxy, garage))
+    (config.table(&format!("[limits]\nupload = {rate}\ndownload = {rate}")), tap, (proxy, garage))
 }
 
-fn directory(rate: u64, seconds: usize) -> Vec<u64> {
+fn directory(rate: u64, seconds: usize, back: bool) -> Vec<u64> {
     let scratch = Scratch::new();
     let (config, tap, _server) = server(&scratch, rate);
     let source = scratch.directory("srv");
@@ -59,8 +60,15 @@ fn directory(rate: u64, seconds: usize) -> Vec<u64> {
         left -= size;
         fs::write(source.join(left.to_string()), random.bytes(size)).expect("our own directory");
     }
-    config.directory("files", &[&source], "").write().ok(["run", "files"]);
-    tap.take().up
+    let agent = config.directory("files", &[&source], "").write();
+    if !back {
+        agent.ok(["run", "files"]);
+        return tap.take().up;
+    }
+    agent.ok(["--no-limits", "run", "files"]);
+    tap.take();
+    agent.ok(["restore", "files", "--to", scratch.join("restored").to_str().expect("our own name")]);
+    tap.take().down
 }
 
 fn postgres(rate: u64, seconds: usize) -> Vec<u64> {

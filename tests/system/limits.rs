@@ -130,7 +130,7 @@ fn a_bad_line_at_a_low_rate_completes() {
 fn the_plan_says_when_the_line_is_too_slow_for_the_night_and_pruning_waits() {
     let bucket = Bucket::new();
     let source = bucket.source(600_000);
-    let step = "prune-every = \"1s\"\nmax-duration = \"1h\"";
+    let step = "prune-every = \"1s\"\nmax-duration = \"10s\"";
     let good = bucket.config("").directory("files", &[&source], step).write();
     good.ok(["run", "files"]);
     let plan = |agent: &Agent| agent.ok(["run", "--dry-run", "files"]).stdout;
@@ -138,17 +138,19 @@ fn the_plan_says_when_the_line_is_too_slow_for_the_night_and_pruning_waits() {
     // What a night stores is known from the second on.
     fs::write(source.join("more"), Random::new(9).bytes(300_000)).unwrap();
     good.ok(["run", "files"]);
-    let slow = bucket.config("upload = 64").directory("files", &[&source], step).write();
+    // It is due again.
+    std::thread::sleep(Duration::from_millis(1100));
+    let slow = bucket.config("upload = \"16KiB\"").directory("files", &[&source], step).write();
     let told = plan(&slow);
-    assert!(told.contains("at the limits; max-duration is 1 h, so it will go on the next nights"), "{told}");
+    assert!(told.contains("at the limits; max-duration is 10 s, so it will go on the next nights"), "{told}");
     assert!(told.contains("prune waits for a shorter night") && !told.contains("prune: due"), "{told}");
     assert!(
         plan(&bucket.config("upload = \"1MiB\"").directory("files", &[&source], step).write()).contains("prune: due")
     );
 
     // Before the first backup it is what lies there; a person in a hurry is not held up.
-    let step = "max-duration = \"1h\"";
-    let slow = bucket.config("upload = 64").directory("others", &[&source], step).write();
+    let step = "max-duration = \"10s\"";
+    let slow = bucket.config("upload = \"16KiB\"").directory("others", &[&source], step).write();
     let told = slow.ok(["run", "--dry-run"]).stdout;
     assert!(told.contains("upload: about 87"), "{told}");
     assert!(!slow.ok(["--no-limits", "run", "--dry-run"]).stdout.contains("upload:"));
