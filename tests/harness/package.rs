@@ -57,6 +57,13 @@ impl Package {
         sh(Command::new("dpkg-deb").arg("--field").arg(&self.file).arg("Version")).trim().to_owned()
     }
 
+    /// The program in it, unpacked into `scratch`.
+    pub fn program(&self, scratch: &Scratch) -> PathBuf {
+        let tree = scratch.join("package");
+        sh(Command::new("dpkg-deb").arg("--extract").arg(&self.file).arg(&tree));
+        tree.join("usr/bin/pi-agent")
+    }
+
     /// What is in it.
     pub fn bytes(&self) -> Vec<u8> {
         fs::read(&self.file).unwrap_or_else(|error| panic!("read {}: {error}", self.file.display()))
