@@ -123,7 +123,10 @@ fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted
     let mut why = Vec::new();
     let mut warning = None;
     let task = match (wanted, &step.source) {
-        (Wanted::Prune, _) => Task::Prune,
+        (Wanted::Prune, _) => {
+            why.extend(history.clock_problem.iter().map(|problem| format!("nothing is removed: {problem}")));
+            Task::Prune { keep_everything: history.clock_problem.clone() }
+        }
         (Wanted::Check, Source::Postgres(_)) => Task::Check(Check::Structure),
         (Wanted::Check, Source::Directory(directory) | Source::Agent(directory)) => {
             Task::Check(next_check(directory, &past))

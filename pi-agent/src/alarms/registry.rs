@@ -125,6 +125,8 @@ pub const RULES: &[Rule] = &[
     rule("wal-room", true, "WAL has room for a day", wal::room),
     rule("disk-space", false, "there is room again", machine::disk_space),
     rule("inodes", false, "there is room for files again", machine::inodes),
+    rule("power", false, "the voltage is as it should be", machine::power),
+    rule("temperature", false, "the processor is cool again", machine::temperature),
     rule("clock", false, "the clock is right", machine::clock),
     rule("unit", false, "the unit does its work again", machine::unit),
     rule("secrets", false, "the secrets can be read, and by nobody else", keys::secrets),

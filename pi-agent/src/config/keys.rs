@@ -188,6 +188,8 @@ pub const KEYS: &[Key] = &[
     key("[alarms]", "check-age", Duration, Is(r#""21d""#)),
     key("[alarms]", "certificate-days", Duration, Is(r#""14d""#)),
     key("[alarms]", "remind-every", Duration, Is(r#""24h""#)),
+    key("[alarms]", "temperature", Number("degrees Celsius from 40 to 110"), Is("80")),
+    key("[alarms]", "rest-at-most", Duration, Is(r#""30m""#)),
     key(
         "[[step]]",
         "name",

@@ -197,6 +197,10 @@ pub struct Alarms {
     pub certificate: Duration,
     /// Time between reminders of what is still alarming.
     pub remind_every: Duration,
+    /// Degrees Celsius of the processor from which on runs rest.
+    pub temperature: u32,
+    /// How long a run rests for heat or for want of voltage; then the step fails.
+    pub rest_at_most: Duration,
 }
 
 /// One thing to back up.

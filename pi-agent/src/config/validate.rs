@@ -144,6 +144,8 @@ fn alarms(table: Table<'_>) -> Option<Alarms> {
     let check_age = table.duration("check-age");
     let certificate = table.duration("certificate-days");
     let remind_every = table.duration("remind-every");
+    let temperature = table.number("temperature", 40..111);
+    let rest_at_most = table.duration("rest-at-most");
     table.finish();
     Some(Alarms {
         backup_age: backup_age?,
@@ -155,6 +157,8 @@ fn alarms(table: Table<'_>) -> Option<Alarms> {
         check_age: check_age?,
         certificate: certificate?,
         remind_every: remind_every?,
+        temperature: temperature?,
+        rest_at_most: rest_at_most?,
     })
 }
 

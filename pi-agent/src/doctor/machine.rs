@@ -6,13 +6,15 @@ use jiff::Timestamp;
 
 use super::Finding;
 use crate::config::StateDirectory;
-use crate::health;
+use crate::health::{self, Reading};
 use crate::state::State;
 use crate::systemd::{TimeService, time_service};
 
 /// Below this nothing can be expected to work: a repository writes packs and indexes of some MiB.
 const TOO_LITTLE: u64 = 64 << 20;
 const TOO_FEW_FILES: u64 = 1000;
+/// A first backup takes 60 to 70 MiB.
+const LITTLE_MEMORY: u64 = 72 << 20;
 
 pub(super) fn rights() -> Option<Finding> {
     (!nix::unistd::geteuid().is_root()).then(|| {
@@ -82,6 +84,41 @@ pub(super) fn memory_limits(root: &Path) -> Option<Finding> {
     })
 }
 
+/// Voltage, temperature and memory, as far as somebody can tell. A run rests while the first two are bad.
+pub(super) fn strain(reading: &Reading, limit: u32) -> Vec<Finding> {
+    const SUPPLY: &str = "use the official power supply and a short cable, and give USB disks a supply of their own";
+    let mut findings = Vec::new();
+    if reading.knows_voltage {
+        findings.push(match (reading.under_voltage, reading.was_under_voltage) {
+            (true, _) => {
+                Finding::problem("power", "the power supply gives too little voltage: runs wait, then fail", SUPPLY)
+            }
+            (false, true) => {
+                Finding::warning("power", "the power supply gave too little voltage since the machine's start", SUPPLY)
+            }
+            (false, false) => Finding::ok("power", "the voltage is as it should be"),
+        });
+    }
+    findings.extend(reading.celsius.map(|celsius| {
+        let shown = format!("the processor is at {celsius} °C; runs rest from {limit} °C on");
+        match celsius >= limit {
+            true => Finding::problem(
+                "temperature",
+                shown,
+                "a heat sink or a fan, and room for air; `top` shows what keeps it busy",
+            ),
+            false => Finding::ok("temperature", shown),
+        }
+    }));
+    let little = reading.memory.filter(|left| *left < LITTLE_MEMORY);
+    findings.extend(little.map(|left| {
+        let advice =
+            "see what takes it: `ps -eo rss,args --sort=-rss | head`; a step that finds none is killed by the kernel";
+        Finding::warning("memory", format!("only {} are left for programs", bytes(left)), advice)
+    }));
+    findings
+}
+
 /// Room for what is written below `path`.
 pub(super) fn room(what: &str, path: &Path) -> Finding {
     let shown = path.display();
@@ -143,6 +180,18 @@ mod tests {
         assert!(finding.advice.expect("what to do").contains("/boot/firmware/cmdline.txt"));
         write("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n");
         assert_eq!(memory_limits(root.path()), None);
+    }
+
+    #[test]
+    fn what_strains_the_machine_is_told() {
+        assert_eq!(strain(&Reading::default(), 80), [], "nothing is known, nothing is said");
+        let well = Reading { knows_voltage: true, celsius: Some(48), memory: Some(1 << 30), ..Reading::default() };
+        let severities = |reading| strain(&reading, 80).iter().map(|finding| finding.severity).collect::<Vec<_>>();
+        assert_eq!(severities(well.clone()), [Severity::Ok, Severity::Ok]);
+        assert_eq!(severities(Reading { was_under_voltage: true, ..well.clone() }), [Severity::Warning, Severity::Ok]);
+        let bad = Reading { under_voltage: true, celsius: Some(80), memory: Some(1 << 20), ..well };
+        assert_eq!(severities(bad.clone()), [Severity::Problem, Severity::Problem, Severity::Warning]);
+        assert!(strain(&bad, 80).iter().all(|finding| finding.advice.is_some()));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::config::{ConfigErrors, Location, Settings, Source, StateDirectory};
+use crate::health::Sensors;
 use crate::secrets::Secrets;
 use crate::state::State;
 
@@ -103,6 +104,7 @@ pub fn examine(settings: &Result<Settings, ConfigErrors>, state_directory: &Stat
 fn of_settings(settings: &Settings, state: Option<&State>) -> Vec<Finding> {
     let secrets = Secrets::new(&settings.secrets);
     let mut findings = secrets_needed(settings, &secrets);
+    findings.extend(machine::strain(&Sensors::below("/").look_closely(), settings.alarms.temperature));
     findings.push(machine::room("cache", &settings.local.cache));
     if let Location::File(path) = &settings.storage.location {
         findings.push(machine::room("storage", path));

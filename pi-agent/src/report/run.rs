@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::health::{self, Trouble};
 use crate::monitor::Problem;
 use crate::plan::PlannedStep;
 use crate::report::{SCHEMA, words};
@@ -76,6 +77,9 @@ impl StepReport {
         if !details.is_empty() {
             let _ = write!(text, ": {}", details.join(", "));
         }
+        if let Some(machine) = health::in_words(&result.machine) {
+            let _ = write!(text, " (the machine: {machine})");
+        }
         text
     }
 
@@ -107,6 +111,7 @@ impl StepReport {
             "restore_point": result.restore_point,
             "requests": result.requests,
             "maintenance": result.maintenance,
+            "machine": machine_json(&result.machine),
         });
         if let (Value::Object(step), Value::Object(figures)) = (&mut step, figures) {
             step.extend(figures);
@@ -183,6 +188,7 @@ impl RunReport {
         let mut text = String::new();
         for step in &self.steps {
             text.extend(step.problems_in_words());
+            text.extend(health::in_words(&step.result.machine).map(|it| format!("{}: the machine: {it}\n", step.name)));
         }
         let outside = self.problems.iter().chain(&self.not_told);
         text.extend(outside.map(|problem| problem_in_words("run", problem)));
@@ -190,6 +196,18 @@ impl RunReport {
         let _ = writeln!(text, "run {} {} in {duration}", self.run_id, self.outcome.as_str());
         text
     }
+}
+
+/// What was wrong with the machine; `text` is the line that people get.
+pub(super) fn machine_json(record: &[Trouble]) -> Value {
+    let one = |trouble: &Trouble| {
+        let mut value = serde_json::to_value(trouble).expect("plain values");
+        value["from"] = words::stamp(trouble.from).into();
+        value["to"] = words::stamp(trouble.to).into();
+        value["text"] = trouble.in_words().into();
+        value
+    };
+    record.iter().map(one).collect()
 }
 
 fn problem_in_words(place: &str, problem: &Problem) -> String {

@@ -6,6 +6,7 @@ use console::Style;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::health;
 use crate::notify::Tone;
 use crate::report::{Status, StepStatus, words};
 use crate::systemd::NextRun;
@@ -105,6 +106,9 @@ impl Status {
     fn footer(&self) -> String {
         let mut text = String::new();
         for step in &self.steps {
+            if let Some(machine) = health::in_words(&step.machine) {
+                text.push_str(&format!("{}\n", wrapped(&format!("{}: the machine: {machine}", step.name))));
+            }
             if let Some(safe) = step.safe_in_words(self.generated_at) {
                 text.push_str(&format!("{}: every change is safe until {safe}\n", step.name));
             }
@@ -216,6 +220,7 @@ mod tests {
                 ..Figures::default()
             },
             success_rate_30d: Some(29.0 / 30.0),
+            machine: vec![],
             wal: None,
         }
     }

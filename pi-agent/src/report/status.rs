@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use crate::alarms::{self, Alarm};
 use crate::config::{Settings, StateDirectory};
 use crate::error::Result;
+use crate::health::Trouble;
 use crate::notify::{self, Tone};
+use crate::report::run::machine_json;
 use crate::report::screen::short_time;
 use crate::report::{SCHEMA, words};
 use crate::state::{State, StepRecord};
@@ -53,6 +55,8 @@ pub struct StepStatus {
     pub figures: Figures,
     /// Of the backups of the last 30 days that ended, the part that is usable; `None`: there was none.
     pub success_rate_30d: Option<f64>,
+    /// What was wrong with the machine during its last backup.
+    pub machine: Vec<Trouble>,
     /// How its WAL stands; `None`: it has none, or nobody can tell.
     pub wal: Option<WalState>,
 }
@@ -144,6 +148,8 @@ impl StepStatus {
         #[allow(clippy::cast_precision_loss)] // a month has few backups
         let success_rate_30d = (!ended.is_empty()).then(|| usable as f64 / ended.len() as f64);
         let last_ended = recent.iter().find(|record| record.outcome.is_some()).or(last.as_ref());
+        let machine = last_ended.and_then(|record| record.result.as_ref()).map(|result| result.machine.clone());
+        let machine = machine.unwrap_or_default();
         Self {
             name: name.into(),
             kind,
@@ -153,6 +159,7 @@ impl StepStatus {
             duration: last.as_ref().and_then(|record| Some(words::between(record.started_at, record.finished_at?))),
             figures: last.and_then(|record| record.result).map(|result| result.figures).unwrap_or_default(),
             success_rate_30d,
+            machine,
             wal: None,
         }
     }
@@ -199,6 +206,7 @@ impl StepStatus {
             "restore_points": self.figures.restore_points,
             "success_rate_30d": self.success_rate_30d,
             "last_restore_test": null,
+            "machine": machine_json(&self.machine),
             "wal": self.wal.as_ref().map(|wal| wal_json(wal, now)),
         })
     }

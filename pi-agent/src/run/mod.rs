@@ -7,6 +7,7 @@ mod courier;
 mod pressure;
 mod ready;
 mod recover;
+mod rest;
 mod supervise;
 
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use crate::config::{Settings, Source, StateDirectory, Step};
 use crate::error::{Context, Kind, Result};
 use crate::events;
 use crate::forecast::first_upload;
-use crate::health;
+use crate::health::{self, Watch, What};
 use crate::live;
 use crate::lock::RunLock;
 use crate::monitor::{Event, Problem};
@@ -30,6 +31,7 @@ use crate::report::{self, RunReport, Status, StepReport, digest, words};
 use crate::state::State;
 use crate::steps::{self, Job, Outcome, StepResult, Task};
 use courier::Courier;
+use rest::Watched;
 use supervise::{Ended, Signals, supervise};
 
 /// How long a run tries to let go on what is paused, before it tells that it cannot.
@@ -136,6 +138,8 @@ pub fn run(
         place_verified: false,
         stopped,
         courier: Courier::new(settings, directory),
+        watch: Watch::new("/", settings, directory),
+        clock: None,
     };
     night.run(options)
 }
@@ -180,6 +184,9 @@ struct Night<'a> {
     /// The signal that ended the run before its first step.
     stopped: Option<&'static str>,
     courier: Courier<'a>,
+    watch: Watch<'a>,
+    /// Why the clock is not trusted, as a step found that knows what others say.
+    clock: Option<String>,
 }
 
 impl Night<'_> {
@@ -210,7 +217,7 @@ impl Night<'_> {
             let report = if stopped {
                 StepReport::new(step, StepResult::of(Outcome::Skipped), Timestamp::now(), Timestamp::now())
             } else {
-                self.step(position, step)
+                self.step(position, step, history.clock_problem.as_deref())
             };
             stopped |= report.result.outcome == Outcome::Interrupted;
             steps.push(report);
@@ -254,7 +261,7 @@ impl Night<'_> {
         self.courier.go();
     }
 
-    fn step(&mut self, position: u32, step: &PlannedStep) -> StepReport {
+    fn step(&mut self, position: u32, step: &PlannedStep, clock_problem: Option<&str>) -> StepReport {
         let started_at = Timestamp::now();
         info!(
             MESSAGE_ID = events::STEP_STARTED, RUN_ID = self.run_id.as_str(), STEP = step.name.as_str();
@@ -267,7 +274,17 @@ impl Night<'_> {
         let begun = self.state.begin_step(&self.run_id, position, &step.name, step.kind, self.word, started_at);
         self.note_failure(begun);
 
-        let result = self.work(step, started_at).unwrap_or_else(|error| StepResult::failed(&error));
+        self.watch.begin();
+        if let Some(why) = clock_problem.or(self.clock.as_deref()) {
+            self.watch.note(What::Clock { why: why.to_owned() });
+        }
+        let mut result = self.work(step).unwrap_or_else(|error| StepResult::failed(&error));
+        if let Some(why) = &result.clock {
+            self.watch.note(What::Clock { why: why.clone() });
+            self.clock.get_or_insert_with(|| why.clone());
+        }
+        result.clock.clone_from(&self.clock);
+        result.machine = self.watch.end();
 
         let finished_at = Timestamp::now();
         let ended = self.state.finish_step(&self.run_id, position, &step.name, &result, finished_at);
@@ -280,7 +297,11 @@ impl Night<'_> {
         report
     }
 
-    fn work(&mut self, step: &PlannedStep, started_at: Timestamp) -> Result<StepResult> {
+    fn work(&mut self, step: &PlannedStep) -> Result<StepResult> {
+        let at_most = self.settings.alarms.rest_at_most;
+        if let Some(signal) = rest::rest(&mut self.watch, at_most, self.signals, self.watcher)? {
+            return Ok(stopped_by(signal));
+        }
         let mut settings = self.settings.clone();
         let configured = settings.steps.iter_mut().find(|one| one.name == step.name).expect("the plan is made of them");
         let mut status = None;
@@ -294,14 +315,15 @@ impl Night<'_> {
             settings,
             state_directory: self.directory.clone(),
             step: step.name.clone(),
-            task: step.task.clone(),
-            deadline: max_duration.and_then(|limit| started_at.checked_add(limit).ok()),
+            task: step.task.without_trust(self.clock.as_ref()),
+            deadline: max_duration.and_then(|limit| Timestamp::now().checked_add(limit).ok()),
             place_verified: self.place_verified,
             facts: self.state.facts(&step.name).unwrap_or_default(),
             status: status.map(|status| status.json().to_string()),
         };
         let spared = self.courier.process();
-        let ended = supervise(&job, max_duration, stall, self.signals, self.watcher, spared)?;
+        let mut watched = Watched { watcher: self.watcher, watch: &mut self.watch };
+        let ended = supervise(&job, max_duration, stall, self.signals, &mut watched, spared)?;
         // Step and guard may both have been killed.
         let resumed = live::resume_left(self.directory, RESUME);
         self.note_failure(resumed);
@@ -309,10 +331,7 @@ impl Night<'_> {
             Ended::Answered(result) => *result,
             Ended::Unanswered(error) => StepResult::failed(&error),
             Ended::Overran(error) => StepResult { error: Some((&error).into()), ..StepResult::of(Outcome::Unfinished) },
-            Ended::Stopped(signal) => StepResult {
-                error: Some(Problem { message: format!("stopped by {signal}"), hint: None }),
-                ..StepResult::of(Outcome::Interrupted)
-            },
+            Ended::Stopped(signal) => stopped_by(signal),
         })
     }
 
@@ -360,6 +379,11 @@ impl Night<'_> {
             log::warn!(RUN_ID = self.run_id.as_str(), STEP = report.name.as_str(); "{}", line.trim_end());
         }
     }
+}
+
+fn stopped_by(signal: &str) -> StepResult {
+    let error = Some(Problem { message: format!("stopped by {signal}"), hint: None });
+    StepResult { error, ..StepResult::of(Outcome::Interrupted) }
 }
 
 /// How loud an outcome is: an error means that a person must act.

@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::State;
 use crate::error::{Context, Result};
+use crate::health::Trouble;
 use crate::monitor::Problem;
 use crate::steps::Outcome;
 
@@ -23,6 +24,8 @@ pub struct Backup {
     pub more_problems: u64,
     /// Bytes of the source.
     pub bytes: Option<u64>,
+    /// What was wrong with the machine meanwhile.
+    pub machine: Vec<Trouble>,
 }
 
 /// The end of a run.
@@ -45,7 +48,7 @@ impl State {
             let mut query = self.connection.prepare(
                 "select started_at, finished_at, outcome, error, hint,
                         coalesce(json_array_length(result, '$.problems'), 0),
-                        json_extract(result, '$.figures.bytes_processed')
+                        json_extract(result, '$.figures.bytes_processed'), json_extract(result, '$.machine')
                  from step_run where rowid in
                     (select rowid from step_run where step = ? and task = 'backup' order by rowid desc limit ?)
                  order by rowid desc",
@@ -64,6 +67,23 @@ impl State {
             .query_row("select step, outcome from step_run order by rowid desc limit 1", [], |row| {
                 row.get::<_, Option<String>>(1)?.is_none().then(|| row.get(0)).transpose()
             })
+            .optional()
+            .context(|| "read the newest step from the state database".into())
+            .map(Option::flatten)
+    }
+
+    /// Why the step that ended last did not trust the clock, if others contradicted it; and when that was.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn clock_contradicted(&self) -> Result<Option<(String, Timestamp)>> {
+        self.connection
+            .query_row(
+                "select json_extract(result, '$.clock'), finished_at from step_run
+                 where finished_at is not null and outcome <> 'skipped' order by rowid desc limit 1",
+                [],
+                |row| Ok(row.get::<_, Option<String>>(0)?.zip(row.get::<_, Option<i64>>(1)?.map(time))),
+            )
             .optional()
             .context(|| "read the newest step from the state database".into())
             .map(Option::flatten)
@@ -101,6 +121,7 @@ fn backup(row: &rusqlite::Row<'_>) -> rusqlite::Result<Backup> {
         error: message.map(|message| Problem { message, hint }),
         more_problems: row.get::<_, i64>(5)?.unsigned_abs(),
         bytes: row.get::<_, Option<i64>>(6)?.and_then(|bytes| bytes.try_into().ok()),
+        machine: row.get::<_, Option<String>>(7)?.and_then(|it| serde_json::from_str(&it).ok()).unwrap_or_default(),
     })
 }
 
@@ -112,6 +133,7 @@ fn time(moment: i64) -> Timestamp {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::health::What;
     use crate::state::StepRecord;
     use crate::steps::{Figures, StepResult};
 
@@ -135,6 +157,8 @@ mod tests {
             let mut result = StepResult { error: Some(problem("one")), ..StepResult::of(outcome) };
             result.problems = vec![problem("two"), problem("three")];
             result.figures = Figures { bytes_processed: Some(5), ..Figures::default() };
+            result.machine = vec![Trouble { what: What::UnderVoltage, from: at(time), to: at(time) }];
+            result.clock = (run == "r3").then(|| "an hour ahead".to_owned());
             state.finish_step(run, 0, "foundry", &result, at(time)).unwrap();
             state.finish_run(run, outcome, &[problem("outside")], at(time)).unwrap();
         }
@@ -143,6 +167,9 @@ mod tests {
         let outcomes: Vec<_> = backups.iter().map(|backup| backup.outcome.unwrap()).collect();
         assert_eq!(outcomes, [Outcome::Failed, Outcome::Degraded]);
         assert_eq!((backups[0].more_problems, backups[0].bytes), (2, Some(5)));
+        assert_eq!(backups[0].machine[0].what, What::UnderVoltage);
+        let contradicted = state.clock_contradicted().unwrap();
+        assert_eq!(contradicted, Some(("an hour ahead".to_owned(), at("2026-11-03T03:00:00Z"))));
         assert_eq!(backups[0].error.as_ref().unwrap().hint.as_deref(), Some("look"));
         let end = state.last_run_end().unwrap().unwrap();
         assert_eq!((end.finished_at, end.problems.len()), (at("2026-11-03T03:00:00Z"), 1));

@@ -10,9 +10,10 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use super::points::{self, POINTS};
 use super::quiet;
-use super::{Check, Job, Maintenance, Outcome, StepResult, Task, maintenance};
+use super::{Check, Job, Maintenance, Outcome, StepResult, Task, maintenance, nothing_removed};
 use crate::config::{Directory, Location, Source, Step};
 use crate::error::{Context, Kind};
+use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem};
 use crate::repository::{Backup, Repository, Selection, Snapshot, Sources};
 use crate::retention::{self, Point};
@@ -60,10 +61,7 @@ impl Work<'_> {
             Task::Backup { prune, check, keep_everything, .. } => {
                 self.backup(*prune, *check, keep_everything.is_some())
             }
-            Task::Prune => {
-                self.verify_place()?;
-                self.alone(|repository| maintenance::prune(repository, self.monitor))
-            }
+            Task::Prune { keep_everything } => self.only_prune(keep_everything.as_deref()),
             Task::Check(check) => self.alone(|repository| maintenance::check(repository, *check, self.monitor).0),
             Task::FetchState { to } => self.fetch_state(to),
         }
@@ -81,6 +79,7 @@ impl Work<'_> {
         let store = self.root.join(&self.step.name);
         let repository = Repository::open_or_init(&self.job.settings, &self.step.name, store, &self.secrets)?;
         let mut snapshots = repository.snapshots()?;
+        let contradicted = self.contradicted(&snapshots);
 
         // 3. The snapshot; what is written to day and night is read at one moment.
         let live = self.directory.live.as_ref();
@@ -113,6 +112,8 @@ impl Work<'_> {
         snapshots.push(backup.snapshot);
 
         // 4. Forget, prune, check; each failure is told, and none undoes the snapshot.
+        result.clock = contradicted.or_else(|| self.contradicted(&[]));
+        let keep_everything = keep_everything || result.clock.is_some();
         if all_listed && !keep_everything {
             let victims = victims(&snapshots, self.step);
             if !victims.is_empty() {
@@ -154,6 +155,21 @@ impl Work<'_> {
     fn verify_place(&self) -> Result<()> {
         self.monitor.phase("looking whose place it is");
         self.job.verify_place(&self.root)
+    }
+
+    /// Why the clock is not trusted, if storage contradicts it just now.
+    fn contradicted(&self, snapshots: &[Snapshot]) -> Option<String> {
+        let newest = snapshots.iter().map(|snapshot| snapshot.time).max();
+        judge_by_others(Timestamp::now(), self.root.clock_ahead(), newest)
+    }
+
+    fn only_prune(&self, keep_everything: Option<&str>) -> Result<StepResult> {
+        self.verify_place()?;
+        let contradicted = self.contradicted(&self.existing()?.snapshots()?);
+        match keep_everything.or(contradicted.as_deref()) {
+            Some(why) => Ok(StepResult { clock: contradicted.clone(), ..StepResult::failed(&nothing_removed(why)) }),
+            None => self.alone(|repository| maintenance::prune(repository, self.monitor)),
+        }
     }
 
     fn sources(&self) -> Result<Sources> {

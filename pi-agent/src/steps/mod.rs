@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Settings, Source, StateDirectory};
 use crate::error::{Error, Kind, Result};
+use crate::health::Trouble;
 use crate::monitor::{Monitor, Problem};
 use crate::storage::{Store, place};
 
@@ -78,7 +79,10 @@ pub enum Task {
         keep_everything: Option<String>,
     },
     /// Only prune (or, for PostgreSQL, expire).
-    Prune,
+    Prune {
+        /// Why the clock must not be trusted with deleting; then it fails.
+        keep_everything: Option<String>,
+    },
     /// Only check.
     Check(Check),
     /// The `agent` step: fetch the newest saved state database to this path.
@@ -86,6 +90,20 @@ pub enum Task {
         /// Where to.
         to: PathBuf,
     },
+}
+
+impl Task {
+    /// The same with a clock that was found wrong meanwhile.
+    #[must_use]
+    pub fn without_trust(&self, found: Option<&String>) -> Self {
+        let mut task = self.clone();
+        if let Self::Backup { keep_everything, .. } | Self::Prune { keep_everything } = &mut task
+            && let Some(why) = found
+        {
+            keep_everything.get_or_insert_with(|| why.clone());
+        }
+        task
+    }
 }
 
 /// How much of a repository is checked.
@@ -168,6 +186,12 @@ pub struct StepResult {
     pub facts: BTreeMap<String, String>,
     /// Maintenance that was done, and how it ended.
     pub maintenance: Vec<Maintenance>,
+    /// Why the clock is not trusted, if storage contradicts it: the date of its answers, or a newer restore point.
+    #[serde(default)]
+    pub clock: Option<String>,
+    /// What was wrong with the machine meanwhile. The supervisor sees that.
+    #[serde(default)]
+    pub machine: Vec<Trouble>,
 }
 
 /// Sizes and counts of one step. `None`: not known or not meaningful for this kind.
@@ -244,6 +268,8 @@ impl StepResult {
             place_verified: false,
             facts: BTreeMap::new(),
             maintenance: Vec::new(),
+            clock: None,
+            machine: Vec::new(),
         }
     }
 
@@ -266,6 +292,12 @@ impl StepResult {
     pub fn failed(error: &Error) -> Self {
         Self { error: Some(error.into()), ..Self::of(Outcome::Failed) }
     }
+}
+
+/// Deleting was asked for, and the clock is not trusted.
+fn nothing_removed(why: &str) -> Error {
+    Error::new(format!("nothing is removed: {why}"))
+        .hint("look at `timedatectl`: `timedatectl set-ntp true`; what is kept too long does no harm")
 }
 
 /// Does the job; a failure is a result too.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::Result;
 use crate::config::{self, Location};
@@ -101,6 +101,15 @@ impl Store {
         match self {
             Self::Local(_) => None,
             Self::S3(s3) => s3.certificate_end(),
+        }
+    }
+
+    /// By how much our clock is before that of the server, as its last answer tells; `None`: there is none, or it did not
+    /// say.
+    pub fn clock_ahead(&self) -> Option<SignedDuration> {
+        match self {
+            Self::Local(_) => None,
+            Self::S3(s3) => s3.clock_ahead(),
         }
     }
 

@@ -4,13 +4,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
-use jiff::Timestamp;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, RANGE};
 use reqwest::{Body, Client, Method, RequestBuilder, Response, StatusCode};
 use s3::creds::Credentials;
 use s3::serde_types::ListBucketResult;
@@ -64,6 +64,8 @@ struct Inner {
     upload_rate: AtomicU64,
     /// Until when the server's certificate is good, from its first answer.
     certificate_end: OnceLock<Option<Timestamp>>,
+    /// By how much our clock is before the server's, from its last dated answer.
+    clock_ahead: Mutex<Option<SignedDuration>>,
 }
 
 impl S3 {
@@ -105,6 +107,7 @@ impl S3 {
             access_key: keys.access_key.reveal().into(),
             upload_rate: AtomicU64::new(0),
             certificate_end: OnceLock::new(),
+            clock_ahead: Mutex::new(None),
         };
         let prefix = if location.prefix.is_empty() { String::new() } else { format!("{}/", location.prefix) };
         Ok(Self { inner: Arc::new(inner), prefix })
@@ -120,6 +123,10 @@ impl S3 {
 
     pub(super) fn certificate_end(&self) -> Option<Timestamp> {
         self.inner.certificate_end.get().copied().flatten()
+    }
+
+    pub(super) fn clock_ahead(&self) -> Option<SignedDuration> {
+        *self.inner.clock_ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn get(&self, key: &str) -> Result<Bytes> {
@@ -275,8 +282,16 @@ impl Inner {
     }
 
     async fn answer(&self, what: &str, request: RequestBuilder, within: Duration) -> Result<Response> {
+        let sent = Timestamp::now();
         match tokio::time::timeout(within, request.send()).await {
-            Ok(answer) => answer.map_err(|error| self.unanswered(what, error)),
+            Ok(answer) => {
+                let answer = answer.map_err(|error| self.unanswered(what, error))?;
+                let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
+                if let Some(ahead) = date.and_then(|date| ahead(date, sent, Timestamp::now())) {
+                    *self.clock_ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
+                }
+                Ok(answer)
+            }
             Err(_) => Err(self.silence(what)),
         }
     }
@@ -400,6 +415,15 @@ fn pieces(part: &Bytes) -> impl Iterator<Item = Bytes> + use<> {
     (0..part.len()).step_by(PIECE).map(move |start| part.slice(start..(start + PIECE).min(part.len())))
 }
 
+/// By how much our clock is before the server's at least (negative: behind it): the server dated its answer, in whole
+/// seconds, at some moment between the two.
+fn ahead(date: &str, sent: Timestamp, received: Timestamp) -> Option<SignedDuration> {
+    let date = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
+    let early = sent.duration_since(date) - SignedDuration::from_secs(1);
+    let late = received.duration_since(date);
+    Some(early.max(SignedDuration::ZERO) + late.min(SignedDuration::ZERO))
+}
+
 fn client(location: &S3Location, timeout: Duration, relay: Option<&Relay>) -> Result<Client> {
     let mut builder = Client::builder()
         .connect_timeout(if relay.is_some() { RELAYED_CONNECT_TIMEOUT } else { CONNECT_TIMEOUT })
@@ -432,5 +456,23 @@ fn client(location: &S3Location, timeout: Duration, relay: Option<&Relay>) -> Re
 impl std::fmt::Display for S3 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "s3://{}/{}", self.inner.bucket.name, self.prefix.trim_end_matches('/'))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_date_tells_how_far_the_clocks_are_apart() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let (sent, received) = (at("2026-11-21T03:00:00.5Z"), at("2026-11-21T03:00:20Z"));
+        let seconds = |date| ahead(date, sent, received).unwrap().as_secs();
+        assert_eq!(seconds("Sat, 21 Nov 2026 03:00:00 GMT"), 0);
+        assert_eq!(seconds("Sat, 21 Nov 2026 03:00:20 GMT"), 0, "an answer that took its time");
+        assert_eq!(seconds("Sat, 21 Nov 2026 02:00:00 GMT"), 3599);
+        assert_eq!(seconds("Sat, 21 Nov 2026 03:02:20 GMT"), -120);
+        assert_eq!(ahead("yesterday", sent, received), None);
     }
 }

@@ -1,35 +1,21 @@
-//! The machine: its volumes, its secrets, its units.
+//! The machine: its secrets, its units.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nix::sys::stat::{major, minor};
 
 use super::Place;
 use crate::alarms::memory::Memory;
 use crate::config::{Location, Settings};
 use crate::error::Result;
-use crate::health::{Room, room};
 use crate::kit::Marks;
 use crate::kit::record::{self, Standing, standing};
 use crate::monitor::Problem;
 use crate::process::Program;
 use crate::secrets::Secrets;
 use crate::systemd;
-
-/// A file system the agent writes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Volume {
-    /// Where it is mounted.
-    pub name: PathBuf,
-    /// What lies there: "state", "cache", "WAL spool", "storage".
-    pub holds: Vec<&'static str>,
-    /// The room on it.
-    pub room: Room,
-}
 
 /// A unit whose failure the failure script told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,53 +26,6 @@ pub struct Unit {
     pub told: Option<Timestamp>,
     /// It did its work since; `None`: it is at work, or has not been since the machine's start, or nobody can tell.
     pub well: Option<bool>,
-}
-
-/// Each file system once.
-pub(super) fn volumes(place: Place<'_>) -> Vec<Volume> {
-    let local = &place.settings.local;
-    let mut places = vec![("state", place.directory.path()), ("cache", &*local.cache)];
-    if place.settings.steps.iter().any(|step| step.postgres().is_some()) {
-        places.push(("WAL spool", &local.spool));
-    }
-    if let Location::File(storage) = &place.settings.storage.location {
-        places.push(("storage", storage));
-    }
-    let mut found: Vec<(u64, Volume)> = Vec::new();
-    for (what, path) in places {
-        let Some((device, name)) = mount_point(path) else { continue };
-        match found.iter_mut().find(|(known, _)| *known == device) {
-            Some((_, volume)) => volume.holds.push(what),
-            // One that cannot be asked is the business of whatever uses it: the next run says what is wrong with it.
-            None => found.extend(room(&name).ok().map(|room| (device, Volume { name, holds: vec![what], room }))),
-        }
-    }
-    let mounts = std::fs::read_to_string(place.root.join("proc/self/mountinfo")).unwrap_or_default();
-    for (device, volume) in &mut found {
-        volume.room.read_only = is_read_only(&mounts, *device);
-    }
-    found.into_iter().map(|(_, volume)| volume).collect()
-}
-
-/// The device of a path (or of its nearest ancestor that exists), and the highest directory on it.
-fn mount_point(path: &Path) -> Option<(u64, PathBuf)> {
-    let mut there = path.ancestors().filter_map(|path| Some((path, path.metadata().ok()?.dev())));
-    let (mut highest, device) = there.next()?;
-    for (path, other) in there {
-        if other != device {
-            break;
-        }
-        highest = path;
-    }
-    Some((device, highest.to_owned()))
-}
-
-/// Whether the disk itself is. A mount may be so for our own unit alone, which systemd keeps from writing where it need not.
-fn is_read_only(mounts: &str, device: u64) -> bool {
-    let device = format!("{}:{}", major(device), minor(device));
-    let of_device = |line: &&str| line.split(' ').nth(2) == Some(&device);
-    let options = mounts.lines().find(of_device).and_then(|line| line.rsplit(' ').next());
-    options.is_some_and(|options| options.split(',').any(|option| option == "ro"))
 }
 
 /// What is wrong with the secrets that this configuration needs.
@@ -174,24 +113,6 @@ fn well(shown: &str) -> BTreeMap<String, Option<bool>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_volume_is_named_by_where_it_is_mounted() {
-        let (_, name) = mount_point(Path::new("/proc/self/nothing/here")).unwrap();
-        assert_eq!(name, Path::new("/proc"));
-        let (device, name) = mount_point(Path::new("/no-such-directory/at/all")).unwrap();
-        assert_eq!((device, name.as_path()), (Path::new("/").metadata().unwrap().dev(), Path::new("/")));
-    }
-
-    #[test]
-    fn a_disk_is_read_only_when_its_file_system_is() {
-        let mounts = "21 1 254:0 / / ro,relatime shared:1 - ext4 /dev/vda rw,discard\n\
-                      30 21 8:1 / /mnt/usb rw,relatime - ext4 /dev/sda1 ro,errors=remount-ro\n";
-        let device = nix::sys::stat::makedev;
-        assert!(!is_read_only(mounts, device(254, 0)), "only for us");
-        assert!(is_read_only(mounts, device(8, 1)));
-        assert!(!is_read_only(mounts, device(8, 2)), "not known");
-    }
 
     #[test]
     fn what_the_failure_script_left_is_read() {

@@ -12,12 +12,13 @@ use jiff::Timestamp;
 use super::clock::{Moment, Trust, judge};
 use super::memory::Memory;
 use crate::config::{Settings, StateDirectory};
+use crate::health::{Reading, Sensors, Volume, volumes};
 use crate::kit::record::Standing;
 use crate::monitor::Problem;
 use crate::state::{RunEnd, State};
 use crate::systemd::time_service;
 
-pub use machine::{Unit, Volume};
+pub use machine::Unit;
 pub use steps::StepEvidence;
 
 /// Everything an alarm may look at.
@@ -37,6 +38,10 @@ pub struct Evidence {
     pub run: Option<RunEnd>,
     /// Until when the storage server's certificate is good, as the last run saw it.
     pub certificate_end: Option<Timestamp>,
+    /// Why the last run did not trust the clock, which the storage's server or the restore points contradict; and when.
+    pub contradicted: Option<(String, Timestamp)>,
+    /// Voltage and temperature.
+    pub reading: Reading,
     /// Each file system that the agent writes to.
     pub volumes: Vec<Volume>,
     /// What is wrong with the secrets.
@@ -77,7 +82,9 @@ impl Evidence {
             cut_off: history.cut_off,
             run: history.run,
             certificate_end: history.certificate_end,
-            volumes: machine::volumes(place),
+            contradicted: history.contradicted,
+            reading: Sensors::below(place.root).look(),
+            volumes: volumes(place.root, place.settings, place.directory),
             secrets: machine::secrets(place.settings),
             kit: machine::kit(place),
             units: machine::units(place.root, memory),

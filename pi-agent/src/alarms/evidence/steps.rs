@@ -52,6 +52,7 @@ pub(super) struct History {
     pub cut_off: u32,
     pub run: Option<RunEnd>,
     pub certificate_end: Option<Timestamp>,
+    pub contradicted: Option<(String, Timestamp)>,
 }
 
 impl History {
@@ -75,6 +76,7 @@ impl History {
             cut_off: 0,
             run: None,
             certificate_end: None,
+            contradicted: None,
         })
     }
 
@@ -105,7 +107,8 @@ impl History {
         // Of another storage than last night's nothing is known yet.
         let same = facts.get(PLACE) == Some(&settings.storage.location.to_string());
         let certificate_end = facts.get(CERTIFICATE).filter(|_| same).and_then(|end| end.parse().ok());
-        Ok(Self { steps, unreadable: None, cut_off, run, certificate_end })
+        let contradicted = state.map_or(Ok(None), State::clock_contradicted)?;
+        Ok(Self { steps, unreadable: None, cut_off, run, certificate_end, contradicted })
     }
 }
 

@@ -7,6 +7,7 @@ use crate::alarms::evidence::{Evidence, StepEvidence};
 use crate::alarms::registry::{Bad, Found, Telling, Verdict};
 use crate::boot::ENOUGH;
 use crate::config::Alarms;
+use crate::health;
 use crate::notify::Tone;
 use crate::report::words;
 use crate::state::Backup;
@@ -37,6 +38,9 @@ pub fn outcome(evidence: &Evidence, _: &Alarms) -> Vec<Found> {
         let mut bad = Bad::new(tone, title).dated(first.finished_at, last.finished_at);
         if let Some(error) = &last.error {
             (bad.text, bad.hint) = (error.message.clone(), error.hint.clone());
+        }
+        if let Some(machine) = health::in_words(&last.machine) {
+            bad.text.push_str(&format!("; the machine: {machine}"));
         }
         if last.more_problems > 0 {
             bad.text.push_str(&format!("; and {} more: `journalctl -t pi-agent`", last.more_problems));

@@ -1,9 +1,12 @@
-//! Alarms about the machine: room, the clock, units that failed.
+//! Alarms about the machine: room, the clock, voltage and heat, units that failed.
+
+use std::time::Duration;
 
 use crate::alarms::clock::Trust;
-use crate::alarms::evidence::{Evidence, Unit, Volume};
+use crate::alarms::evidence::{Evidence, Unit};
 use crate::alarms::registry::{Bad, Found, Telling, Verdict};
 use crate::config::Alarms;
+use crate::health::{self, Volume, What};
 use crate::notify::Tone;
 use crate::report::words;
 
@@ -67,12 +70,73 @@ fn percent(part: u64, whole: u64) -> u64 {
 /// The clock cannot be right. Ages are not judged meanwhile, and nothing is deleted.
 pub fn clock(evidence: &Evidence, _: &Alarms) -> Vec<Found> {
     let verdict = match &evidence.clock {
-        Trust::Trusted => Verdict::Fine { as_of: None },
+        Trust::Trusted => match &evidence.contradicted {
+            None => Verdict::Fine { as_of: None },
+            Some((why, when)) => Bad::new(Tone::Warning, "the clock is not trusted")
+                .text(format!("{why}. Nothing was forgotten, pruned or expired; the next run looks again"))
+                .hint("look at `timedatectl`: `timedatectl set-ntp true`; `pi-agent points` shows a restore point of the future")
+                .dated(Some(*when), None)
+                .into(),
+        },
         Trust::Starting(_) => Verdict::Unknown,
         Trust::Doubted(why) => Bad::new(Tone::Warning, "the clock is not trusted")
             .text(format!("{why}. No age is judged while that is so"))
             .hint("look at `timedatectl`: `timedatectl set-ntp true`; if the clock is right: pi-agent alarms --trust-clock")
             .into(),
+    };
+    vec![(None, verdict)]
+}
+
+/// What is done about a weak supply.
+const SUPPLY: &str = "use the official power supply and a short cable, and give USB disks a supply of their own; then \
+                      restart and look at `vcgencmd get_throttled`";
+/// A moment's want of voltage, or of cool air, is told by the run that it hits.
+const LASTING: Telling = Telling::After(Duration::from_mins(20));
+
+/// The power supply is too weak: now, during the last backup of a step, or at some time since the machine's start.
+pub fn power(evidence: &Evidence, _: &Alarms) -> Vec<Found> {
+    let reading = &evidence.reading;
+    let during = evidence.steps.iter().find_map(|step| {
+        let last = step.backups.iter().find(|backup| backup.outcome.is_some())?;
+        let low: Vec<_> = last.machine.iter().filter(|it| it.what == What::UnderVoltage).cloned().collect();
+        Some((&step.name, last.finished_at, health::in_words(&low)?))
+    });
+    let verdict = match during {
+        _ if reading.under_voltage => {
+            let bad = Bad::new(Tone::Critical, "the power supply gives too little voltage");
+            Bad { telling: LASTING, ..bad.text("runs wait until it is better, and then fail").hint(SUPPLY) }.into()
+        }
+        Some((step, finished, low)) => {
+            Bad::new(Tone::Warning, "the power supply gave too little voltage during a backup")
+                .text(format!("{step}: {low}"))
+                .hint(SUPPLY)
+                .dated(finished, finished)
+                .into()
+        }
+        None if reading.was_under_voltage => {
+            Bad::new(Tone::Warning, "the power supply gave too little voltage since the machine's start")
+                .hint(SUPPLY)
+                .into()
+        }
+        None => Verdict::Fine { as_of: None },
+    };
+    vec![(None, verdict)]
+}
+
+/// The processor is too hot: runs wait meanwhile. Over once it is five degrees cooler.
+pub fn temperature(evidence: &Evidence, limits: &Alarms) -> Vec<Found> {
+    const HOT: u32 = 5;
+    let limit = limits.temperature;
+    let verdict = match evidence.reading.celsius {
+        Some(celsius) if celsius >= limit => {
+            let tone = if celsius >= limit + HOT { Tone::Critical } else { Tone::Warning };
+            let bad = Bad::new(tone, format!("the processor is at {celsius} °C"))
+                .text(format!("the limit is {limit} °C; runs wait until it is cooler, and then fail"))
+                .hint("a heat sink or a fan, and room for air; `top` shows what keeps it busy");
+            Bad { telling: LASTING, ..bad }.into()
+        }
+        Some(celsius) if celsius + HOT > limit => Verdict::Unknown,
+        _ => Verdict::Fine { as_of: None },
     };
     vec![(None, verdict)]
 }

@@ -8,10 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{backups, history, keys, machine, wal};
 use crate::alarms::clock::Trust;
-use crate::alarms::evidence::{Evidence, StepEvidence, Unit, Volume};
+use crate::alarms::evidence::{Evidence, StepEvidence, Unit};
 use crate::alarms::registry::{Bad, Found, Telling, Verdict};
 use crate::config::{Alarms, parse};
-use crate::health::Room;
+use crate::health::{Reading, Room, Trouble, Volume, What};
 use crate::kit::record::Standing;
 use crate::monitor::Problem;
 use crate::notify::Tone;
@@ -41,6 +41,7 @@ fn backup(outcome: Outcome, hours: i64) -> Backup {
         error,
         more_problems: 0,
         bytes: None,
+        machine: vec![],
     }
 }
 
@@ -64,6 +65,8 @@ fn evidence(steps: Vec<StepEvidence>) -> Evidence {
         cut_off: 0,
         run: None,
         certificate_end: None,
+        contradicted: None,
+        reading: Reading::default(),
         volumes: vec![],
         secrets: None,
         kit: Some(Standing::Saved),
@@ -412,4 +415,50 @@ fn problems_outside_the_steps_are_told() {
         ("no room; no light", Some("make some"), Some(ago(1)))
     );
     assert_eq!(one(history::run(&evidence(vec![]), &limits())), Verdict::Unknown);
+}
+
+#[test]
+fn a_weak_supply_is_told_whenever_it_was_seen() {
+    let look = |reading: Reading, machine: Vec<Trouble>| {
+        let steps = vec![step(vec![Backup { machine, ..backup(Succeeded, 1) }, backup(Succeeded, 25)])];
+        one(machine::power(&Evidence { reading, ..evidence(steps) }, &limits()))
+    };
+    let low = Trouble { what: What::UnderVoltage, from: ago(2), to: ago(1) };
+    assert_eq!(look(Reading::default(), vec![]), Verdict::Fine { as_of: None }, "no Raspberry Pi");
+    let now = is_bad(look(Reading { under_voltage: true, ..Reading::default() }, vec![low.clone()]));
+    assert_eq!((now.tone, now.telling), (Tone::Critical, Telling::After(Duration::from_mins(20))));
+    let during = is_bad(look(Reading::default(), vec![low]));
+    assert_eq!((during.tone, during.as_of, during.telling), (Tone::Warning, Some(ago(1)), Telling::Now));
+    assert!(during.text.starts_with("foundry: under-voltage "), "{}", during.text);
+    let was = is_bad(look(Reading { was_under_voltage: true, ..Reading::default() }, vec![]));
+    assert_eq!(was.tone, Tone::Warning);
+    assert!(was.hint.unwrap().contains("official power supply"));
+    let hot = Trouble { what: What::Heat { celsius: 90 }, from: ago(2), to: ago(1) };
+    assert_eq!(look(Reading::default(), vec![hot]), Verdict::Fine { as_of: None });
+}
+
+#[test]
+fn heat_is_over_only_five_degrees_below_its_limit() {
+    let at = |celsius| {
+        let reading = Reading { celsius: Some(celsius), ..Reading::default() };
+        one(machine::temperature(&Evidence { reading, ..evidence(vec![]) }, &limits()))
+    };
+    assert_eq!([at(48), at(75)], [Verdict::Fine { as_of: None }, Verdict::Fine { as_of: None }]);
+    assert_eq!([at(76), at(79)], [Verdict::Unknown, Verdict::Unknown]);
+    assert_eq!([is_bad(at(80)).tone, is_bad(at(85)).tone], [Tone::Warning, Tone::Critical]);
+}
+
+#[test]
+fn a_clock_that_storage_contradicts_is_told() {
+    let contradicted = Some(("two hours ahead of the storage server's".to_owned(), ago(3)));
+    let bad = is_bad(one(machine::clock(&Evidence { contradicted, ..evidence(vec![]) }, &limits())));
+    assert_eq!((bad.tone, bad.since), (Tone::Warning, Some(ago(3))));
+    assert!(bad.text.starts_with("two hours ahead") && bad.text.contains("Nothing was forgotten"));
+}
+
+#[test]
+fn a_failure_tells_what_was_wrong_with_the_machine() {
+    let machine = vec![Trouble { what: What::Heat { celsius: 83 }, from: ago(1), to: ago(1) }];
+    let bad = is_bad(of_steps(backups::outcome, vec![Backup { machine, ..backup(Failed, 1) }]));
+    assert!(bad.text.starts_with("disk on fire; the machine: 83 °C "), "{}", bad.text);
 }

@@ -27,6 +27,7 @@ use super::points::{self, POINTS};
 use super::{Figures, Job, Maintenance, Outcome, StepResult, Task};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Kind, Result};
+use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem, Progress, Unit};
 use crate::pgbackrest::{self, Backup, BackupType, Cluster, Info, PgBackRest};
 use crate::process::User;
@@ -77,7 +78,7 @@ fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Mon
     let work = Work { job, step, postgres, spool, monitor, server, pgbackrest, store };
     let mut result = match &job.task {
         Task::Backup { full, keep_everything, .. } => work.backup(*full, keep_everything.as_deref())?,
-        Task::Prune => work.only_expire()?,
+        Task::Prune { keep_everything } => work.only_expire(keep_everything.as_deref())?,
         Task::Check(_) => work.verify()?,
         Task::FetchState { .. } => return Err(Error::new("a database step holds no state of the agent")),
     };
@@ -179,6 +180,8 @@ impl Work<'_> {
         let made = info.newest().filter(|made| before.as_ref().is_none_or(|before| before.label != made.label));
         let made =
             made.ok_or_else(|| Error::new("pgBackRest succeeded, but its new backup is not in the repository"))?;
+        let contradicted = self.contradicted(before.as_ref(), began);
+        let keep_everything = keep_everything.or(contradicted.as_deref());
         let expired = self.expire(&info, keep_everything);
 
         // 6. The month's dump, unless nobody knows which month it is; then the books.
@@ -188,6 +191,7 @@ impl Work<'_> {
         problems.extend(Hole::close(&self.spool.here, began).err().map(|error| Problem::from(&error)));
         let mut result = self.result(&identity, made, warnings, problems, expired, &objects);
         dumped.tell(&mut result);
+        result.clock = contradicted;
         Ok(result)
     }
 
@@ -294,8 +298,17 @@ impl Work<'_> {
         problems
     }
 
-    fn only_expire(&self) -> Result<StepResult> {
+    /// Why the clock is not trusted, if storage contradicts it. `newest`: the newest backup at that moment.
+    fn contradicted(&self, newest: Option<&Backup>, then: Timestamp) -> Option<String> {
+        judge_by_others(then, self.store.clock_ahead(), newest.map(|newest| newest.stopped))
+    }
+
+    fn only_expire(&self, keep_everything: Option<&str>) -> Result<StepResult> {
         let info = self.pgbackrest.info()?;
+        let contradicted = self.contradicted(info.newest(), Timestamp::now());
+        if let Some(why) = keep_everything.or(contradicted.as_deref()) {
+            return Ok(StepResult { clock: contradicted.clone(), ..StepResult::failed(&super::nothing_removed(why)) });
+        }
         let mut done = vec![self.expire(&info, None)];
         done.extend(self.prune_dumps()?);
         Ok(self.maintained(done))

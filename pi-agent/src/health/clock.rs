@@ -1,13 +1,10 @@
-//! The machine itself: can its clock be trusted, is there room on its disks.
+//! Whether what the clock shows is right enough to delete by.
 
-use std::path::Path;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use nix::sys::statvfs::statvfs;
 
-use crate::Result;
-use crate::error::Context;
+use crate::report::words;
 use crate::systemd::{TimeService, time_service};
 
 /// This version did not exist before; a Pi has no clock that runs while it is off, and starts in the past.
@@ -40,36 +37,23 @@ pub(crate) fn judge_clock(now: Timestamp, last_known: Option<Timestamp>) -> Opti
     None
 }
 
-/// Room on the file system of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    /// Bytes that we may still write.
-    pub free: u64,
-    /// Bytes in use, and those that may still be written. What is kept back for root counts for neither, as `df` has it.
-    pub total: u64,
-    /// Files that can still be made; `None`: the file system does not count them.
-    pub free_files: Option<u64>,
-    /// Files there can be in all.
-    pub total_files: u64,
-    /// The disk is mounted read-only (also what ext4 does after errors).
-    pub read_only: bool,
-}
+/// How far the storage server's clock may be from ours: S3 itself refuses at a quarter of an hour.
+const APART: SignedDuration = SignedDuration::from_mins(1);
 
-/// The room where `path` lies, or where it would lie: its nearest ancestor that exists.
-///
-/// # Errors
-/// The file system cannot be asked.
-pub fn room(path: &Path) -> Result<Room> {
-    let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);
-    let found = statvfs(existing).context(|| format!("ask for the room at {}", existing.display()))?;
-    let block = found.fragment_size();
-    Ok(Room {
-        free: found.blocks_available() * block,
-        total: (found.blocks() - found.blocks_free() + found.blocks_available()) * block,
-        total_files: found.files(),
-        free_files: (found.files() > 0).then(|| found.files_available()),
-        read_only: found.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY),
-    })
+/// What others say of the clock. `ahead`: by how much it is before the storage server's, as its answers tell; `newest`:
+/// when the newest restore point was made.
+pub(crate) fn judge_by_others(
+    now: Timestamp,
+    ahead: Option<SignedDuration>,
+    newest: Option<Timestamp>,
+) -> Option<String> {
+    if let Some(ahead) = ahead.filter(|ahead| ahead.abs() > APART) {
+        let direction = if ahead.is_negative() { "behind" } else { "ahead of" };
+        let by = words::duration(ahead.unsigned_abs());
+        return Some(format!("the clock shows {now:.0}, {by} {direction} the storage server's"));
+    }
+    let newest = newest.filter(|newest| newest.duration_since(now) > APART)?;
+    Some(format!("the clock shows {now:.0}, but the newest restore point is of {newest:.0}"))
 }
 
 #[cfg(test)]
@@ -103,9 +87,16 @@ mod tests {
     }
 
     #[test]
-    fn room_is_asked_of_the_nearest_ancestor() {
-        let directory = tempfile::tempdir().unwrap();
-        let room = room(&directory.path().join("not/there/yet")).unwrap();
-        assert!(room.total > 0 && room.free <= room.total && !room.read_only);
+    fn others_may_know_better() {
+        let now = at("2026-11-21T03:00:00Z");
+        let told = |seconds| judge_by_others(now, Some(SignedDuration::from_secs(seconds)), None);
+        assert_eq!((told(60), told(-60)), (None, None), "a minute is nothing");
+        assert!(told(61).unwrap().contains("1 min 1 s ahead of the storage server's"), "{:?}", told(61));
+        assert!(told(-7200).unwrap().contains("2 h behind the storage server's"));
+        let newest = |text| judge_by_others(now, None, Some(at(text)));
+        assert_eq!(newest("2026-11-21T03:00:30Z"), None);
+        assert!(
+            newest("2026-11-21T03:10:00Z").unwrap().contains("the newest restore point is of 2026-11-21T03:10:00Z")
+        );
     }
 }

@@ -1,0 +1,18 @@
+//! The machine itself: can its clock be trusted, is there room on its disks, has it the voltage it needs, is it too hot.
+//! Whatever touches the system takes a root.
+
+mod clock;
+mod room;
+mod sensors;
+mod trouble;
+mod volumes;
+mod watch;
+
+pub use clock::clock_problem;
+pub(crate) use clock::{judge_by_others, judge_clock};
+pub use room::{Room, room};
+pub use sensors::{Reading, Sensors};
+pub use trouble::{Trouble, What, in_words};
+pub(crate) use volumes::mount_point;
+pub use volumes::{Volume, volumes};
+pub use watch::{Strain, Watch};
