@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::config::{self, Settings, Source, StateDirectory};
+use crate::config::{self, Location, Settings, Source, StateDirectory};
 use crate::error::{Context, Error, Kind, Result};
 use crate::kit::To;
 use crate::lock::RunLock;
@@ -18,6 +18,7 @@ use crate::restore::{self, Request};
 use crate::run::{self, Options, Watcher};
 use crate::secrets::{CREDENTIALS, Secrets, write_shared};
 use crate::state::{Opened, State};
+use crate::storage::disk::{self, Disk};
 use crate::storage::{Store, place};
 use crate::terminal::Terminal;
 use crate::{alarms, boot, doctor, kit, live, logs, notify, setup, steps, systemd, wal};
@@ -391,7 +392,13 @@ fn adopt(settings: &Settings, directory: &StateDirectory, step: Option<&str>) ->
     let _lock = RunLock::take(&directory.run_lock(), "adopt")?;
     let Some(name) = step else {
         let store = Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;
-        place::take_over(&store, &settings.host, &place::machine_id(Path::new("/"))?)?;
+        let (system, location) = (Path::new("/"), &settings.storage.location);
+        let disk = match location {
+            Location::File(path) => Disk::of(system, path),
+            Location::S3(_) => None,
+        };
+        place::take_over(&store, &settings.host, &place::machine_id(system)?, disk.as_ref())?;
+        disk::remember(directory, location, disk.as_ref())?;
         println!("{} is now this machine's", settings.storage.location);
         return Ok(0);
     };

@@ -94,14 +94,14 @@ pub fn examine(settings: &Result<Settings, ConfigErrors>, state_directory: &Stat
     findings.extend(machine::memory_limits(Path::new("/")));
     findings.push(machine::room("state directory", state_directory.path()));
     if let Ok(settings) = &settings {
-        findings.extend(of_settings(settings, state.as_ref()));
+        findings.extend(of_settings(settings, state_directory, state.as_ref()));
         findings.extend(notices::examine(settings, state_directory));
         findings.extend(kit::examine(settings, state_directory));
     }
     findings
 }
 
-fn of_settings(settings: &Settings, state: Option<&State>) -> Vec<Finding> {
+fn of_settings(settings: &Settings, directory: &StateDirectory, state: Option<&State>) -> Vec<Finding> {
     let secrets = Secrets::new(&settings.secrets);
     let mut findings = secrets_needed(settings, &secrets);
     findings.extend(machine::strain(&Sensors::below("/").look_closely(), settings.alarms.temperature));
@@ -109,7 +109,7 @@ fn of_settings(settings: &Settings, state: Option<&State>) -> Vec<Finding> {
     if let Location::File(path) = &settings.storage.location {
         findings.push(machine::room("storage", path));
     }
-    let storage = storage::examine(settings, &secrets, state);
+    let storage = storage::examine(settings, directory, &secrets, state);
     // With a note alone it may be a place that the first backup makes.
     let reachable = healthy(&findings) && storage.iter().all(|finding| finding.severity == Severity::Ok);
     findings.extend(storage);

@@ -6,10 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Finding;
-use crate::config::{Location, Settings, Step, Storage};
+use crate::config::{Location, Settings, StateDirectory, Step, Storage};
 use crate::secrets::Secrets;
 use crate::state::State;
 use crate::steps::PLACE;
+use crate::storage::disk::{self, Disk};
 use crate::storage::{Store, place};
 use crate::{Error, Result};
 
@@ -17,7 +18,12 @@ const SUBJECT: &str = "storage";
 /// A person waits for the answer; a backup's patience would be minutes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) fn examine(settings: &Settings, secrets: &Secrets, state: Option<&State>) -> Vec<Finding> {
+pub(super) fn examine(
+    settings: &Settings,
+    directory: &StateDirectory,
+    secrets: &Secrets,
+    state: Option<&State>,
+) -> Vec<Finding> {
     if matches!(settings.storage.location, Location::S3(_)) && secrets.aws().is_err() {
         // The secrets' own finding says what to do first.
         return Vec::new();
@@ -39,8 +45,11 @@ pub(super) fn examine(settings: &Settings, secrets: &Secrets, state: Option<&Sta
             "nothing, if it is a new place: the first run makes it; otherwise mount the disk it lies on",
         )];
     }
-    let result = Store::open(&hurried, &hurried.location, secrets)
-        .and_then(|store| look(&store, &settings.host, known, || place::machine_id(Path::new("/"))));
+    let system = Path::new("/");
+    let result = disk::check(system, directory, &hurried.location).and_then(|disk| {
+        let store = Store::open(&hurried, &hurried.location, secrets)?;
+        look(&store, &settings.host, known, disk.as_ref(), || place::machine_id(system))
+    });
     result
         .unwrap_or_else(|error| vec![Finding::error(SUBJECT, &error, "check [storage] url and that it can be reached")])
 }
@@ -53,10 +62,16 @@ fn held_backups(settings: &Settings, state: &State) -> bool {
 }
 
 /// `ours` is this machine's id, asked only when there is one to compare with.
-fn look(store: &Store, host: &str, known: bool, ours: impl Fn() -> Result<String>) -> Result<Vec<Finding>> {
+fn look(
+    store: &Store,
+    host: &str,
+    known: bool,
+    disk: Option<&Disk>,
+    ours: impl Fn() -> Result<String>,
+) -> Result<Vec<Finding>> {
     if known {
         // Of a place that is known it only looks.
-        place::verify(store, host, &ours()?, known)?;
+        place::verify(store, host, &ours()?, known, disk)?;
     }
     let owner = place::owner(store)?;
     if let Some(owner) = &owner
@@ -140,9 +155,9 @@ mod tests {
     #[test]
     fn ours_is_well_and_another_machines_is_not_touched() {
         let directory = tempfile::tempdir().unwrap();
-        place::take_over(&store(directory.path()), "pi", "ours").unwrap();
+        place::take_over(&store(directory.path()), "pi", "ours", None).unwrap();
         assert!(matches!(&told(directory.path()).unwrap()[..], [(Severity::Ok, _)]));
-        place::take_over(&store(directory.path()), "pi", "theirs").unwrap();
+        place::take_over(&store(directory.path()), "pi", "theirs", None).unwrap();
         let told = told(directory.path()).unwrap();
         assert!(matches!(&told[..], [(Severity::Problem, message)] if message.contains("belongs to the machine pi")));
     }

@@ -10,7 +10,7 @@ use crate::config::{Settings, Source, StateDirectory};
 use crate::error::{Error, Kind, Result};
 use crate::health::Trouble;
 use crate::monitor::{Monitor, Problem};
-use crate::storage::{Store, place};
+use crate::storage::{Store, disk, place};
 
 pub mod child;
 pub mod directory;
@@ -46,15 +46,22 @@ pub struct Job {
 pub(crate) const PLACE: &str = "place";
 
 impl Job {
-    /// Makes sure that storage is this machine's, and where its backups were before. Asked once a run.
+    /// Makes sure that storage is this machine's, and where its backups were before: each step that it is on the same disk,
+    /// once a run that it is ours.
     ///
     /// # Errors
-    /// See [`place::verify`].
+    /// See [`disk::check`] and [`place::verify`].
     fn verify_place(&self, root: &Store) -> Result<()> {
+        let (system, location) = (Path::new("/"), &self.settings.storage.location);
+        // A disk may go between two steps; to look costs no request.
+        let disk = disk::check(system, &self.state_directory, location)?;
         if self.place_verified {
             return Ok(());
         }
-        place::verify(root, &self.settings.host, &place::machine_id(Path::new("/"))?, self.was_here())
+        let machine_id = place::machine_id(system)?;
+        let owner = place::verify(root, &self.settings.host, &machine_id, self.was_here(), disk.as_ref())?;
+        place::mark(root, owner, disk.as_ref())?;
+        disk::remember(&self.state_directory, location, disk.as_ref())
     }
 
     /// A usable backup of this step was made to this storage before.

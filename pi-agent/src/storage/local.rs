@@ -2,10 +2,10 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -26,11 +26,13 @@ pub struct Local {
     root: PathBuf,
     place: PathBuf,
     meter: Arc<Meter>,
+    /// What the first write went to.
+    device: Arc<OnceLock<u64>>,
 }
 
 impl Local {
     pub(super) fn new(root: &Path, place: &Path, meter: Arc<Meter>) -> Self {
-        Self { root: root.into(), place: place.into(), meter }
+        Self { root: root.into(), place: place.into(), meter, device: Arc::default() }
     }
 
     pub(super) fn join(&self, name: &str) -> Self {
@@ -79,9 +81,21 @@ impl Local {
 
     pub(super) fn put(&self, key: &str, parts: &[Bytes]) -> Result<()> {
         let path = self.begin(Operation::Put, key);
+        self.stay_on_the_disk()?;
         self.write(&path, parts).map_err(|error| self.failed(Operation::Put, &path, error))?;
         self.meter.up(parts.iter().map(Bytes::len).sum());
         Ok(())
+    }
+
+    /// A disk that was unmounted since the last write leaves a folder of the same name behind, on the system's own.
+    fn stay_on_the_disk(&self) -> Result<()> {
+        // Without a root the write itself says what is wrong.
+        let Ok(metadata) = self.root.metadata() else { return Ok(()) };
+        if *self.device.get_or_init(|| metadata.dev()) == metadata.dev() {
+            return Ok(());
+        }
+        Err(Error::new(format!("the disk at {} was unmounted: nothing more is written", self.root.display()))
+            .hint("mount it again, then: pi-agent run"))
     }
 
     fn write(&self, path: &Path, parts: &[Bytes]) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //! operation, the object and what the other side said, and never a key or a signature.
 
 mod certificate;
+pub mod disk;
 mod failure;
 mod local;
 mod meter;

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::disk::Disk;
 use crate::error::{Context, Kind};
 use crate::{Error, Result};
 
@@ -24,6 +25,9 @@ pub struct Owner {
     pub machine_id: String,
     /// Since when.
     pub since: Timestamp,
+    /// The disk that it is on, when that is not the system's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Disk>,
 }
 
 /// This machine's id, below `root` (`/` but in tests).
@@ -59,13 +63,19 @@ pub fn owner(store: &Store) -> Result<Option<Owner>> {
 }
 
 /// Makes sure that the place at the root of `store` is this machine's; an unclaimed one becomes it. `known`: backups were
-/// made there before, so a place without an owner is not a new one but a disk that is not mounted.
+/// made there before, so a place without an owner is not a new one but a disk that is not mounted. `disk`: where it is now.
 ///
 /// # Errors
-/// It belongs to another machine, it holds things but no owner, it was ours and is empty now, or storage fails.
-pub fn verify(store: &Store, host: &str, machine_id: &str, known: bool) -> Result<()> {
+/// It belongs to another machine, it holds things but no owner, it was ours and is empty now, it is a copy on another
+/// disk, or storage fails.
+pub fn verify(store: &Store, host: &str, machine_id: &str, known: bool, disk: Option<&Disk>) -> Result<Owner> {
     match owner(store)? {
-        Some(owner) if owner.machine_id == machine_id => Ok(()),
+        Some(owner) if owner.machine_id == machine_id => {
+            if let Some(marked) = &owner.disk {
+                marked.expect(disk, &store.to_string())?;
+            }
+            Ok(owner)
+        }
         Some(owner) => Err(Error::new(format!(
             "{store} belongs to the machine {} (id {}) since {}",
             owner.host, owner.machine_id, owner.since
@@ -81,7 +91,7 @@ pub fn verify(store: &Store, host: &str, machine_id: &str, known: bool) -> Resul
             store.make_root()?;
             // A listing that fails ends here: it does not make the place ours.
             if store.list("")?.is_empty() {
-                take_over(store, host, machine_id)
+                take_over(store, host, machine_id, disk)
             } else {
                 Err(Error::new(format!("{store} is not empty, and says nothing of whose it is"))
                     .hint("if what lies there is this machine's: pi-agent adopt"))
@@ -94,8 +104,23 @@ pub fn verify(store: &Store, host: &str, machine_id: &str, known: bool) -> Resul
 ///
 /// # Errors
 /// Storage fails.
-pub fn take_over(store: &Store, host: &str, machine_id: &str) -> Result<()> {
-    let owner = Owner { schema: 1, host: host.into(), machine_id: machine_id.into(), since: Timestamp::now() };
+pub fn take_over(store: &Store, host: &str, machine_id: &str, disk: Option<&Disk>) -> Result<Owner> {
+    let (host, machine_id, disk) = (host.into(), machine_id.into(), disk.cloned());
+    write(store, Owner { schema: 1, host, machine_id, since: Timestamp::now(), disk })
+}
+
+/// Marks the disk that the place is on, unless it is marked already.
+///
+/// # Errors
+/// Storage fails.
+pub fn mark(store: &Store, owner: Owner, disk: Option<&Disk>) -> Result<()> {
+    // A UUID that is not to be seen just now is not forgotten.
+    let same = disk.is_none_or(|disk| owner.disk.as_ref().is_some_and(|marked| marked == disk || disk.uuid.is_none()));
+    if same { Ok(()) } else { write(store, Owner { disk: disk.cloned(), ..owner }).map(drop) }
+}
+
+fn write(store: &Store, owner: Owner) -> Result<Owner> {
     let text = serde_json::to_vec_pretty(&owner).context(|| "cannot write down the owner".into())?;
-    store.put(KEY, &[Bytes::from(text)])
+    store.put(KEY, &[Bytes::from(text)])?;
+    Ok(owner)
 }
