@@ -46,12 +46,14 @@ pub struct Faults {
     pub stall: Duration,
     /// Bytes a second that pass towards the server, on each connection.
     pub upload: Option<u64>,
+    /// Seconds by which the server's answers are dated later than they are made.
+    pub clock: i64,
 }
 
 impl Faults {
     /// A line on which nothing goes wrong.
     pub fn none() -> Self {
-        Self { seed: 0, rate: 0.0, kinds: Vec::new(), only: "", stall: Duration::from_mins(10), upload: None }
+        Self { seed: 0, rate: 0.0, kinds: Vec::new(), only: "", stall: Duration::from_mins(10), upload: None, clock: 0 }
     }
 
     /// `rate` of all requests meets one of `kinds`.
@@ -62,6 +64,11 @@ impl Faults {
     /// A line that takes this many bytes a second from each connection.
     pub fn slow(upload: u64) -> Self {
         Self { upload: Some(upload), ..Self::none() }
+    }
+
+    /// A server whose clock shows so many seconds more.
+    pub fn clock(seconds: i64) -> Self {
+        Self { clock: seconds, ..Self::none() }
     }
 
     /// The fate of request `number`, for `target`.

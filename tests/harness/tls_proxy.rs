@@ -257,6 +257,12 @@ impl Line {
             _ => None,
         };
         head.remove(&["connection", "keep-alive"]);
+        let clock = lock(&self.faults).clock;
+        if clock != 0 {
+            head.remove(&["date"]);
+            let date = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(clock);
+            head.headers.push(("Date".into(), date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()));
+        }
         client.write(&head.bytes()).await?;
         let mut body = Body::new(length);
         let mut passed = 0;

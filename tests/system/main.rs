@@ -11,6 +11,7 @@ mod directory;
 mod directory_s3;
 mod doctor;
 mod documents;
+mod health;
 mod history;
 mod interruptions;
 mod limits;

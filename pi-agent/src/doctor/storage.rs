@@ -139,7 +139,7 @@ mod tests {
     }
 
     fn told(path: &Path) -> Result<Vec<(Severity, String)>> {
-        let findings = look(&store(path), "pi", false, || Ok("ours".into()))?;
+        let findings = look(&store(path), "pi", false, None, || Ok("ours".into()))?;
         Ok(findings.into_iter().map(|finding| (finding.severity, finding.message)).collect())
     }
 

@@ -1,0 +1,302 @@
+//! A Pi that is not well: a weak power supply, heat, a clock that is wrong, a disk that is not mounted, a Wi-Fi that drops.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use harness::{Agent, Config, Discord, Faults, Garage, Household, Scratch, Size, TlsProxy, privately, sh};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// Where the kernel tells voltage and temperature. What a test writes there is seen by that test and its programs alone.
+const SENSORS: &str = "/sys/class";
+
+fn sensors(voltage_is_low: bool, celsius: u32) {
+    let write = |path: &str, text: &str| {
+        let file = Path::new(SENSORS).join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    };
+    write("hwmon/hwmon0/name", "rpi_volt\n");
+    write("hwmon/hwmon0/in0_lcrit_alarm", if voltage_is_low { "1\n" } else { "0\n" });
+    write("thermal/thermal_zone0/type", "cpu-thermal\n");
+    write("thermal/thermal_zone0/temp", &format!("{celsius}000\n"));
+}
+
+fn alarms(agent: &Agent) -> Vec<String> {
+    let ran = agent.ok(["alarms", "--json"]);
+    let names = |alarm: &Value| alarm["name"].as_str().unwrap().to_owned();
+    ran.json()["alarms"].as_array().unwrap().iter().map(names).collect()
+}
+
+/// What was wrong with the machine, as people read it.
+fn machine(step: &Value) -> String {
+    let texts: Vec<_> = step["machine"].as_array().unwrap().iter().map(|it| it["text"].as_str().unwrap()).collect();
+    texts.join("; ")
+}
+
+fn house(scratch: &Scratch, alarms: &str) -> Config {
+    let source = scratch.directory("srv/foundry");
+    fs::write(source.join("world.json"), "{}").unwrap();
+    Config::local(scratch.path()).directory("foundry", &[&source], "").table(&format!("[alarms]\n{alarms}"))
+}
+
+#[test]
+fn a_run_waits_for_its_voltage_obeys_a_signal_and_tells_what_was_wrong() {
+    privately(&[SENSORS], || {
+        let scratch = Scratch::new();
+        let agent = house(&scratch, "rest-at-most = \"2m\"").write();
+        sensors(true, 45);
+        let run = agent.start(["run", "--json"]);
+        std::thread::sleep(Duration::from_secs(4));
+        run.signal(Signal::SIGTERM);
+        let stopped = run.wait().expect(3);
+        assert!(stopped.took < Duration::from_secs(12), "{stopped}");
+        assert_eq!(stopped.step("foundry")["outcome"], "interrupted", "{stopped}");
+
+        let mut run = agent.start(["run", "--json"]);
+        std::thread::sleep(Duration::from_secs(5));
+        assert!(!run.has_ended());
+        sensors(false, 45);
+        let ran = run.wait().expect(0);
+        ran.says("too little voltage: waiting until it is well again");
+        let foundry = ran.step("foundry");
+        assert_eq!(foundry["outcome"], "succeeded");
+        let told = machine(&foundry);
+        assert!(told.contains("under-voltage ") && told.contains("held back for 1"), "{told}");
+        assert_eq!(foundry["machine"][0]["what"], "under-voltage", "{foundry}");
+        assert_eq!(machine(&ran.step("agent")), "", "it was well by then");
+
+        // The alarm outlives the moment, and ends with the next good night.
+        assert_eq!(machine(&agent.ok(["status", "--json"]).step("foundry")), told);
+        agent.ok(["status"]).says("foundry: the machine: under-voltage");
+        assert!(alarms(&agent).contains(&"power".to_owned()));
+        agent.ok(["run"]);
+        assert!(!alarms(&agent).contains(&"power".to_owned()));
+    });
+}
+
+#[test]
+fn heat_that_does_not_end_fails_the_step_clearly() {
+    privately(&[SENSORS], || {
+        let scratch = Scratch::new();
+        let config = house(&scratch, "rest-at-most = \"3s\"\ntemperature = 70");
+        let agent = config.write();
+        let discord = Discord::start();
+        config.secret("discord.env", &format!("DISCORD_WEBHOOK_URL={}", discord.url()));
+        sensors(false, 72);
+        let failed = agent.run(["run", "--json"]).expect(3);
+        for step in ["foundry", "agent"] {
+            let step = failed.step(step);
+            let error = &step["error"];
+            assert_eq!(step["outcome"], "failed");
+            assert!(error["message"].as_str().unwrap().contains("at 72 °C, and the limit is 70 °C"), "{error}");
+            assert!(error["hint"].as_str().unwrap().contains("a fan"), "{error}");
+            assert!(machine(&step).contains("72 °C "), "{step}");
+        }
+        assert!(!config.storage_folder().join("foundry").exists(), "nothing was done");
+        let message =
+            discord.messages().iter().map(Value::to_string).find(|it| it.contains("foundry: the backup failed"));
+        let message = message.expect("it is told at once");
+        assert!(message.contains("the machine: ") && message.contains("72 °C "), "{message}");
+        assert!(alarms(&agent).contains(&"temperature".to_owned()));
+        agent.run(["doctor"]).expect(1).says("the processor is at 72 °C; runs rest from 70 °C on");
+
+        sensors(false, 50);
+        agent.ok(["run"]);
+        let left = alarms(&agent);
+        assert!(!left.contains(&"temperature".to_owned()) && !left.contains(&"backup".to_owned()), "{left:?}");
+        agent.run(["doctor"]).says("ok       power: the voltage is as it should be");
+    });
+}
+
+/// The same agent on a machine whose clock shows that much more or less.
+fn with_clock(scratch: &Scratch, agent: &Agent, skew: &str) -> Agent {
+    let wrapper = scratch.join(format!("pi-agent{skew}"));
+    let binary = Agent::binary();
+    let script = format!(
+        "#!/bin/sh\nrm -f /dev/shm/sem.faketime_sem_$$ /dev/shm/faketime_shm_$$\nNO_FAKE_STAT=1 exec faketime -m --exclude-monotonic -f '{skew}' {} \"$@\"\n",
+        binary.display()
+    );
+    fs::write(&wrapper, script).unwrap();
+    fs::set_permissions(&wrapper, Permissions::from_mode(0o755)).unwrap();
+    agent.clone().program(wrapper)
+}
+
+fn points(agent: &Agent) -> usize {
+    agent.ok(["points", "foundry", "--json"]).json()["points"].as_array().unwrap().len()
+}
+
+#[test]
+fn a_clock_that_is_earlier_than_the_newest_restore_point_stops_forget_and_prune_but_not_the_backup() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv/foundry");
+    fs::write(source.join("world.json"), "{}").unwrap();
+    let config = |keep: &str| Config::local(scratch.path()).directory("foundry", &[&source], keep).write();
+    let agent = config("keep = \"forever\"");
+    for skew in ["-20d", "-15d", "+3h"] {
+        with_clock(&scratch, &agent, skew).ok(["run"]);
+    }
+    // A new card: the history that knows of the last run is gone, and only the repository is left to contradict.
+    fs::remove_dir_all(agent.state()).unwrap();
+    fs::remove_dir_all(scratch.join("storage/agent")).unwrap();
+    let agent = config("keep = { last = 1 }");
+    let night = agent.ok(["run", "--json"]);
+    let told = machine(&night.step("foundry"));
+    assert!(told.contains("the newest restore point is of"), "{night}");
+    assert!(machine(&night.step("agent")).contains("the newest restore point is of"), "known for the rest of the run");
+    assert_eq!(points(&agent), 4, "nothing was forgotten");
+    assert!(alarms(&agent).contains(&"clock".to_owned()));
+    let refused = agent.run(["prune", "foundry", "--json"]).expect(3);
+    let error = refused.step("foundry")["error"].clone();
+    assert!(error["message"].as_str().unwrap().starts_with("nothing is removed: the clock shows"), "{error}");
+
+    let later = with_clock(&scratch, &agent, "+5h");
+    later.ok(["run"]);
+    assert_eq!(points(&later), 3, "those of the last two days");
+    later.ok(["prune"]);
+}
+
+#[test]
+fn a_clock_far_from_the_storage_servers_stops_forget_and_prune_but_not_the_backup() {
+    let (garage, scratch) = (Garage::start(), Scratch::new());
+    let proxy = TlsProxy::before(&garage);
+    let source = scratch.directory("srv/foundry");
+    fs::write(source.join("world.json"), "{}").unwrap();
+    let keys = (Garage::KEY_ID, Garage::KEY);
+    let agent = Config::s3(scratch.path(), "s3://backups/host", &proxy.endpoint(), proxy.ca_file(), keys)
+        .directory("foundry", &[&source], "")
+        .write();
+    proxy.set(Faults::clock(40));
+    assert_eq!(machine(&agent.ok(["run", "--json"]).step("foundry")), "", "less than a minute");
+    agent.ok(["prune", "foundry"]);
+    for (seconds, words) in [(300, "behind the storage server's"), (-300, "ahead of the storage server's")] {
+        proxy.set(Faults::clock(seconds));
+        let night = agent.ok(["run", "--json"]);
+        assert_eq!(night.step("foundry")["outcome"], "succeeded");
+        assert!(machine(&night.step("foundry")).contains(words), "{night}");
+        assert!(machine(&night.step("agent")).contains(words), "{night}");
+        assert!(alarms(&agent).contains(&"clock".to_owned()));
+        agent.run(["prune", "foundry"]).expect(3).says("nothing is removed: the clock shows").says(words);
+    }
+    proxy.set(Faults::none());
+    agent.ok(["run"]);
+    assert!(!alarms(&agent).contains(&"clock".to_owned()), "the clock is right again");
+    agent.ok(["prune", "foundry"]);
+}
+
+/// An ext4 file system in a file, and its UUID.
+fn disk(scratch: &Scratch, name: &str) -> (PathBuf, String) {
+    let image = scratch.join(name);
+    fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    sh(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image));
+    let uuid = sh(Command::new("blkid").args(["-p", "-s", "UUID", "-o", "value"]).arg(&image));
+    (image, uuid.trim().to_owned())
+}
+
+/// Plugs it in: as udev would, with a link by its UUID.
+fn plug(image: &Path, uuid: &str, at: &Path) {
+    let device = sh(Command::new("losetup").args(["--find", "--show"]).arg(image));
+    let links = Path::new("/dev/disk/by-uuid");
+    fs::create_dir_all(links).unwrap();
+    let _ = fs::remove_file(links.join(uuid));
+    symlink(device.trim(), links.join(uuid)).unwrap();
+    sh(Command::new("mount").arg(device.trim()).arg(at));
+    // Gone with its last use.
+    sh(Command::new("losetup").args(["--detach", device.trim()]));
+}
+
+fn pull(at: &Path) {
+    sh(Command::new("umount").arg(at));
+}
+
+fn entries(path: &Path) -> usize {
+    fs::read_dir(path).unwrap().count()
+}
+
+#[test]
+fn a_usb_disk_that_is_not_mounted_or_another_never_gets_a_backup() {
+    privately(&["/dev/disk"], || {
+        let scratch = Scratch::new();
+        let usb = scratch.directory("storage");
+        let ((ours, our_uuid), (other, other_uuid)) = (disk(&scratch, "ours.img"), disk(&scratch, "other.img"));
+        let source = scratch.directory("srv/foundry");
+        fs::write(source.join("world.json"), "{}").unwrap();
+        let config = Config::local(scratch.path());
+        let agent = config.clone().directory("foundry", &[&source], "").write();
+        plug(&ours, &our_uuid, &usb);
+        // A new file system's own folder would make it a place that is not empty.
+        let _ = fs::remove_dir(usb.join("lost+found"));
+        agent.ok(["run"]);
+        let marker = fs::read_to_string(usb.join("host.json")).unwrap();
+        assert!(marker.contains(&our_uuid), "{marker}");
+        pull(&usb);
+
+        // Also with a step that has no past: the place must not be taken for a new one.
+        let agent = config.directory("new", &[&source], "").directory("foundry", &[&source], "").write();
+        let night = agent.run(["run", "--json"]).expect(3);
+        for step in ["new", "foundry", "agent"] {
+            let error = night.step(step)["error"].clone();
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains("nothing is mounted at") && message.contains(&our_uuid), "{night}");
+            assert!(error["hint"].as_str().unwrap().contains("pi-agent adopt"), "{error}");
+        }
+        assert_eq!(entries(&usb), 0, "nothing on the system's own disk");
+        agent.run(["doctor"]).expect(1).says("nothing is mounted at");
+        assert_eq!(entries(&usb), 0);
+
+        // Another disk, even with a copy of the marker.
+        plug(&other, &other_uuid, &usb);
+        fs::write(usb.join("host.json"), &marker).unwrap();
+        agent.run(["run"]).expect(3).says("another disk is mounted there");
+        // And where nobody remembers: the marker itself says which disk it belongs to.
+        fs::rename(agent.state(), scratch.join("away")).unwrap();
+        agent.run(["run"]).expect(3).says("another disk is mounted there");
+        assert!(!usb.join("foundry").exists() && !usb.join("new").exists());
+        fs::remove_dir_all(agent.state()).unwrap();
+        fs::rename(scratch.join("away"), agent.state()).unwrap();
+        pull(&usb);
+
+        plug(&ours, &our_uuid, &usb);
+        agent.ok(["run"]);
+        pull(&usb);
+        // Given up on purpose.
+        agent.ok(["adopt"]);
+        agent.run(["run"]).expect(5).says("held restore points before");
+        assert!(usb.join("foundry").exists());
+    });
+}
+
+#[test]
+fn a_wifi_that_drops_costs_only_the_time_it_was_away() {
+    let (garage, scratch) = (Garage::start(), Scratch::new());
+    let proxy = TlsProxy::before(&garage);
+    let household = Household::make(scratch.join("srv"), Size { bytes: 60_000_000, files: 300 }, 1);
+    let keys = (Garage::KEY_ID, Garage::KEY);
+    let agent = Config::s3(scratch.path(), "s3://backups/host", &proxy.endpoint(), proxy.ca_file(), keys)
+        .directory("foundry", &[&household.foundry()], "")
+        .write();
+    proxy.set(Faults::slow(2_000_000));
+    let run = agent.start(["run", "--json"]);
+    let started = Instant::now();
+    while proxy.traffic().bytes_up < 25_000_000 {
+        assert!(started.elapsed() < Duration::from_secs(120), "{:?}", proxy.traffic());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    proxy.set_down(true);
+    std::thread::sleep(Duration::from_secs(45));
+    let before = proxy.traffic().bytes_up;
+    proxy.set_down(false);
+    let ran = run.wait().expect(0);
+    let step = ran.step("foundry");
+    assert_eq!(step["outcome"], "succeeded", "{ran}");
+    assert!(step["requests"]["retried"].as_u64().unwrap() > 0, "{ran}");
+    let (stored, sent) = (step["bytes_added_stored"].as_u64().unwrap(), proxy.take_traffic().bytes_up);
+    assert!(stored > before + 10_000_000, "cut too late to prove anything: {stored}, {before}");
+    // What was under way when it dropped goes again, a pack of 4 MiB for each connection; nothing else does.
+    assert!(sent < stored + 24_000_000 && sent < stored + before, "{sent} sent of {stored}, {before} before the drop");
+    proxy.set(Faults::none());
+    assert_eq!(agent.ok(["run", "--json"]).step("foundry")["files_changed"], 0);
+}
