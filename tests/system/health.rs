@@ -112,6 +112,46 @@ fn heat_that_does_not_end_fails_the_step_clearly() {
     });
 }
 
+#[test]
+fn a_step_at_work_is_held_back_while_it_is_too_hot_and_then_goes_on() {
+    privately(&[SENSORS], || {
+        let (garage, scratch) = (Garage::start(), Scratch::new());
+        let proxy = TlsProxy::before(&garage);
+        let household = Household::make(scratch.join("srv"), Size { bytes: 60_000_000, files: 300 }, 1);
+        let keys = (Garage::KEY_ID, Garage::KEY);
+        // With a patience that is shorter than what it stands still.
+        let agent = Config::s3(scratch.path(), "s3://backups/host", &proxy.endpoint(), proxy.ca_file(), keys)
+            .directory("foundry", &[&household.foundry()], "stall = \"15s\"")
+            .write();
+        sensors(false, 50);
+        proxy.set(Faults::slow(600_000));
+        let run = agent.start(["run", "--json"]);
+        wait_for(|| proxy.traffic().bytes_up > 5_000_000);
+        sensors(false, 90);
+        std::thread::sleep(Duration::from_secs(14));
+        let before = proxy.traffic().bytes_up;
+        std::thread::sleep(Duration::from_secs(15));
+        let moved = proxy.traffic().bytes_up - before;
+        // One second of twenty, and what is in the kernel's buffers.
+        assert!(moved < 6_000_000, "{moved} bytes while it should stand still");
+        sensors(false, 60);
+        proxy.set(Faults::none());
+        let ran = run.wait().expect(0);
+        ran.says("the step is held back until it is well again").says("the step goes on");
+        let told = machine(&ran.step("foundry"));
+        assert!(told.contains("90 °C ") && told.contains("held back for "), "{told}");
+        assert_eq!(ran.step("foundry")["outcome"], "succeeded");
+    });
+}
+
+fn wait_for(mut it: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !it() {
+        assert!(started.elapsed() < Duration::from_secs(180), "it does not come");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// The same agent on a machine whose clock shows that much more or less.
 fn with_clock(scratch: &Scratch, agent: &Agent, skew: &str) -> Agent {
     let wrapper = scratch.join(format!("pi-agent{skew}"));
@@ -280,11 +320,7 @@ fn a_wifi_that_drops_costs_only_the_time_it_was_away() {
         .write();
     proxy.set(Faults::slow(2_000_000));
     let run = agent.start(["run", "--json"]);
-    let started = Instant::now();
-    while proxy.traffic().bytes_up < 25_000_000 {
-        assert!(started.elapsed() < Duration::from_secs(120), "{:?}", proxy.traffic());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_for(|| proxy.traffic().bytes_up > 25_000_000);
     proxy.set_down(true);
     std::thread::sleep(Duration::from_secs(45));
     let before = proxy.traffic().bytes_up;

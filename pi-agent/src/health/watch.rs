@@ -95,6 +95,11 @@ impl<'a> Watch<'a> {
         self.strain.why()
     }
 
+    /// Why nothing should be done just now, as it was at the last look.
+    pub fn strain(&self) -> Option<&str> {
+        self.strain.why()
+    }
+
     /// Notes what somebody else has seen.
     pub fn note(&mut self, what: What) {
         note(&mut self.record, what, Timestamp::now());

@@ -31,7 +31,7 @@ use crate::report::{self, RunReport, Status, StepReport, digest, words};
 use crate::state::State;
 use crate::steps::{self, Job, Outcome, StepResult, Task};
 use courier::Courier;
-use rest::Watched;
+use rest::{Rest, Watched};
 use supervise::{Ended, Signals, supervise};
 
 /// How long a run tries to let go on what is paused, before it tells that it cannot.
@@ -56,6 +56,10 @@ pub trait Watcher {
     fn waiting(&mut self, _what: &str) {}
     /// The supervisor's loop turns: at least twice a second while it waits or a step works.
     fn tick(&mut self) {}
+    /// Whether the step that works may go on: asked as often as [`Self::tick`].
+    fn rest(&mut self) -> Rest {
+        Rest::None
+    }
     /// A step starts.
     fn started(&mut self, step: &PlannedStep);
     /// It tells something.
@@ -322,8 +326,10 @@ impl Night<'_> {
             status: status.map(|status| status.json().to_string()),
         };
         let spared = self.courier.process();
-        let mut watched = Watched { watcher: self.watcher, watch: &mut self.watch };
-        let ended = supervise(&job, max_duration, stall, self.signals, &mut watched, spared)?;
+        let mut watched = Watched::new(self.watcher, &mut self.watch, at_most);
+        let ended = supervise(&job, max_duration, stall, self.signals, &mut watched, spared);
+        watched.end();
+        let ended = ended?;
         // Step and guard may both have been killed.
         let resumed = live::resume_left(self.directory, RESUME);
         self.note_failure(resumed);

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{info, warn};
 
 use crate::error::{Error, Result};
 use crate::health::{Watch, What};
@@ -75,12 +75,36 @@ fn pause(signals: &mut Signals, watcher: &mut dyn Watcher) -> Option<&'static st
     None
 }
 
+/// Whether a step that works may go on.
+pub enum Rest {
+    /// It may.
+    None,
+    /// It should stand still, because of this.
+    Needed(String),
+    /// It stood still long enough: it fails.
+    InVain(Error),
+}
+
 /// Passes everything on, and looks at the machine whenever the supervisor's loop turns.
 pub struct Watched<'a, 's> {
-    /// Who is told.
-    pub watcher: &'a mut dyn Watcher,
-    /// Who looks.
-    pub watch: &'a mut Watch<'s>,
+    watcher: &'a mut dyn Watcher,
+    watch: &'a mut Watch<'s>,
+    at_most: Duration,
+    since: Option<Instant>,
+}
+
+impl<'a, 's> Watched<'a, 's> {
+    /// `at_most`: how long a step may be held back at a time.
+    pub fn new(watcher: &'a mut dyn Watcher, watch: &'a mut Watch<'s>, at_most: Duration) -> Self {
+        Self { watcher, watch, at_most, since: None }
+    }
+
+    /// The step has ended.
+    pub fn end(&mut self) {
+        if let Some(since) = self.since.take() {
+            held(self.watch, since);
+        }
+    }
 }
 
 impl Watcher for Watched<'_, '_> {
@@ -91,6 +115,21 @@ impl Watcher for Watched<'_, '_> {
     fn tick(&mut self) {
         self.watch.glance();
         self.watcher.tick();
+    }
+
+    fn rest(&mut self) -> Rest {
+        let Some(why) = self.watch.strain() else {
+            if self.since.is_some() {
+                info!("the machine is well again: the step goes on");
+            }
+            self.end();
+            return Rest::None;
+        };
+        if self.since.is_none() {
+            warn!("{why}: the step is held back until it is well again, for {} at most", words::duration(self.at_most));
+        }
+        let elapsed = self.since.get_or_insert_with(Instant::now).elapsed();
+        if elapsed < self.at_most { Rest::Needed(why.to_owned()) } else { Rest::InVain(too_bad(why, elapsed)) }
     }
 
     fn started(&mut self, step: &PlannedStep) {

@@ -16,6 +16,7 @@ use crate::monitor::Event;
 use crate::process::{self, Orphaned};
 use crate::run::Watcher;
 use crate::run::brake::Brake;
+use crate::run::rest::Rest;
 use crate::steps::{Job, StepResult};
 
 /// How a step's process ended.
@@ -105,6 +106,7 @@ pub fn supervise(
             Error::new(format!("no progress for {} s: the step was ended", stall.as_secs()))
                 .hint("look for a hung disk or network mount; `stall` in the step's configuration sets the patience"),
         ),
+        Seen::Strained(error) => Ended::Unanswered(error),
         Seen::Overrun => Ended::Overran(Error::new("the step did not stop at max-duration and was ended")),
         Seen::Signal(name) => Ended::Stopped(name),
     })
@@ -135,6 +137,7 @@ enum Seen {
     Result(Box<StepResult>),
     Silence { stderr: Vec<String> },
     Stall,
+    Strained(Error),
     Overrun,
     Signal(&'static str),
 }
@@ -161,6 +164,7 @@ async fn watch(
     let mut tick = tokio::time::interval(TICK);
     let started = Instant::now();
     let mut life = Life::new();
+    let mut rested = Duration::ZERO;
     let mut turn = Instant::now();
     loop {
         tokio::select! {
@@ -195,11 +199,22 @@ async fn watch(
             () = tokio::time::sleep_until(turn.into()) => turn = brake.turn(Instant::now()),
             _ = tick.tick() => {
                 watcher.tick();
-                life.excuse(brake.stood(Instant::now()));
+                let held = brake.held().is_some();
+                match watcher.rest() {
+                    Rest::None => brake.release(),
+                    Rest::Needed(why) => brake.hold(why),
+                    Rest::InVain(error) => return Seen::Strained(error),
+                }
+                if held != brake.held().is_some() {
+                    turn = Instant::now();
+                }
+                let stood = brake.stood(Instant::now());
+                life.excuse(stood);
+                rested += stood;
                 if life.silence() >= stall {
                     return Seen::Stall;
                 }
-                if max_duration.is_some_and(|limit| started.elapsed() >= limit + OVERTIME) {
+                if max_duration.is_some_and(|limit| started.elapsed() >= limit + OVERTIME + rested) {
                     return Seen::Overrun;
                 }
             }
