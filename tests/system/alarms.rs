@@ -304,6 +304,7 @@ fn a_run_while_the_clock_is_wrong_neither_ends_an_incident_nor_keeps_it_from_end
     assert_eq!(heard, ["✅ foundry: over: the backup failed"], "it is newer than the failure on any clock");
     assert_eq!(host.told(), ["✅ test-host: over: the clock is not trusted"]);
     host.agent.ok(["run"]);
-    assert_eq!(host.raised(), [""; 0]);
-    assert_eq!(host.heard(), [""; 0]);
+    // There is a restore point of next year now, and who deletes by dates would delete the wrong ones.
+    assert_eq!(host.raised(), ["clock"]);
+    assert_eq!(host.heard(), ["🟠 test-host: the clock is not trusted"]);
 }

@@ -230,7 +230,7 @@ fn a_clock_far_from_the_storage_servers_stops_forget_and_prune_but_not_the_backu
 /// An ext4 file system in a file, and its UUID.
 fn disk(scratch: &Scratch, name: &str) -> (PathBuf, String) {
     let image = scratch.join(name);
-    fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    fs::File::create(&image).unwrap().set_len(200 << 20).unwrap();
     sh(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image));
     let uuid = sh(Command::new("blkid").args(["-p", "-s", "UUID", "-o", "value"]).arg(&image));
     (image, uuid.trim().to_owned())
@@ -250,6 +250,7 @@ fn plug(image: &Path, uuid: &str, at: &Path) {
 
 fn pull(at: &Path) {
     sh(Command::new("umount").arg(at));
+    fs::remove_dir_all("/dev/disk/by-uuid").unwrap();
 }
 
 fn entries(path: &Path) -> usize {
