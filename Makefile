@@ -1,6 +1,6 @@
 # The menu. Everything here installs what it needs on a Debian-like machine with Rust, and says what it does.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-trixie test-pi lint bench deb deb-reproducible generated clean
+.PHONY: help demo test test-trixie test-pi lint bench bench-neighbour deb deb-reproducible generated clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ lint: ## formatting, clippy, licences and advisories of dependencies
 
 bench: ## time and memory of a first, a changed and an unchanged night, beside restic, rustic and borg
 	@bench/bench.sh
+
+bench-neighbour: ## what a database's users notice of a backup by pi-agent and by restic (half an hour, on a machine with nothing else to do)
+	@bench/neighbour.sh
 
 deb: ## build/pi-agent_VERSION_ARCH.deb; ARCH=arm64 for a Raspberry Pi
 	@packaging/build-deb.sh $(ARCH)
