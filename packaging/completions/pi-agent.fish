@@ -26,7 +26,7 @@ end
 
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_needs_command" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "setup" -d 'The first hour: write the configuration and the keys, say what else is to do, enable the timers'
@@ -74,13 +74,13 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l overwrite -d
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l kit-saved -d 'Confirm that the recovery kit is saved somewhere else: enables the timers'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l first-run -d 'Make the first backup now'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l no-enable -d 'Do not enable the timers'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand recovery-kit" -l to -d 'Into this file; `-` is standard output, even if that is a terminal' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand recovery-kit" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand recovery-kit" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand recovery-kit" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand recovery-kit" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand recovery-kit" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand recovery-kit" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l reason -d 'Why, for the record' -r
@@ -89,45 +89,45 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l state-director
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l dry-run -d 'Say what would be done, and change nothing'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l wait -d 'First wait up to ten minutes for a clock that is set, the network, and another run to end: as the timer does'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l json -d 'As JSON'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand run" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand plan" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand plan" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand plan" -l json -d 'As JSON'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand plan" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand plan" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand plan" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand plan" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand doctor" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand doctor" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand doctor" -l json -d 'As JSON'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand doctor" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand doctor" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand doctor" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand adopt" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand adopt" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand adopt" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand adopt" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand adopt" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand adopt" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l html -d 'As one page with charts and calendars, into this file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l json -d 'As JSON'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand status" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand alarms" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand alarms" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand alarms" -l trust-clock -d 'The clock is right, whatever it showed before'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand alarms" -l json -d 'As JSON'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand alarms" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand alarms" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand alarms" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand alarms" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -l path -d 'Only snapshots that hold this path' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -l json -d 'As JSON'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l to -d 'Into this directory' -r -F
@@ -137,24 +137,24 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l config -d 
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l overwrite -d 'Even if the directory holds something'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l json -d 'As JSON'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -l json -d 'As JSON'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand prune" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand prune" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand prune" -l json -d 'As JSON'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand prune" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand prune" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand prune" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand prune" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -f -a "push" -d 'Move what the servers left in the spool into the repositories'
@@ -162,14 +162,14 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_se
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l retry-for -d 'When the storage is away, try again for so long: 4m' -r
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from help" -f -a "push" -d 'Move what the servers left in the spool into the repositories'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and not __fish_seen_subcommand_from audit help" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and not __fish_seen_subcommand_from audit help" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and not __fish_seen_subcommand_from audit help" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and not __fish_seen_subcommand_from audit help" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and not __fish_seen_subcommand_from audit help" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and not __fish_seen_subcommand_from audit help" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and not __fish_seen_subcommand_from audit help" -f -a "audit" -d 'Who writes logs, how large they are, whether anything rotates them, and what to set; changes nothing'
@@ -177,14 +177,14 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and not __fish_s
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and __fish_seen_subcommand_from audit" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and __fish_seen_subcommand_from audit" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and __fish_seen_subcommand_from audit" -l json -d 'As JSON'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and __fish_seen_subcommand_from audit" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and __fish_seen_subcommand_from audit" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and __fish_seen_subcommand_from audit" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and __fish_seen_subcommand_from audit" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and __fish_seen_subcommand_from help" -f -a "audit" -d 'Who writes logs, how large they are, whether anything rotates them, and what to set; changes nothing'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -f -a "test" -d 'Send one message of each kind to every service, marked as a test'
@@ -192,13 +192,13 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and not __fish_seen_subcommand_from test deliver help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from test" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from test" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from test" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from test" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from test" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from test" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from deliver" -l for -d 'Try again for so long' -r
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from deliver" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from deliver" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from deliver" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from deliver" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from deliver" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from deliver" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from help" -f -a "test" -d 'Send one message of each kind to every service, marked as a test'
@@ -206,27 +206,27 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_see
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand notify; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand heartbeat" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand heartbeat" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand heartbeat" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand heartbeat" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand heartbeat" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand heartbeat" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand boot" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand boot" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand boot" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand boot" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand boot" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand boot" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand resume" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand resume" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand resume" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand resume" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand resume" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand resume" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand guard" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand guard" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand guard" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand guard" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand guard" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand guard" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -l no-limits -d 'As fast as the line gives, whatever [limits] says'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand step" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms points restore check prune wal logs notify heartbeat boot resume guard step help" -f -a "setup" -d 'The first hour: write the configuration and the keys, say what else is to do, enable the timers'

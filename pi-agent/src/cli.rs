@@ -33,7 +33,7 @@ pub struct Cli {
     /// Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]
     #[arg(long, global = true, value_name = "DIR")]
     state_directory: Option<PathBuf>,
-    /// As fast as the line gives, whatever [limits] says
+    /// As fast as machine and line give, whatever [limits] says and whoever else waits
     #[arg(long, global = true)]
     no_limits: bool,
     #[command(subcommand)]

@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_time_of_day_counts() {
-        let upload = |rate| Rates { upload: rate, download: None };
+        let upload = |rate| Rates { upload: rate, ..Rates::default() };
         let slow = Limits { all_day: upload(Some(1 << 20)), ..Limits::default() };
         let takes = |limits: &Limits, mib: u64, hour| upload_takes(limits, mib << 20, &at(hour)).map(|it| it.as_secs());
         assert_eq!(takes(&slow, 90, 3), Some(90));

@@ -14,6 +14,7 @@ pub struct Config {
     spool: PathBuf,
     local: String,
     extra: String,
+    gives_way: bool,
     steps: String,
     aws: Option<(String, String)>,
 }
@@ -29,7 +30,8 @@ impl Config {
         let root = root.into();
         let storage = format!("url = {}\n", quoted(&format!("file://{}/storage", root.display())));
         let spool = root.join("spool");
-        Self { root, storage, spool, local: String::new(), extra: String::new(), steps: String::new(), aws: None }
+        let [local, extra, steps] = [const { String::new() }; 3];
+        Self { root, storage, spool, local, extra, gives_way: false, steps, aws: None }
     }
 
     /// A host whose storage is a bucket behind `endpoint`, whose certificate `ca_file` vouches for.
@@ -79,6 +81,12 @@ impl Config {
         self
     }
 
+    /// Gives way to others. Without it a run takes as long as it takes, however busy the machine that tests is.
+    #[must_use]
+    pub fn giving_way(self) -> Self {
+        Self { gives_way: true, ..self }
+    }
+
     /// Has the spool there instead of in `ROOT/spool`.
     #[must_use]
     pub fn spool(self, spool: impl Into<PathBuf>) -> Self {
@@ -96,7 +104,12 @@ impl Config {
     /// The file's text.
     pub fn text(&self) -> String {
         let place = |name: &str| quoted(&self.root.join(name).display().to_string());
-        let Self { storage, spool, local, extra, steps, .. } = self;
+        let Self { storage, spool, local, extra, gives_way, steps, .. } = self;
+        let limits = format!("[limits]\ngive-way = {gives_way}\n");
+        let extra = match extra.contains("[limits]\n") {
+            true => extra.replace("[limits]\n", &limits),
+            false => format!("{extra}\n{limits}"),
+        };
         format!(
             "[host]\nname = \"test-host\"\n\n[storage]\n{storage}\n[secrets]\ndirectory = {}\n\n\
              [local]\ncache = {}\nspool = {}\nruntime = {}\n{local}{extra}{steps}",

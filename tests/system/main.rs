@@ -6,6 +6,7 @@ mod bad_input;
 mod bad_network;
 mod compose;
 mod container_postgres;
+mod courtesy;
 mod crash;
 mod directory;
 mod directory_s3;

@@ -169,6 +169,7 @@ pub const KEYS: &[Key] = &[
     key("[limits]", "upload", Size, Means("no limit")),
     key("[limits]", "download", Size, Means("no limit")),
     key("[limits]", "read", Size, Means("no limit")),
+    key("[limits]", "give-way", Flag, Is("true")),
     key("[limits]", "between", Tables, Means("the same all day")),
     key("[[limits.between]]", "from", Time, Refused),
     key("[[limits.between]]", "to", Time, Refused),

@@ -1,11 +1,12 @@
-//! `[limits]`: how fast bytes may go to and from storage, by the time of day.
+//! `[limits]`: how fast bytes may be read, and go to and from storage, by the time of day.
 
 use std::path::PathBuf;
 
 use jiff::civil::Time;
 use serde::{Deserialize, Serialize};
 
-/// How fast bytes may go to and come from a server; a folder's are not limited. The default limits nothing.
+/// How fast bytes may be read from the sources, go to a server and come from it; what goes to a folder is not limited. The
+/// default limits nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Where no part of the day says otherwise.
@@ -23,6 +24,8 @@ pub struct Rates {
     pub upload: Option<u64>,
     /// From storage.
     pub download: Option<u64>,
+    /// From the sources.
+    pub read: Option<u64>,
 }
 
 /// A part of the day, in the machine's time zone; it may go past midnight.
@@ -42,15 +45,32 @@ impl Limits {
         self.between.iter().find(|part| part.holds(time)).map_or(self.all_day, |part| part.rates)
     }
 
-    /// True when nothing is limited at any time.
+    /// True when nothing that goes to a server or comes from it is limited at any time.
     pub fn is_none(&self) -> bool {
         self.lowest().is_none()
     }
 
-    /// The lowest rate of the day, either way.
+    /// True when what is read is limited at some time.
+    pub fn limit_reading(&self) -> bool {
+        self.all_rates().any(|rates| rates.read.is_some())
+    }
+
+    /// Only what limits reading.
+    #[must_use]
+    pub fn of_reading(mut self) -> Self {
+        for rates in std::iter::once(&mut self.all_day).chain(self.between.iter_mut().map(|part| &mut part.rates)) {
+            *rates = Rates { read: rates.read, ..Rates::default() };
+        }
+        self
+    }
+
+    /// The lowest rate of the day, to a server or from it.
     pub fn lowest(&self) -> Option<u64> {
-        let all = self.between.iter().map(|part| part.rates).chain([self.all_day]);
-        all.flat_map(|rates| [rates.upload, rates.download]).flatten().min()
+        self.all_rates().flat_map(|rates| [rates.upload, rates.download]).flatten().min()
+    }
+
+    fn all_rates(&self) -> impl Iterator<Item = Rates> {
+        self.between.iter().map(|part| part.rates).chain([self.all_day])
     }
 }
 
@@ -67,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_first_part_that_holds_decides_also_past_midnight() {
-        let rates = |upload| Rates { upload: Some(upload), download: None };
+        let rates = |upload| Rates { upload: Some(upload), ..Rates::default() };
         let part =
             |from, to, upload| PartOfDay { from: time(from, 0, 0, 0), to: time(to, 0, 0, 0), rates: rates(upload) };
         let limits = Limits { all_day: rates(9), between: vec![part(22, 6, 1), part(5, 8, 2)], shared: PathBuf::new() };

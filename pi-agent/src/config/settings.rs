@@ -28,6 +28,8 @@ pub struct Settings {
     pub alarms: Alarms,
     /// Steps in run order, the implicit `agent` step last.
     pub steps: Vec<Step>,
+    /// Others come first: a step has the lowest priority, and stands still in turns while they wait.
+    pub gives_way: bool,
     /// What is accepted but has no effect in this version, as sentences for a person.
     pub warnings: Vec<String>,
 }
@@ -48,10 +50,11 @@ impl Settings {
         self
     }
 
-    /// With everything as fast as the line gives.
+    /// With everything as fast as the machine and the line give, whoever else waits for them.
     #[must_use]
     pub fn without_limits(mut self) -> Self {
         self.storage.limits = Limits::default();
+        self.gives_way = false;
         self
     }
 

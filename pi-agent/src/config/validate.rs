@@ -28,16 +28,19 @@ pub(super) fn settings<'a>(source: &'a Source<'a>, document: &'a DeTable<'a>, fi
     let alarms = alarms(section("alarms", "[alarms]"));
 
     let mut warnings = Vec::new();
-    if let Some(table) = root.table("limits", "[limits]") {
-        let mut limits = limits(table, &mut warnings);
-        limits.shared = local.as_ref().map(|local| local.runtime.join("line")).unwrap_or_default();
-        match storage.as_mut() {
-            Some(Storage { location: Location::File(_), .. }) if !limits.is_none() => {
+    let table = section("limits", "[limits]");
+    let gives_way = table.flag("give-way");
+    let mut limits = limits(table);
+    limits.shared = local.as_ref().map(|local| local.runtime.join("line")).unwrap_or_default();
+    match storage.as_mut() {
+        Some(Storage { location: Location::File(_), limits: reading, .. }) => {
+            if !limits.is_none() {
                 warnings.push("limits of upload and download do not hold for a file:// storage".to_owned());
             }
-            Some(storage) => storage.limits = limits,
-            None => {}
+            *reading = limits.of_reading();
         }
+        Some(storage) => storage.limits = limits,
+        None => {}
     }
 
     let tables = root.tables("step", "[[step]]");
@@ -63,6 +66,7 @@ pub(super) fn settings<'a>(source: &'a Source<'a>, document: &'a DeTable<'a>, fi
         notify: notify?,
         alarms: alarms?,
         steps,
+        gives_way: gives_way?,
         warnings,
     })
 }
@@ -163,8 +167,7 @@ fn alarms(table: Table<'_>) -> Option<Alarms> {
 }
 
 /// What of it holds; a wrong one is noted, and then nobody uses the result.
-fn limits(table: Table<'_>, warnings: &mut Vec<String>) -> Limits {
-    let mut read = table.size("read").is_some();
+fn limits(table: Table<'_>) -> Limits {
     let all_day = rates(&table, Rates::default());
     let mut parts = Vec::new();
     for between in table.tables("between", "[[limits.between]]") {
@@ -173,7 +176,6 @@ fn limits(table: Table<'_>, warnings: &mut Vec<String>) -> Limits {
         if from.is_some() && from == to {
             between.mistake(between.at, "from and to are the same time: wanted a part of the day");
         }
-        read |= between.size("read").is_some();
         let rates = rates(&between, all_day);
         if ["upload", "download", "read"].iter().all(|name| between.entry(name).is_none()) {
             between.mistake(between.at, "limits nothing: wanted at least one of upload, download, read");
@@ -182,9 +184,6 @@ fn limits(table: Table<'_>, warnings: &mut Vec<String>) -> Limits {
         parts.extend(from.zip(to).map(|(from, to)| PartOfDay { from, to, rates }));
     }
     table.finish();
-    if read {
-        warnings.push("limits.read is not enforced by this version: files are read as fast as they come".to_owned());
-    }
     Limits { all_day, between: parts, shared: PathBuf::new() }
 }
 
@@ -199,8 +198,12 @@ fn rates(table: &Table<'_>, otherwise: Rates) -> Rates {
         }
         rate
     };
-    let (upload, download) = (rate("upload"), rate("download"));
-    Rates { upload: upload.or(otherwise.upload), download: download.or(otherwise.download) }
+    let (upload, download, read) = (rate("upload"), rate("download"), rate("read"));
+    Rates {
+        upload: upload.or(otherwise.upload),
+        download: download.or(otherwise.download),
+        read: read.or(otherwise.read),
+    }
 }
 
 fn notify(table: Table<'_>) -> Option<Notify> {

@@ -13,7 +13,7 @@ use super::note::{self, Note};
 use crate::config::{Live, StateDirectory, Writer};
 use crate::error::{Context, Error, Result};
 use crate::monitor::Problem;
-use crate::process::{self, Orphaned};
+use crate::process::{self, Orphaned, Priority};
 
 /// How long it tries to let go on before it tells that it cannot.
 const SOON: Duration = Duration::from_secs(20);
@@ -71,6 +71,8 @@ impl Quiet {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("pi-agent").arg("guard").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         process::lead_session(&mut command, None, Orphaned::CleansUp);
+        // Somebody waits for it.
+        process::prioritise(&mut command, Priority::Ordinary);
         let mut child = command.spawn().context(doing)?;
         let mut word = child.stdin.take().expect("it was asked for");
         let answers = BufReader::new(child.stdout.take().expect("it was asked for"));

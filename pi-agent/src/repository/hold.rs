@@ -25,10 +25,11 @@ use crate::error::Context;
 use crate::error::Kind;
 use crate::monitor::{Monitor, Progress, Unit};
 use crate::run::make_private;
+use crate::storage::shaper::Reading;
 use crate::{Error, Result};
 
 /// Copied at once: between two of them the time is looked at.
-const CHUNK: u64 = 4 << 20;
+const LARGEST: usize = 4 << 20;
 /// File systems stamp changes with a clock that may stand still for some 10 ms, FAT's for 2 s: a copy taken sooner after a
 /// change may lack a second one of the same stamp.
 const CLOCK_STEP: Duration = Duration::from_secs(2);
@@ -40,6 +41,7 @@ pub struct Hold {
     folder: Folder,
     copies: HashMap<(u64, u64), Copy>,
     copied: u64,
+    reading: Reading,
 }
 
 /// What was held. Its copies are removed with it.
@@ -119,7 +121,14 @@ impl Hold {
             }
         }
         make_private(&folder)?;
-        Ok(Self { source, paths: paths.to_vec(), folder: Folder(folder), copies: HashMap::new(), copied: 0 })
+        Ok(Self {
+            source,
+            paths: paths.to_vec(),
+            folder: Folder(folder),
+            copies: HashMap::new(),
+            copied: 0,
+            reading: sources.reading.clone(),
+        })
     }
 
     /// Bytes on the disk that copies of everything will take, and that are free where they go.
@@ -256,9 +265,16 @@ impl Hold {
                 if until.is_some_and(|until| Instant::now() >= until) {
                     return Err(Failure::OutOfTime);
                 }
-                let copied = transfer(&file, &to, at, CHUNK.min(end - at))?;
+                // Its writer must not wait for a limit.
+                let reading = (!quiet).then_some(&self.reading);
+                let chunk = reading.map_or(LARGEST, |reading| reading.at_once(LARGEST));
+                let copied = transfer(&file, &to, at, (chunk as u64).min(end - at))?;
                 if copied == 0 {
                     break;
+                }
+                if let Some(reading) = reading {
+                    // At most a chunk.
+                    reading.wait(copied as usize);
                 }
                 at += copied;
                 self.copied += copied;

@@ -23,6 +23,7 @@ use rustic_core::{
 };
 
 use super::hold::Held;
+use crate::storage::shaper::Reading;
 use crate::{Error, Result};
 
 /// At most so many unreadable files are named; all are counted.
@@ -43,6 +44,8 @@ pub struct Sources {
     pub deadline: Option<Instant>,
     /// What stands for its paths instead of what lies there now.
     pub held: Option<Arc<Held>>,
+    /// How fast.
+    pub reading: Reading,
 }
 
 /// How a configured path looks before it is read.
@@ -266,6 +269,7 @@ impl ReadSource for Source {
             ancestors: VecDeque::new(),
             opened: HashSet::new(),
             deadline: self.sources.deadline,
+            reading: self.sources.reading.clone(),
             shared: self.shared.clone(),
         }
     }
@@ -285,6 +289,7 @@ pub(super) struct Entries {
     ancestors: VecDeque<PathBuf>,
     opened: HashSet<PathBuf>,
     deadline: Option<Instant>,
+    reading: Reading,
     shared: Arc<Shared>,
 }
 
@@ -387,6 +392,7 @@ impl Entries {
             path: path.clone(),
             size: node.meta.size,
             deadline: self.deadline,
+            reading: self.reading.clone(),
             shared: self.shared.clone(),
         };
         ReadSourceEntry { path, node, open: Some(open) }
@@ -429,6 +435,7 @@ pub(super) struct Opener {
     path: PathBuf,
     size: u64,
     deadline: Option<Instant>,
+    reading: Reading,
     shared: Arc<Shared>,
 }
 
@@ -465,13 +472,36 @@ pub(super) struct Reader {
     failed: bool,
 }
 
+impl Reader {
+    fn late(&self) -> bool {
+        self.opener.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Rustic takes a short read for the end, so the buffer is filled.
+    fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            if self.late() {
+                return Err(io::Error::other("out of time"));
+            }
+            match self.opener.reading.read(&mut self.file, &mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(length) => filled += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}
+
 impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = self.fill(buffer);
+        let late = self.late();
         let shared = &self.opener.shared;
-        let late = self.opener.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        let result = if late { Err(io::Error::other("out of time")) } else { self.file.read(buffer) };
         match result {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+            Err(error) => {
                 if !self.failed {
                     self.failed = true;
                     shared.lock().failed += 1;
@@ -483,7 +513,7 @@ impl Read for Reader {
                 }
                 Err(error)
             }
-            result => result,
+            Ok(length) => Ok(length),
         }
     }
 }
@@ -502,6 +532,7 @@ mod tests {
             never: Vec::new(),
             deadline,
             held: None,
+            reading: Reading::default(),
         })
         .unwrap()
     }
@@ -588,6 +619,7 @@ mod tests {
             never: Vec::new(),
             deadline: None,
             held: None,
+            reading: Reading::default(),
         });
         let found: Vec<_> = source.unwrap().entries().map(|entry| entry.unwrap().path).collect();
         let mut wanted: Vec<_> = root.ancestors().filter(|path| path.parent().is_some()).map(Path::to_owned).collect();

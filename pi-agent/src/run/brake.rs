@@ -4,12 +4,15 @@
 //! How much others wait is best seen while the step stands still. A tenth of the time is always its own, so that a busy server
 //! never prevents its backup. It does not stand still while a live part's writer does, nor for longer than connections last.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use jiff::Zoned;
 use nix::unistd::Pid;
 
 use super::pressure::{Pressure, Sample};
+use crate::config::Limits;
 use crate::process;
 
 /// A step that is done by then is better done.
@@ -28,11 +31,16 @@ const RARELY: Duration = Duration::from_secs(8);
 const HELD: Duration = Duration::from_secs(20);
 const BREATH: Duration = Duration::from_secs(1);
 
+/// Between two looks at what programs have read; they have to be far ahead of the limit to be stopped.
+const METER: Duration = Duration::from_millis(100);
+const AHEAD: Duration = Duration::from_millis(100);
+
 /// Of one step's process and everything below it. Dropped, it lets them go on.
 pub struct Brake {
     step: Pid,
-    /// `None`: in a hurry.
+    /// `None`: it does not give way.
     pressure: Option<Pressure>,
+    meter: Option<Meter>,
     held: Option<String>,
     pace: Pace,
     phase: Phase,
@@ -54,6 +62,26 @@ enum Phase {
     },
 }
 
+/// What programs read, and when that is paid for.
+struct Meter {
+    limits: Limits,
+    seen: HashMap<Pid, u64>,
+    paid: Instant,
+}
+
+impl Meter {
+    /// How long to stand still for what was read since this was asked last.
+    fn owed(&mut self, step: Pid, now: Instant) -> Duration {
+        let read = process::read_below(step);
+        let new: u64 =
+            read.iter().map(|(pid, bytes)| bytes.saturating_sub(self.seen.get(pid).copied().unwrap_or(0))).sum();
+        self.seen = read.into_iter().collect();
+        let Some(rate) = self.limits.at(Zoned::now().time()).read else { return Duration::ZERO };
+        self.paid = self.paid.max(now) + Duration::from_secs_f64(new as f64 / rate as f64);
+        self.paid - now
+    }
+}
+
 /// How fast to go.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Pace {
@@ -64,18 +92,27 @@ struct Pace {
 }
 
 impl Brake {
-    /// For the step whose process that is, on the machine at `root`. In a hurry it stands still only when held.
-    pub fn new(root: &Path, step: Pid, in_a_hurry: bool) -> Self {
-        let (pressure, now) = ((!in_a_hurry).then(|| Pressure::of(root)), Instant::now());
+    /// For the step whose process that is, on the machine at `root`. One that does not give way stands still only when held.
+    pub fn new(root: &Path, step: Pid, gives_way: bool) -> Self {
+        let (pressure, now) = (gives_way.then(|| Pressure::of(root)), Instant::now());
         let before = pressure.as_ref().map(|pressure| pressure.sample(now));
         Self {
             step,
             pressure,
+            meter: None,
             held: None,
             pace: Pace { share: 1.0, patience: TURN },
             phase: Phase::Going { until: now + GRACE, before },
             stood: Duration::ZERO,
         }
+    }
+
+    /// What programs below the step read is limited, too: pgBackRest knows no limit of its own.
+    #[must_use]
+    pub fn metering(mut self, limits: &Limits) -> Self {
+        let meter = || Meter { limits: limits.clone(), seen: HashMap::new(), paid: Instant::now() };
+        self.meter = limits.limit_reading().then(meter);
+        self
     }
 
     /// From the next [`Self::turn`] on it stands still but for a second in twenty, until [`Self::release`].
@@ -107,6 +144,11 @@ impl Brake {
     /// Does what is due; when to call again.
     pub fn turn(&mut self, now: Instant) -> Instant {
         match &mut self.phase {
+            Phase::Going { until, .. } if now < *until && self.meter.is_some() => {
+                let until = *until;
+                let owed = self.meter.as_mut().map(|meter| meter.owed(self.step, now)).unwrap_or_default();
+                if owed < AHEAD { until.min(now + METER) } else { self.stop(now, owed.min(HELD)) }
+            }
             Phase::Going { until, .. } | Phase::Standing { until, settled: Some(_), .. } if now < *until => *until,
             Phase::Standing { settle, until, settled, .. } if now < *until => {
                 if now < *settle {
@@ -136,6 +178,10 @@ impl Brake {
             }
             (None, None) => return self.go(now, TURN, None),
         };
+        self.stop(now, standing)
+    }
+
+    fn stop(&mut self, now: Instant, standing: Duration) -> Instant {
         let stopped = process::stand_still(self.step);
         if stopped.is_empty() {
             // The writer of a live part is quiet: now speed is what is courteous.
@@ -169,7 +215,7 @@ impl Brake {
     fn go(&mut self, now: Instant, going: Duration, before: Option<Sample>) -> Instant {
         let until = now + going;
         self.phase = Phase::Going { until, before };
-        until
+        if self.meter.is_some() { until.min(now + METER) } else { until }
     }
 
     fn let_go(&mut self, now: Instant) {
@@ -298,7 +344,7 @@ mod tests {
     #[test]
     fn it_backs_off_while_others_wait_and_comes_back() {
         let mut machine = Machine::new();
-        let mut brake = Brake::new(machine.root.path(), machine.pid(), false);
+        let mut brake = Brake::new(machine.root.path(), machine.pid(), true);
         let mut now = Instant::now();
         let (went, _) = machine.play(&mut brake, &mut now, 20, 0.02);
         assert!((went - 1.0).abs() < 0.001, "nobody is hindered: {went}");
@@ -315,7 +361,7 @@ mod tests {
     #[test]
     fn waiting_that_is_over_when_it_stands_still_was_its_own() {
         let mut machine = Machine::new();
-        let mut brake = Brake::new(machine.root.path(), machine.pid(), false);
+        let mut brake = Brake::new(machine.root.path(), machine.pid(), true);
         let mut now = Instant::now();
         let end = now + Duration::from_secs(120);
         let mut stood = 0;
@@ -332,10 +378,10 @@ mod tests {
     #[test]
     fn held_it_breathes_and_released_it_goes_at_once() {
         let mut machine = Machine::new();
-        let mut brake = Brake::new(machine.root.path(), machine.pid(), true);
+        let mut brake = Brake::new(machine.root.path(), machine.pid(), false);
         let mut now = Instant::now();
         let (went, _) = machine.play(&mut brake, &mut now, 10, 0.9);
-        assert!((went - 1.0).abs() < 0.001, "in a hurry: {went}");
+        assert!((went - 1.0).abs() < 0.001, "it does not give way: {went}");
         brake.hold("hot");
         assert_eq!(brake.held(), Some("hot"));
         now = Instant::now().max(now);
@@ -352,7 +398,7 @@ mod tests {
     #[test]
     fn dropped_it_lets_go() {
         let machine = Machine::new();
-        let mut brake = Brake::new(machine.root.path(), machine.pid(), true);
+        let mut brake = Brake::new(machine.root.path(), machine.pid(), false);
         brake.hold("hot");
         brake.turn(Instant::now());
         machine.assert_stands(true);

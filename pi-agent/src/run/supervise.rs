@@ -11,9 +11,10 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::config::Source;
 use crate::error::{Context, Error, Result};
 use crate::monitor::Event;
-use crate::process::{self, Orphaned};
+use crate::process::{self, Orphaned, Priority};
 use crate::run::Watcher;
 use crate::run::brake::Brake;
 use crate::run::rest::Rest;
@@ -91,7 +92,10 @@ pub fn supervise(
     let Signals { runtime, term, int } = signals;
     let ended = runtime.block_on(async {
         let mut child = start(job).await?;
-        let mut brake = Brake::new(Path::new("/"), pid(&child), false);
+        let mut brake = Brake::new(Path::new("/"), pid(&child), job.settings.gives_way);
+        if job.settings.step(&job.step).is_ok_and(|step| matches!(step.source, Source::Postgres(_))) {
+            brake = brake.metering(&job.settings.storage.limits);
+        }
         let result = watch(&mut child, &mut brake, max_duration, stall, term, int, watcher).await;
         Ok::<_, Error>((child, result))
     });
@@ -123,6 +127,9 @@ async fn start(job: &Job) -> Result<Child> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     process::lead_session(&mut command, None, Orphaned::CleansUp);
+    if job.settings.gives_way {
+        process::prioritise(&mut command, Priority::Last);
+    }
     let mut child = Command::from(command).spawn().context(|| format!("start the process of step {}", job.step))?;
     let mut line = serde_json::to_vec(job).context(|| format!("describe step {}", job.step))?;
     line.push(b'\n');
@@ -287,4 +294,19 @@ fn panic_message(stderr: &[String]) -> String {
         || "without a message".into(),
         |at| stderr[at..].iter().take(2).cloned().collect::<Vec<_>>().join(" "),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standing_still_is_no_silence() {
+        let long = Duration::from_secs(30);
+        let mut life = Life { last: Instant::now(), looked: Instant::now(), bytes: 0 };
+        // As if that much time had passed, most of it standing still.
+        life.last -= long;
+        life.excuse(long - Duration::from_secs(1));
+        assert!((1..10).contains(&life.silence().as_secs()));
+    }
 }

@@ -19,6 +19,7 @@ use crate::repository::{Backup, Repository, Selection, Snapshot, Sources};
 use crate::retention::{self, Point};
 use crate::secrets::Secrets;
 use crate::storage::Store;
+use crate::storage::shaper::Reading;
 use crate::{Error, Result};
 
 /// The fact until when the storage server's certificate is good, as the last step of a run saw it.
@@ -190,6 +191,7 @@ impl Work<'_> {
             never,
             deadline: self.job.deadline.map(until),
             held: None,
+            reading: Reading::of(&settings.storage.limits),
         })
     }
 

@@ -16,7 +16,12 @@ use crate::config::{Limits, Rates};
 pub(super) enum Way {
     Up = 0,
     Down = 1,
+    /// From the sources, which is no way of the line's, but shared like it.
+    Read = 2,
 }
+
+/// How often to try for the lock, a millisecond each: it is held for microseconds, unless its holder was stopped then.
+const PATIENCE: u32 = 50;
 
 /// See the module.
 #[derive(Debug)]
@@ -29,7 +34,7 @@ pub(super) struct Line {
 
 #[derive(Debug)]
 struct Own {
-    buckets: [Bucket; 2],
+    buckets: [Bucket; 3],
     rates: Rates,
     /// When the rates of the time of day were looked up.
     looked: Instant,
@@ -44,7 +49,7 @@ impl Line {
         shared.read(true).write(true).create(true).truncate(false).mode(0o600);
         Self {
             shared: shared.open(&limits.shared).ok(),
-            own: Mutex::new(Own { buckets: [Bucket::default(); 2], rates: now_of(limits), looked: Instant::now() }),
+            own: Mutex::new(Own { buckets: [Bucket::default(); 3], rates: now_of(limits), looked: Instant::now() }),
             limits: limits.clone(),
         }
     }
@@ -60,6 +65,7 @@ impl Line {
         match way {
             Way::Up => own.rates.upload,
             Way::Down => own.rates.download,
+            Way::Read => own.rates.read,
         }
     }
 
@@ -71,8 +77,6 @@ impl Line {
     /// Returns when so many bytes may pass.
     pub(super) async fn pass(&self, way: Way, bytes: usize) {
         let Some(rate) = self.rate(way) else { return };
-        // The lock is held for microseconds, unless its holder was stopped in that moment.
-        const PATIENCE: u32 = 50;
         let mut tries = 0;
         let go = loop {
             match self.take(way, bytes, rate, tries == PATIENCE) {
@@ -85,6 +89,20 @@ impl Line {
         if wait > 0 {
             tokio::time::sleep(Duration::from_nanos(wait)).await;
         }
+    }
+
+    /// The same on a thread of one's own.
+    pub(super) fn pass_here(&self, way: Way, bytes: usize) {
+        let Some(rate) = self.rate(way) else { return };
+        let mut tries = 0;
+        let go = loop {
+            match self.take(way, bytes, rate, tries == PATIENCE) {
+                Some(go) => break go,
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+            tries += 1;
+        };
+        std::thread::sleep(Duration::from_nanos(go.saturating_sub(monotonic())));
     }
 
     /// When so many bytes may pass; `None`: another process is counting.
@@ -138,7 +156,7 @@ mod tests {
     #[test]
     fn two_processes_share_one_line() {
         let folder = tempfile::tempdir().unwrap();
-        let all_day = Rates { upload: Some(256 << 10), download: None };
+        let all_day = Rates { upload: Some(256 << 10), ..Rates::default() };
         let limits = Limits { all_day, shared: folder.path().join("line"), ..Limits::default() };
         // As two processes would: each has opened the file for itself.
         let lines = [Line::new(&limits), Line::new(&limits)];
@@ -160,7 +178,7 @@ mod tests {
 
     #[test]
     fn without_the_file_it_counts_for_itself() {
-        let all_day = Rates { upload: Some(1 << 20), download: None };
+        let all_day = Rates { upload: Some(1 << 20), ..Rates::default() };
         let line = Line::new(&Limits { all_day, shared: "/dev/null/line".into(), ..Limits::default() });
         assert!(line.shared.is_none());
         let first = line.take(Way::Up, 1 << 20, 1 << 20, false).unwrap();

@@ -7,6 +7,7 @@
 
 mod bucket;
 mod line;
+mod reading;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,6 +22,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 
 use self::line::{Line, Way};
+pub use self::reading::Reading;
 use super::s3::CONNECT_TIMEOUT;
 use crate::Result;
 use crate::config::{Limits, Storage};
@@ -175,7 +177,7 @@ impl Shared {
             match way {
                 Way::Up => tokio::time::timeout(self.patience, written).await??,
                 // Ours may have a reason to take nothing, such as a slow disk.
-                Way::Down => written.await?,
+                Way::Down | Way::Read => written.await?,
             }
         }
     }
