@@ -1,78 +1,214 @@
 #!/usr/bin/env bash
-# A first, a changed and an unchanged night of a Foundry tree, local repositories: pi-agent beside restic, rustic and borg.
-# Wall time, CPU time and peak memory (the largest process of each tool), and how they compare to pi-agent. On a machine
-# that others use as well, believe the CPU time rather than the wall time.
+# pi-agent beside restic, rustic and borg, in one run on one machine: a first, a changed and an unchanged night of a Foundry
+# tree, everything restored, everything read and checked; into a folder and into a bucket of a real S3 server on loopback.
+#
+# Per command: wall time, CPU time, peak memory (of its largest process), and requests and bytes as the server's side saw them.
+# On a machine that others use as well, believe the CPU time and not the wall time. Prints a table, and leaves it with a chart
+# (results, table.md, chart.svg) in BENCH_OUT.
+#
+#   BENCH_BYTES, BENCH_FILES   how large the tree is         BENCH_PLACES    "folder bucket", or one of them
+#   BENCH_RUNS                 how often what changes nothing is done; the median counts
+#   PI_AGENT_BINARY            one that is built already, such as a package's
 set -euo pipefail
 
 source_tree=$(cd "$(dirname "$0")/.." && pwd)
 bytes=${BENCH_BYTES:-1500000000}
 files=${BENCH_FILES:-2700}
+runs=${BENCH_RUNS:-3}
 # Of the files, each night.
 changed=0.005
+cache=${PI_AGENT_TEST_CACHE:-/var/cache/pi-agent-tests}
 
 main() {
     "$source_tree/tests/setup.sh" bench
+    prepare
+    describe | tee "$out/machine"
+    for place in ${BENCH_PLACES:-folder bucket}; do
+        # The same nights again.
+        rm -rf "$work/srv"
+        echo "making $bytes bytes in about $files files" >&2
+        "$household" make "$work/srv" "$bytes" "$files"
+        "open_$place"
+        write_config
+        read_sources
+        every_tool first
+        "$household" change "$work/srv" "$changed" 1
+        read_sources
+        every_tool changed
+        for _ in $(seq "$runs"); do every_tool unchanged; done
+        for _ in $(seq "$runs"); do every_tool restore; done
+        for _ in $(seq "$runs"); do every_tool check; done
+        rm -rf "$work/repositories" "$work/cache" "$work/state"
+    done
+    python3 "$source_tree/bench/table.py" "$out"
+    echo "table and chart: $out/table.md, $out/chart.svg"
+}
+
+prepare() {
     local target
     (cd "$source_tree" && cargo build --examples --locked)
     target=$(cd "$source_tree" && cd "${CARGO_TARGET_DIR:-target}" && pwd)
-    # PI_AGENT_BINARY: one that is built already, such as a package's.
-    program=${PI_AGENT_BINARY:-$target/release/pi-agent}
     [ -n "${PI_AGENT_BINARY:-}" ] || (cd "$source_tree" && cargo build --release --package pi-agent --locked)
+    program=${PI_AGENT_BINARY:-$target/release/pi-agent}
     household=$target/debug/examples/household
-    rustic=${PI_AGENT_TEST_CACHE:-/var/cache/pi-agent-tests}/rustic-rs/bin/rustic
+    rustic=$cache/rustic-rs/bin/rustic
+    out=${BENCH_OUT:-$target/bench}
+    mkdir -p "$out"
+    rm -f "$out/results"
 
     work=$(mktemp -d -t pi-agent-bench-XXXXXX)
-    trap 'rm -rf "$work"' EXIT
+    children=()
+    trap 'kill "${children[@]}" 2>/dev/null; rm -rf "$work"' EXIT
     source=$work/srv/foundry
-    results=$work/results
     export RESTIC_PASSWORD=bench RUSTIC_PASSWORD=bench BORG_PASSPHRASE=bench
-    export RESTIC_CACHE_DIR=$work/cache/restic BORG_BASE_DIR=$work/cache/borg XDG_CACHE_HOME=$work/cache
-    mkdir -p "$work/cache"
-    write_config
+    export RESTIC_CACHE_DIR=$work/cache/restic BORG_BASE_DIR=$work/cache/borg
+    export XDG_CACHE_HOME=$work/cache XDG_CONFIG_HOME=$work/config
+    export AWS_ACCESS_KEY_ID=GK0123456789abcdef01234567 AWS_DEFAULT_REGION=garage
+    AWS_SECRET_ACCESS_KEY=$(openssl rand -hex 32)
+    export AWS_SECRET_ACCESS_KEY
+    mkdir -m 0700 "$work/secrets"
+    (
+        umask 077
+        openssl rand -base64 32 >"$work/secrets/restic.key"
+        printf 'AWS_ACCESS_KEY_ID=%s\nAWS_SECRET_ACCESS_KEY=%s\n' "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" \
+            >"$work/secrets/aws.env"
+    )
+}
 
-    echo "making $bytes bytes in about $files files"
-    "$household" make "$work/srv" "$bytes" "$files"
-    # All of them read from memory.
+describe() {
+    date -u '+measured: %F'
+    printf 'tree: %s bytes in about %s files, %s %% of them changed\n' "$bytes" "$files" "$(awk "BEGIN { print 100 * $changed }")"
+    printf 'machine: %s processors (%s), Linux %s\n' "$(nproc)" "$(uname -m)" "$(uname -r)"
+    "$program" --version
+    restic version
+    "$rustic" --version
+    borg --version
+    "$cache/garage/bin/garage" --version | head -1
+}
+
+# All of them read from memory.
+read_sources() {
     find "$source" -type f -exec cat {} + >/dev/null
-
-    restic init --quiet --repo "$work/restic"
-    "$rustic" --no-progress --log-level error --repository "$work/rustic" init >/dev/null
-    borg init --encryption repokey "$work/borg" 2>"$work/log" || { cat "$work/log" >&2; return 1; }
-    every_tool first
-    "$household" change "$work/srv" "$changed" 1
-    every_tool changed
-    every_tool unchanged
-    print_table
 }
 
-every_tool() { # NIGHT
-    measure "$1" pi-agent "$program" --config "$work/config.toml" --state-directory "$work/state" run foundry
-    measure "$1" restic restic --repo "$work/restic" backup "$source"
-    measure "$1" rustic "$rustic" --no-progress --log-level error --repository "$work/rustic" backup "$source"
-    measure "$1" borg borg create --compression zstd,3 "$work/borg::$1" "$source"
+open_folder() {
+    mkdir -p "$work/repositories/pi-agent" "$work/cache"
+    place_url=file://$work/repositories/pi-agent
+    place_more=
+    export RESTIC_REPOSITORY=$work/repositories/restic RUSTIC_REPOSITORY=$work/repositories/rustic
+    tools="pi-agent restic rustic borg"
+    restic init --quiet
+    "$rustic" --no-progress --log-level error init >/dev/null
+    borg init --encryption repokey "$work/repositories/borg" 2>"$work/log" || { cat "$work/log" >&2; return 1; }
 }
 
-measure() { # NIGHT TOOL COMMAND...
-    local night=$1 tool=$2
-    shift 2
-    printf '%s night: %s\n' "$night" "$tool" >&2
-    if ! /usr/bin/time --output "$work/time" --format '%e %U %S %M' "$@" >"$work/log" 2>&1; then
-        cat "$work/log" >&2
-        return 1
-    fi
-    printf '%s %s %s\n' "$night" "$tool" "$(cat "$work/time")" >>"$results"
+open_bucket() {
+    mkdir -p "$work/cache" "$work/config/rustic"
+    start_garage
+    start_counter
+    local endpoint=http://127.0.0.1:$counter_port
+    place_url=s3://backups/pi-agent
+    place_more=$(printf 'region = "garage"\nendpoint = "%s"\n' "$endpoint")
+    unset RUSTIC_REPOSITORY
+    export RESTIC_REPOSITORY=s3:$endpoint/backups/restic RUSTIC_USE_PROFILE=rustic
+    cat >"$work/config/rustic/rustic.toml" <<PROFILE
+[repository]
+repository = "opendal:s3"
+[repository.options]
+bucket = "backups"
+root = "/rustic"
+endpoint = "$endpoint"
+region = "garage"
+access_key_id = "$AWS_ACCESS_KEY_ID"
+secret_access_key = "$AWS_SECRET_ACCESS_KEY"
+PROFILE
+    # borg knows no S3.
+    tools="pi-agent restic rustic"
+    restic init --quiet
+    "$rustic" --no-progress --log-level error init >/dev/null
+}
+
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+start_garage() {
+    local port rpc
+    port=$(free_port) rpc=$(free_port)
+    mkdir -p "$work/garage"
+    cat >"$work/garage/config" <<GARAGE
+metadata_dir = "$work/garage/meta"
+data_dir = "$work/garage/data"
+db_engine = "sqlite"
+replication_factor = 1
+compression_level = "none"
+rpc_bind_addr = "127.0.0.1:$rpc"
+rpc_public_addr = "127.0.0.1:$rpc"
+rpc_secret = "$AWS_SECRET_ACCESS_KEY"
+[s3_api]
+s3_region = "garage"
+api_bind_addr = "127.0.0.1:$port"
+GARAGE
+    GARAGE_DEFAULT_BUCKET=backups GARAGE_DEFAULT_ACCESS_KEY=$AWS_ACCESS_KEY_ID \
+        GARAGE_DEFAULT_SECRET_KEY=$AWS_SECRET_ACCESS_KEY RUST_LOG=garage=warn \
+        "$cache/garage/bin/garage" --config "$work/garage/config" server --single-node --default-bucket \
+        >"$work/garage/log" 2>&1 &
+    children+=($!)
+    garage_port=$port
+    wait_for_port "$port"
+}
+
+# Passes everything on, and writes a line for each request.
+start_counter() {
+    counter_port=$(free_port)
+    mkdir -p "$work/counter"
+    cat >"$work/counter/nginx.conf" <<NGINX
+daemon off;
+pid $work/counter/pid;
+error_log $work/counter/error.log;
+user $(id -un);
+events {}
+http {
+    log_format requests '\$request_method \$request_length \$bytes_sent \$request_uri';
+    access_log $work/counter/requests requests;
+    client_body_temp_path $work/counter/body;
+    proxy_temp_path $work/counter/proxy;
+    fastcgi_temp_path $work/counter/fastcgi;
+    uwsgi_temp_path $work/counter/uwsgi;
+    scgi_temp_path $work/counter/scgi;
+    server {
+        listen 127.0.0.1:$counter_port;
+        client_max_body_size 0;
+        proxy_request_buffering off;
+        proxy_buffering off;
+        proxy_http_version 1.1;
+        proxy_set_header Host \$http_host;
+        location / { proxy_pass http://127.0.0.1:$garage_port; }
+    }
+}
+NGINX
+    nginx -c "$work/counter/nginx.conf" -e "$work/counter/error.log" &
+    children+=($!)
+    wait_for_port "$counter_port"
+}
+
+wait_for_port() { # PORT
+    for _ in $(seq 300); do
+        (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
+        sleep 0.1
+    done
+    echo "nothing listens on port $1" >&2
+    return 1
 }
 
 write_config() {
-    mkdir -m 0700 "$work/secrets"
-    (umask 077 && openssl rand -base64 32 >"$work/secrets/restic.key")
-    mkdir "$work/storage"
     cat >"$work/config.toml" <<CONFIG
 [host]
 name = "bench"
 
 [storage]
-url = "file://$work/storage"
+url = "$place_url"
+$place_more
 
 [secrets]
 directory = "$work/secrets"
@@ -86,22 +222,82 @@ runtime = "$work/runtime"
 name = "foundry"
 kind = "directory"
 paths = ["$source"]
+# So that a check reads everything, as the others' do.
+check-every = "30d"
+read-all-months = 1
 CONFIG
 }
 
-print_table() {
-    echo
-    awk '
-        BEGIN {
-            format = "%-10s %-9s %8s %8s %9s   %9s %9s %9s\n"
-            printf format, "night", "tool", "wall s", "CPU s", "peak MiB", "wall", "CPU", "peak"
-        }
-        $2 == "pi-agent" { wall[$1] = $3; cpu[$1] = $4 + $5; peak[$1] = $6 }
-        {
-            printf "%-10s %-9s %8.2f %8.2f %9.0f   %8.2fx %8.2fx %8.2fx\n",
-                $1, $2, $3, $4 + $5, $6 / 1024, $3 / wall[$1], ($4 + $5) / cpu[$1], $6 / peak[$1]
-        }
-    ' "$results"
+every_tool() { # WHAT
+    for tool in $tools; do
+        printf '%s, %s: %s\n' "$place" "$1" "$tool" >&2
+        rm -rf "$work/restored"
+        mkdir "$work/restored"
+        "${tool/-/_}_" "$1"
+        [ "$1" != restore ] || same_tree "$tool"
+    done
+}
+
+pi_agent_() {
+    local pi_agent=("$program" --config "$work/config.toml" --state-directory "$work/state")
+    case $1 in
+    restore) measure "$1" pi-agent "${pi_agent[@]}" restore foundry --to "$work/restored/to" ;;
+    check) measure "$1" pi-agent "${pi_agent[@]}" check foundry ;;
+    *) measure "$1" pi-agent "${pi_agent[@]}" run foundry ;;
+    esac
+}
+
+restic_() {
+    case $1 in
+    restore) measure "$1" restic restic restore latest --target "$work/restored" ;;
+    check) measure "$1" restic restic check --read-data ;;
+    *) measure "$1" restic restic backup "$source" ;;
+    esac
+}
+
+rustic_() {
+    local rustic=("$rustic" --no-progress --log-level error)
+    case $1 in
+    restore) measure "$1" rustic "${rustic[@]}" restore latest "$work/restored" ;;
+    check) measure "$1" rustic "${rustic[@]}" check --read-data ;;
+    *) measure "$1" rustic "${rustic[@]}" backup "$source" ;;
+    esac
+}
+
+borg_() {
+    local repository=$work/repositories/borg
+    case $1 in
+    restore) measure "$1" borg sh -c 'cd "$1" && exec borg extract "$2"' sh "$work/restored" "$repository::$borg_archive" ;;
+    check) measure "$1" borg borg check --verify-data "$repository" ;;
+    *)
+        borg_archive=$1-$(date +%s%N)
+        measure "$1" borg borg create --compression zstd,3 "$repository::$borg_archive" "$source"
+        ;;
+    esac
+}
+
+measure() { # WHAT TOOL COMMAND...
+    local what=$1 tool=$2 log=$work/counter/requests
+    shift 2
+    mkdir -p "$work/counter"
+    : >"$log"
+    if ! /usr/bin/time --output "$work/time" --format '%e %U %S %M' "$@" >"$work/log" 2>&1; then
+        cat "$work/log" >&2
+        return 1
+    fi
+    # The proxy writes its line after the answer is out.
+    [ "$place" = folder ] || sleep 0.3
+    # Requests; those of the step alone, where more than the step is done; bytes to and from the server.
+    printf '%s %s %s %s %s\n' "$place" "$what" "$tool" "$(cat "$work/time")" "$(awk '
+        { n++; up += $2; down += $3; step += $4 ~ /foundry|host\.json/ || $4 !~ /pi-agent/ }
+        END { print n + 0, step + 0, up + 0, down + 0 }' "$log")" >>"$out/results"
+}
+
+same_tree() { # TOOL
+    local found
+    found=$(find "$work/restored" -type d -path "*$source" -print -quit)
+    [ -n "$found" ] || found=$work/restored
+    diff -r "$source" "$found" >"$work/log" || { echo "$1 restored something else:" >&2; head "$work/log" >&2; return 1; }
 }
 
 main

@@ -322,6 +322,8 @@ impl State {
         let mut work = || -> rusqlite::Result<()> {
             let transaction = self.connection.transaction()?;
             let error = result.error.as_ref();
+            // Facts have a table of their own; in each night's row they would be most of it.
+            let row = StepResult { facts: BTreeMap::new(), ..result.clone() };
             transaction.execute(
                 "update step_run set finished_at = ?, outcome = ?, error = ?, hint = ?, restore_point = ?, result = ?
                  where run_id = ? and position = ?",
@@ -331,7 +333,7 @@ impl State {
                     error.map(|error| &error.message),
                     error.and_then(|error| error.hint.as_ref()),
                     result.restore_point,
-                    serde_json::to_string(result).ok(),
+                    serde_json::to_string(&row).ok(),
                     run,
                     position
                 ],

@@ -86,6 +86,8 @@ impl Faults {
 pub struct Traffic {
     /// Requests by method; listings as `LIST`.
     pub requests: BTreeMap<String, u64>,
+    /// Each as `METHOD /PATH`, in order; of a listing `LIST /PREFIX`.
+    pub asked: Vec<String>,
     /// Faults that happened.
     pub faults: BTreeMap<Fault, u64>,
     /// Body bytes towards the server.
@@ -98,6 +100,15 @@ impl Traffic {
     /// Requests with that method.
     pub fn of(&self, method: &str) -> u64 {
         self.requests.get(method).copied().unwrap_or_default()
+    }
+
+    /// Requests for something below a prefix in the bucket, as `METHOD NAME` without the prefix.
+    pub fn below(&self, prefix: &str) -> Vec<String> {
+        let below = |asked: &String| {
+            let (method, path) = asked.split_once(' ')?;
+            Some(format!("{method} {}", path.strip_prefix('/')?.strip_prefix(prefix)?))
+        };
+        self.asked.iter().filter_map(below).collect()
     }
 
     /// All requests.

@@ -172,7 +172,13 @@ impl Line {
         let mut traffic = lock(&self.traffic);
         let number = traffic.total();
         let listing = head.method() == "GET" && head.second().contains("list-type=");
-        *traffic.requests.entry(if listing { "LIST" } else { head.method() }.to_owned()).or_default() += 1;
+        let method = if listing { "LIST" } else { head.method() };
+        *traffic.requests.entry(method.to_owned()).or_default() += 1;
+        let (path, query) = head.second().split_once('?').unwrap_or((head.second(), ""));
+        let prefix = query.split('&').find_map(|part| part.strip_prefix("prefix=")).unwrap_or_default();
+        let bucket = path.trim_end_matches('/');
+        let object = if listing { format!("{bucket}/{}", prefix.replace("%2F", "/")) } else { path.to_owned() };
+        traffic.asked.push(format!("{method} {object}"));
         let fault = lock(&self.faults).of(number, head.second());
         if let Some(fault) = fault {
             *traffic.faults.entry(fault).or_default() += 1;

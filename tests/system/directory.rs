@@ -338,7 +338,7 @@ fn damage_is_found_and_told_and_a_damaged_cache_is_not_damage() {
     agent.ok(["run"]);
 
     // As after a power cut: files of the right length full of zeros, or of none.
-    for (number, file) in files(&scratch.join("cache/foundry")).iter().enumerate() {
+    for (number, file) in files(&scratch.join("cache/repositories/foundry")).iter().enumerate() {
         let length = if number % 2 == 0 { fs::metadata(file).unwrap().len() } else { 0 };
         fs::write(file, vec![0; usize::try_from(length).unwrap()]).unwrap();
     }

@@ -55,8 +55,6 @@ fn nights_on_s3_are_few_requests_and_come_back() {
     // The agent's own step is in the same run, so what the line saw is no less.
     assert!(requests["put"].as_u64().unwrap() <= seen.of("PUT") && seen.of("PUT") > 0, "{requests} {seen:?}");
     assert!(requests["bytes_up"].as_u64().unwrap() > 0 && requests["retried"] == 0, "{requests}");
-    let total: u64 = ["get", "put", "list", "head", "delete"].iter().map(|kind| requests[kind].as_u64().unwrap()).sum();
-    assert!(total <= 10, "an unchanged night: {requests}");
     agent.ok(["check"]);
     agent.ok(["prune"]);
 }

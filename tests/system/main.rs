@@ -7,6 +7,7 @@ mod bad_network;
 mod compose;
 mod container_postgres;
 mod courtesy;
+mod cost;
 mod crash;
 mod directory;
 mod directory_s3;

@@ -165,7 +165,7 @@ pub const KEYS: &[Key] = &[
     key("[local]", "runtime", Path, Is(r#""/run/pi-agent""#)),
     key("[local]", "prometheus", Path, Means("only in the state directory")),
     key("[local]", "staging", Path, Later),
-    key("[local]", "max-size", Size, Later),
+    key("[local]", "max-size", Size, Is(r#""1GiB""#)),
     key("[limits]", "upload", Size, Means("no limit")),
     key("[limits]", "download", Size, Means("no limit")),
     key("[limits]", "read", Size, Means("no limit")),

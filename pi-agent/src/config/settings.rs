@@ -158,6 +158,8 @@ impl std::fmt::Display for Location {
 pub struct Local {
     /// Safe to lose. Default `/var/cache/pi-agent`.
     pub cache: PathBuf,
+    /// Bytes that the repositories' caches may take together. Default 1 GiB.
+    pub max_size: u64,
     /// The WAL spool's parent. Default `/var/spool/pgbackrest`; a stanza's WAL lies in `SPOOL/STANZA`.
     pub spool: PathBuf,
     /// Locks and generated configurations. Default `/run/pi-agent`.

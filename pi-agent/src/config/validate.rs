@@ -134,9 +134,9 @@ fn secrets(table: Table<'_>) -> Option<PathBuf> {
 
 fn local(table: Table<'_>) -> Option<Local> {
     let (cache, spool, runtime) = (table.path("cache"), table.path("spool"), table.path("runtime"));
-    let prometheus = table.path("prometheus");
+    let (prometheus, max_size) = (table.path("prometheus"), table.size("max-size"));
     table.finish();
-    Some(Local { cache: cache?, spool: spool?, runtime: runtime?, prometheus })
+    Some(Local { cache: cache?, max_size: max_size?, spool: spool?, runtime: runtime?, prometheus })
 }
 
 fn alarms(table: Table<'_>) -> Option<Alarms> {

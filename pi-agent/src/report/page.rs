@@ -131,6 +131,7 @@ fn facts(html: &mut String, step: &StepStatus, now: Timestamp) {
         ("size", figures.bytes_processed.map(words::size)),
         ("stored", figures.bytes_stored.map(words::size)),
         ("deduplication", step.deduplication_ratio().map(|ratio| words::ratio(ratio) + " ×")),
+        ("written here", figures.bytes_written_here.map(words::size)),
         ("restore points", figures.restore_points.map(|points| points.to_string())),
         ("success, 30 d", step.success_rate_30d.map(words::percent)),
         // Nothing tests restores yet.

@@ -21,7 +21,7 @@ pub fn metrics(status: &Status) -> String {
 
     type Get<'a> = &'a dyn Fn(&StepStatus) -> Option<f64>;
     let count = |value: Option<u64>| value.map(|value| value as f64);
-    let families: [(&str, &str, Get<'_>); 13] = [
+    let families: [(&str, &str, Get<'_>); 14] = [
         ("last_success_timestamp_seconds", "End of the last usable backup.", &|step| step.last_success.map(seconds)),
         ("last_usable", "1 when the last backup made a restore point.", &|step| {
             Some(f64::from(u8::from(step.last_outcome.is_some_and(Outcome::is_usable))))
@@ -36,6 +36,9 @@ pub fn metrics(status: &Status) -> String {
             count(step.figures.bytes_added)
         }),
         ("stored_bytes", "Size of the repository.", &|step| count(step.figures.bytes_stored)),
+        ("written_here_bytes", "Bytes that the last usable backup wrote to this machine's disks.", &|step| {
+            count(step.figures.bytes_written_here)
+        }),
         ("skipped_files", "Files that the last usable backup could not read.", &|step| {
             count(step.figures.files_skipped)
         }),

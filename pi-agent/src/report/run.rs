@@ -28,6 +28,8 @@ pub struct RunReport {
     pub steps: Vec<StepReport>,
     /// What went wrong outside the steps.
     pub problems: Vec<Problem>,
+    /// What all of it wrote to this machine's disks; `None`: nobody can tell.
+    pub bytes_written_here: Option<u64>,
     /// Why not everything that must be told could be made sure to be told.
     pub not_told: Vec<Problem>,
 }
@@ -138,6 +140,7 @@ impl RunReport {
             outcome,
             steps,
             problems: vec![],
+            bytes_written_here: None,
             not_told: vec![],
         }
     }
@@ -178,6 +181,7 @@ impl RunReport {
             "started_at": words::stamp(self.started_at),
             "finished_at": words::stamp(self.finished_at),
             "outcome": self.outcome,
+            "bytes_written_here": self.bytes_written_here,
             "steps": self.steps.iter().map(StepReport::json).collect::<Vec<_>>(),
             "problems": self.problems.iter().chain(&self.not_told).collect::<Vec<_>>(),
         })
@@ -193,7 +197,10 @@ impl RunReport {
         let outside = self.problems.iter().chain(&self.not_told);
         text.extend(outside.map(|problem| problem_in_words("run", problem)));
         let duration = words::duration(words::between(self.started_at, self.finished_at));
-        let _ = writeln!(text, "run {} {} in {duration}", self.run_id, self.outcome.as_str());
+        let written =
+            self.bytes_written_here.map(|bytes| format!(", {} written to this machine's disks", words::size(bytes)));
+        let written = written.unwrap_or_default();
+        let _ = writeln!(text, "run {} {} in {duration}{written}", self.run_id, self.outcome.as_str());
         text
     }
 }

@@ -113,12 +113,25 @@ impl Status {
                 text.push_str(&format!("{}: every change is safe until {safe}\n", step.name));
             }
         }
+        if let Some(bytes) = self.written_here() {
+            text.push_str(&format!("the last backups wrote {} to this machine's disks\n", words::size(bytes)));
+        }
         text.push_str(&self.next_in_words().map_or_else(String::new, |next| next + "\n"));
         if let Some(count) = self.waiting_notices.filter(|count| *count > 0) {
             let notices = if count == 1 { "1 notice waits".into() } else { format!("{count} notices wait") };
             text.push_str(&format!("{notices} to be sent\n"));
         }
         text
+    }
+
+    /// What the last backups wrote to this machine's disks; nothing when nobody knows.
+    fn written_here(&self) -> Option<u64> {
+        self.steps
+            .iter()
+            .map(|step| step.figures.bytes_written_here)
+            .filter(Option::is_some)
+            .sum::<Option<u64>>()
+            .filter(|bytes| *bytes > 0)
     }
 
     /// "next run: Nov 22 03:00, in 17 h"; nothing, when nobody asked the timer.

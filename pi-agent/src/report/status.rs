@@ -202,6 +202,7 @@ impl StepStatus {
             "bytes_stored": self.figures.bytes_stored,
             "bytes_restorable": self.figures.bytes_restorable,
             "deduplication_ratio": self.deduplication_ratio(),
+            "bytes_written_here": self.figures.bytes_written_here,
             "files_skipped": self.figures.files_skipped,
             "restore_points": self.figures.restore_points,
             "success_rate_30d": self.success_rate_30d,

@@ -1,11 +1,13 @@
 //! restic's repository layout over a [`Store`], as rustic's backend.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
 
+use super::listing::{Kept, Listing, identity};
 use super::permits::{Permit, Permits};
 use crate::Error;
 use crate::error::Kind;
@@ -20,6 +22,8 @@ const READERS: usize = 2;
 pub(super) struct Backend {
     store: Store,
     config: Mutex<Option<Bytes>>,
+    kept_config: Kept,
+    listing: Mutex<Option<Listing>>,
     failure: Mutex<Option<Error>>,
     write_failed: AtomicBool,
     /// A snapshot is written only when it is known what it is worth: see [`Backend::hold_snapshots`].
@@ -30,10 +34,13 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    pub(super) fn new(store: Store) -> Self {
+    /// `kept_config`: the file in which the config is kept.
+    pub(super) fn new(store: Store, kept_config: PathBuf) -> Self {
         Self {
             store,
             config: Mutex::default(),
+            kept_config: Kept(kept_config),
+            listing: Mutex::default(),
             failure: Mutex::default(),
             write_failed: AtomicBool::new(false),
             holding: AtomicBool::new(false),
@@ -51,17 +58,51 @@ impl Backend {
     pub(super) fn config(&self) -> crate::Result<Option<Bytes>> {
         let mut config = lock(&self.config);
         if config.is_none() {
-            *config = match self.store.get("config") {
-                Ok(bytes) => Some(bytes),
-                Err(error) if error.kind() == Kind::NotFound => {
-                    // A missing root is NotFound too, and must not pass for a place without a repository.
-                    self.store.list("config/")?;
-                    None
-                }
-                Err(error) => return Err(error),
-            };
+            *config = self.read_config()?;
         }
         Ok(config.clone())
+    }
+
+    fn read_config(&self) -> crate::Result<Option<Bytes>> {
+        // A file costs nothing to read; a request costs money and, from far away, time.
+        let repository = match self.store {
+            Store::Local(_) => None,
+            Store::S3(_) => Some(self.listed(|listing| identity(&self.store, listing))?),
+        };
+        let kept = repository.as_ref().and_then(|repository| self.kept_config.read(repository));
+        if kept.is_some() {
+            return Ok(kept);
+        }
+        match self.store.get("config") {
+            Ok(config) => {
+                if let Some(repository) = repository {
+                    self.kept_config.write(&repository, &config);
+                }
+                Ok(Some(config))
+            }
+            Err(error) if error.kind() == Kind::NotFound => {
+                // A missing root is NotFound too, and must not pass for a place without a repository.
+                self.store.list("config/")?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What lies there beside the packs, as it was a moment ago.
+    fn listed<T>(&self, look: impl FnOnce(&Listing) -> T) -> crate::Result<T> {
+        let mut listing = lock(&self.listing);
+        if !listing.as_ref().is_some_and(Listing::is_fresh) {
+            *listing = Some(Listing::take(&self.store)?);
+        }
+        Ok(look(listing.as_ref().expect("it was taken")))
+    }
+
+    /// Knows nothing any more that others may have changed: for whoever deletes, and for whoever checks.
+    pub(super) fn look_again(&self) {
+        lock(&self.listing).take();
+        lock(&self.config).take();
+        self.kept_config.forget();
     }
 
     /// The first storage error since the last call.
@@ -141,7 +182,11 @@ impl ReadBackend for Backend {
                 .collect());
         }
         let prefix = format!("{}/", kind.dirname());
-        let listed = self.store.list(&prefix).map_err(|error| self.failed(error))?;
+        let listed = match kind {
+            FileType::Pack => self.store.list(&prefix),
+            _ => self.listed(|listing| listing.below(&prefix)),
+        };
+        let listed = listed.map_err(|error| self.failed(error))?;
         listed
             .into_iter()
             .filter_map(|(key, size)| {
@@ -186,20 +231,30 @@ impl WriteBackend for Backend {
             *lock(&self.held) = Some((*id, content));
             return Ok(());
         }
-        self.store.put(&key(kind, id), content.slice()).map_err(|error| {
+        let name = key(kind, id);
+        self.store.put(&name, content.slice()).map_err(|error| {
             self.write_failed.store(true, Ordering::SeqCst);
             self.failed(error)
         })?;
         match kind {
-            FileType::Snapshot => *lock(&self.last_snapshot) = Some(*id),
             FileType::Config => *lock(&self.config) = None,
-            _ => {}
+            FileType::Pack => return Ok(()),
+            FileType::Snapshot => *lock(&self.last_snapshot) = Some(*id),
+            FileType::Index | FileType::Key => {}
+        }
+        if let Some(listing) = lock(&self.listing).as_mut() {
+            listing.add(name, content.slice().iter().map(|part| part.len() as u64).sum());
         }
         Ok(())
     }
 
     fn remove(&self, kind: FileType, id: &Id, _cacheable: bool) -> RusticResult<()> {
-        self.store.delete(&key(kind, id)).map_err(|error| self.failed(error))
+        let name = key(kind, id);
+        self.store.delete(&name).map_err(|error| self.failed(error))?;
+        if let Some(listing) = lock(&self.listing).as_mut() {
+            listing.remove(&name);
+        }
+        Ok(())
     }
 }
 

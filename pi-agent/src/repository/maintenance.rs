@@ -48,6 +48,7 @@ impl Repository {
     pub fn prune(&self, monitor: &Monitor) -> Result<Pruned> {
         self.watched(monitor, || {
             self.store().remove_leftovers()?;
+            self.backend.look_again();
             // The defaults are meant: keep_delete 23 h, instant_delete off, at most 10 % repacked.
             let options = PruneOptions::default();
             self.cached("prune", |rustic| {
@@ -71,6 +72,7 @@ impl Repository {
     pub fn check(&self, check: Check, monitor: &Monitor) -> Result<Findings> {
         // Emptied first, the cache is filled from storage by the check itself, each tree pack by one request.
         self.clear_cache();
+        self.backend.look_again();
         let mut options = CheckOptions::default();
         options.trust_cache = true;
         if let Check::Data { part, of } = check {

@@ -6,8 +6,10 @@
 
 mod backend;
 mod backup;
+pub mod cache;
 mod hold;
 mod key_file;
+mod listing;
 mod maintenance;
 mod permits;
 mod progress;
@@ -30,7 +32,7 @@ use rustic_core::{
 };
 
 use crate::config::Settings;
-use crate::error::Context;
+use crate::error::{Context, Kind};
 use crate::monitor::{Monitor, Problem};
 use crate::secrets::{Secrets, read_private, write_private};
 use crate::storage::Store;
@@ -85,11 +87,10 @@ impl Repository {
     /// # Errors
     /// Storage fails, the password is wrong, or the repository is damaged.
     pub fn open(settings: &Settings, step: &str, store: Store, secrets: &Secrets) -> Result<Option<Self>> {
-        let backend = Arc::new(Backend::new(store));
-        if backend.config()?.is_none() {
+        let mut this = Self::closed(settings, step, store);
+        if this.backend.config()?.is_none() {
             return Ok(None);
         }
-        let mut this = Self::closed(settings, step, backend);
         let file = secrets.master_key_file(step);
         let kept =
             read_private(&file).ok().flatten().and_then(|key| serde_json::from_str::<MasterKey>(key.reveal()).ok());
@@ -100,7 +101,7 @@ impl Repository {
                 // Storage's own failures (it knows a hint or a kind) are not cured by a password.
                 Err(error) if error.storage => return Err(error.error),
                 // Another repository lies here now, or the key file is damaged: the password decides.
-                Err(_) => {}
+                Err(_) => this.backend.look_again(),
             }
         }
         let password = secrets.restic_key()?;
@@ -133,7 +134,7 @@ impl Repository {
                 .hint("if it was one, its config is lost: restore that object; else empty the place or name another"));
         }
         let password = secrets.restic_key()?;
-        let mut this = Self::closed(settings, step, Arc::new(Backend::new(store)));
+        let mut this = Self::closed(settings, step, store);
         let mut options = ConfigOptions::default();
         options.set_datapack_size = PACK_SIZE.parse().ok();
         options.set_treepack_size = PACK_SIZE.parse().ok();
@@ -153,12 +154,12 @@ impl Repository {
         Ok(this)
     }
 
-    fn closed(settings: &Settings, step: &str, backend: Arc<Backend>) -> Self {
-        let cache = settings.local.cache.join(step);
+    fn closed(settings: &Settings, step: &str, store: Store) -> Self {
+        let cache = cache::of(settings, step);
         // Without a cache all works, only slower; rustic says nothing then, so neither need we.
         let _ = DirBuilder::new().recursive(true).mode(0o700).create(&cache);
         Self {
-            backend,
+            backend: Arc::new(Backend::new(store, cache.join("config"))),
             gauge: Arc::default(),
             key: MasterKey::new(),
             cache,
@@ -248,16 +249,17 @@ impl Repository {
     }
 
     /// Runs `work` on the opened repository. A power cut may have damaged the local cache, which rustic then reports as a
-    /// damaged repository: so a failure that storage has no part in is tried once more without the cache.
+    /// damaged repository: so a failure that storage has no part in is tried once more without the cache. And what was
+    /// listed a moment ago may have been removed by others: then it is looked at again.
     fn cached<T>(&self, what: &str, work: impl Fn(Rustic<OpenStatus>) -> RusticResult<T>) -> Result<T> {
         match self.attempt(what, || work(self.rustic()?)) {
-            Ok(value) => Ok(value),
-            Err(failed) if failed.storage => Err(failed.error),
-            Err(_) => {
-                self.clear_cache();
-                self.attempt(what, || work(self.rustic()?)).map_err(|failed| failed.error)
-            }
+            Ok(value) => return Ok(value),
+            Err(failed) if !failed.storage => self.clear_cache(),
+            Err(failed) if failed.error.kind() != Kind::NotFound => return Err(failed.error),
+            Err(_) => {}
         }
+        self.backend.look_again();
+        self.attempt(what, || work(self.rustic()?)).map_err(|failed| failed.error)
     }
 
     fn clear_cache(&self) {

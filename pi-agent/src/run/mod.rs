@@ -9,6 +9,7 @@ mod ready;
 mod recover;
 mod rest;
 mod supervise;
+mod written;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -27,12 +28,14 @@ use crate::lock::RunLock;
 use crate::monitor::{Event, Problem};
 use crate::notify::{self, Notice};
 use crate::plan::{History, Plan, PlannedStep, StepHistory, Wanted, plan};
+use crate::process;
 use crate::report::{self, RunReport, Status, StepReport, digest, words};
 use crate::state::State;
 use crate::steps::{self, Job, Outcome, StepResult, Task};
 use courier::Courier;
 use rest::{Rest, Watched};
 use supervise::{Ended, Signals, supervise};
+use written::{Writers, Written};
 
 /// How long a run tries to let go on what is paused, before it tells that it cannot.
 const RESUME: Duration = Duration::from_secs(20);
@@ -98,6 +101,7 @@ pub fn run(
     options: &Options,
     watcher: &mut dyn Watcher,
 ) -> Result<RunReport> {
+    let written = Written::begin();
     make_private(directory.path())?;
     let word = task_word(options.wanted);
     for name in &options.steps {
@@ -105,7 +109,7 @@ pub fn run(
     }
     let mut signals = Signals::listen()?;
     let _lock = take_lock(directory, word, options.wait, &mut signals, watcher)?;
-    crate::process::adopt_orphans()?;
+    process::adopt_orphans()?;
 
     let mut problems = Vec::new();
     // Before anything else that takes its time: somebody waits for it.
@@ -140,6 +144,7 @@ pub fn run(
         watcher,
         problems,
         place_verified: false,
+        written,
         stopped,
         courier: Courier::new(settings, directory),
         watch: Watch::new("/", settings, directory),
@@ -185,6 +190,7 @@ struct Night<'a> {
     /// What went wrong outside the steps; makes the run degraded.
     problems: Vec<Problem>,
     place_verified: bool,
+    written: Written,
     /// The signal that ended the run before its first step.
     stopped: Option<&'static str>,
     courier: Courier<'a>,
@@ -241,6 +247,7 @@ impl Night<'_> {
         if whole {
             self.tell(&digest::run_ended(self.settings, &report));
         }
+        report.bytes_written_here = self.written.by_the_run();
         report.not_told = std::mem::take(&mut self.problems);
         log::log!(
             level(report.outcome),
@@ -313,7 +320,7 @@ impl Night<'_> {
             own.paths.push(self.save_history()?);
             status = matches!(step.task, Task::Backup { .. }).then(|| self.status()).transpose()?;
         }
-        let (max_duration, stall) = (configured.max_duration, configured.stall);
+        let (max_duration, stall, source) = (configured.max_duration, configured.stall, configured.source.clone());
         let job = Job {
             run_id: self.run_id.clone(),
             settings,
@@ -326,19 +333,27 @@ impl Night<'_> {
             status: status.map(|status| status.json().to_string()),
         };
         let spared = self.courier.process();
+        let before = written::written(Writers::Children);
         let mut watched = Watched::new(self.watcher, &mut self.watch, at_most);
         let ended = supervise(&job, max_duration, stall, self.signals, &mut watched, spared);
         watched.end();
         let ended = ended?;
+        let written = written::written(Writers::Children) - before;
+        if let Source::Agent(_) = source {
+            let _ = std::fs::remove_file(recover::saved_state(self.settings));
+        }
         // Step and guard may both have been killed.
         let resumed = live::resume_left(self.directory, RESUME);
         self.note_failure(resumed);
-        Ok(match ended {
+        let mut result = match ended {
             Ended::Answered(result) => *result,
             Ended::Unanswered(error) => StepResult::failed(&error),
             Ended::Overran(error) => StepResult { error: Some((&error).into()), ..StepResult::of(Outcome::Unfinished) },
             Ended::Stopped(signal) => stopped_by(signal),
-        })
+        };
+        result.figures.bytes_written_here =
+            self.written.by_step(&self.settings.storage.location, &source, &result, written);
+        Ok(result)
     }
 
     /// A consistent copy of the state database for the `agent` step, always at the same path.

@@ -14,9 +14,10 @@ use crate::run::{Watcher, make_private};
 use crate::state::{Opened, State};
 use crate::steps::{Job, Task};
 
-/// Where the copy of the state database lies that the `agent` step saves; always the same, so that it is found again.
+/// Where the copy of the state database lies while the `agent` step saves it: in memory on most machines, since years of
+/// history are too much to write to an SD card each night.
 pub fn saved_state(settings: &Settings) -> PathBuf {
-    settings.local.cache.join("agent-state/state.db")
+    settings.local.runtime.join("agent-state/state.db")
 }
 
 /// Fetching history is worth this long before the night's work starts without it.

@@ -15,7 +15,7 @@ use crate::config::{Directory, Location, Source, Step};
 use crate::error::{Context, Kind};
 use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem};
-use crate::repository::{Backup, Repository, Selection, Snapshot, Sources};
+use crate::repository::{Backup, Repository, Selection, Snapshot, Sources, cache};
 use crate::retention::{self, Point};
 use crate::secrets::Secrets;
 use crate::storage::Store;
@@ -38,6 +38,9 @@ pub fn run(job: &Job, step: &Step, directory: &Directory, monitor: &Monitor) -> 
     if let Some(status) = job.status.as_ref().filter(|_| job.place_verified || result.place_verified)
         && let Err(error) = work.root.put("status.json", &[Bytes::from(status.clone())])
     {
+        result.problems.push((&error).into());
+    }
+    if let Err(error) = cache::trim(&job.settings) {
         result.problems.push((&error).into());
     }
     result.requests = work.root.meter().requests();
@@ -201,6 +204,10 @@ impl Work<'_> {
         let mut facts = BTreeMap::new();
         for path in &sources.paths {
             let look = Sources::look(path)?;
+            if let Source::Agent(_) = self.step.source {
+                // Ours; and what is in memory lies on another file system after each start.
+                continue;
+            }
             let key = format!("source:{}", path.display());
             let change = self.job.facts.get(&key).and_then(|fact| look.change_since(fact));
             if let Some(change) = change {

@@ -227,6 +227,8 @@ pub struct Figures {
     pub restore_points: Option<u64>,
     /// Bytes of all of them, each as it would be restored; over `bytes_stored` it says what deduplication and compression save.
     pub bytes_restorable: Option<u64>,
+    /// Bytes that the step wrote to this machine's disks, as the kernel counts pages that become dirty; without what went into the storage.
+    pub bytes_written_here: Option<u64>,
     /// How long the writer of the live part was kept quiet.
     pub quiet_milliseconds: Option<u64>,
 }

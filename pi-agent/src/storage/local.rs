@@ -143,10 +143,10 @@ impl Local {
         }
     }
 
-    pub(super) fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>> {
+    pub(super) fn list(&self, prefix: &str, after: &str) -> Result<Vec<(String, u64)>> {
         let path = self.begin(Operation::List, prefix);
         let mut found = Vec::new();
-        match self.walk(&path, prefix, &mut found) {
+        match self.walk(&path, prefix, after, &mut found) {
             Ok(()) => Ok(found),
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() && !path.exists() => {
                 Ok(Vec::new())
@@ -155,7 +155,7 @@ impl Local {
         }
     }
 
-    fn walk(&self, directory: &Path, prefix: &str, found: &mut Vec<(String, u64)>) -> io::Result<()> {
+    fn walk(&self, directory: &Path, prefix: &str, after: &str, found: &mut Vec<(String, u64)>) -> io::Result<()> {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             // No object of ours has a name that is not UTF-8.
@@ -168,10 +168,15 @@ impl Local {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other?,
             };
+            let key = format!("{prefix}{name}");
             if metadata.is_dir() {
-                self.walk(&entry.path(), &format!("{prefix}{name}/"), found)?;
-            } else if metadata.is_file() {
-                found.push((format!("{prefix}{name}"), metadata.len()));
+                let below = key + "/";
+                // Else everything in it sorts before.
+                if *below > *after || after.starts_with(&below) {
+                    self.walk(&entry.path(), &below, after, found)?;
+                }
+            } else if metadata.is_file() && *key > *after {
+                found.push((key, metadata.len()));
             }
         }
         Ok(())
@@ -254,16 +259,27 @@ mod tests {
     fn objects_come_back_as_written_in_closed_files() {
         let root = tempfile::tempdir().unwrap();
         let store = store(root.path());
-        assert_eq!(store.list("").unwrap(), []);
+        assert_eq!(store.list("", "").unwrap(), []);
         store.put("data/ab/x", &[Bytes::from("one "), Bytes::from("two")]).unwrap();
         store.put("config", &[]).unwrap();
         assert_eq!(store.get("data/ab/x").unwrap(), "one two");
         assert_eq!(store.get_range("data/ab/x", 4, 3).unwrap(), "two");
         assert!(store.get_range("data/ab/x", 4, 4).is_err());
         assert_eq!((store.size("data/ab/x").unwrap(), store.size("config").unwrap()), (7, 0));
-        assert_eq!(store.list("data/").unwrap(), [("data/ab/x".to_owned(), 7)]);
-        assert_eq!(store.list("").unwrap().len(), 2);
-        assert_eq!(store.list("nothing/").unwrap(), []);
+        assert_eq!(store.list("data/", "").unwrap(), [("data/ab/x".to_owned(), 7)]);
+        assert_eq!(store.list("", "").unwrap().len(), 2);
+        assert_eq!(store.list("nothing/", "").unwrap(), []);
+        for key in ["data1", "index/x", "datab/y"] {
+            store.put(key, &[]).unwrap();
+        }
+        let after = |after: &str| {
+            let mut keys: Vec<_> = store.list("", after).unwrap().into_iter().map(|(key, _)| key).collect();
+            keys.sort();
+            keys
+        };
+        assert_eq!(after("data0"), ["data1", "datab/y", "index/x"]);
+        assert_eq!(after("data/ab/w"), ["data/ab/x", "data1", "datab/y", "index/x"]);
+        assert_eq!(after("data1"), ["datab/y", "index/x"]);
         let mode = |path: &str| fs::metadata(root.path().join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("step/data/ab"), mode("step/data/ab/x")), (0o700, 0o600));
         store.delete("config").unwrap();
@@ -277,7 +293,7 @@ mod tests {
         let root = directory.path().join("unmounted");
         let store = store(&root);
         let errors = [
-            store.list("").unwrap_err(),
+            store.list("", "").unwrap_err(),
             store.get("x").unwrap_err(),
             store.put("x", &[]).unwrap_err(),
             store.delete("x").unwrap_err(),
@@ -295,12 +311,12 @@ mod tests {
         store.put("data/x", &[]).unwrap();
         let leftover = root.path().join(format!("step/data/{TEMPORARY}1-1"));
         let file = File::create(&leftover).unwrap();
-        assert_eq!(store.list("").unwrap().len(), 1);
+        assert_eq!(store.list("", "").unwrap().len(), 1);
         store.remove_leftovers().unwrap();
         assert!(leftover.exists());
         file.set_modified(SystemTime::now() - 2 * LEFTOVER_AGE).unwrap();
         store.remove_leftovers().unwrap();
         assert!(!leftover.exists());
-        assert_eq!(store.list("").unwrap().len(), 1);
+        assert_eq!(store.list("", "").unwrap().len(), 1);
     }
 }

@@ -164,8 +164,19 @@ impl Store {
     /// Anything that makes the list incomplete. A folder whose root is missing (an unmounted disk) is `NotFound`.
     pub fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>> {
         match self {
-            Self::Local(local) => local.list(prefix),
-            Self::S3(s3) => s3.list(prefix),
+            Self::Local(local) => local.list(prefix, ""),
+            Self::S3(s3) => s3.list(prefix, ""),
+        }
+    }
+
+    /// As [`Self::list`], every object of the place whose key sorts behind `after`.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub fn list_after(&self, after: &str) -> Result<Vec<(String, u64)>> {
+        match self {
+            Self::Local(local) => local.list("", after),
+            Self::S3(s3) => s3.list("", after),
         }
     }
 

@@ -177,7 +177,7 @@ impl S3 {
         }
     }
 
-    pub(super) fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>> {
+    pub(super) fn list(&self, prefix: &str, after: &str) -> Result<Vec<(String, u64)>> {
         let mut found = Vec::new();
         let mut token = None;
         loop {
@@ -186,6 +186,8 @@ impl S3 {
                     HashMap::from([("list-type".to_owned(), "2".to_owned()), ("prefix".to_owned(), prefix.to_owned())]);
                 if let Some(token) = &token {
                     queries.insert("continuation-token".into(), String::clone(token));
+                } else if !after.is_empty() {
+                    queries.insert("start-after".into(), format!("{}{after}", self.prefix));
                 }
                 let request = self.inner.signed(Method::GET, "/", Some(queries)).await?;
                 let response = self.inner.send(what, request).await?;
@@ -203,8 +205,8 @@ impl S3 {
                         self.prefix, object.key
                     ))
                 })?;
-                // Some consoles make "folders": empty objects whose names end so.
-                if !key.is_empty() && !key.ends_with('/') {
+                // Some consoles make "folders": empty objects whose names end so. And some servers begin at the beginning.
+                if !key.is_empty() && !key.ends_with('/') && key > after {
                     found.push((key.to_owned(), object.size));
                 }
             }
