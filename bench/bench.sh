@@ -25,14 +25,14 @@ main() {
     describe | tee "$out/machine"
     for place in ${BENCH_PLACES:-folder bucket}; do
         # The same nights again.
-        rm -rf "$work/srv"
+        rm -rf "$tree/srv"
         echo "making $bytes bytes in about $files files" >&2
-        "$household" make "$work/srv" "$bytes" "$files"
+        "$household" make "$tree/srv" "$bytes" "$files"
         "open_$place"
         write_config
         read_sources
         every_tool first
-        "$household" change "$work/srv" "$changed" 1
+        "$household" change "$tree/srv" "$changed" 1
         read_sources
         every_tool changed
         for _ in $(seq "$runs"); do every_tool unchanged; done
@@ -57,9 +57,11 @@ prepare() {
     rm -f "$out/results"
 
     work=$(mktemp -d -t pi-agent-bench-XXXXXX)
+    # Apart: in an unchanged night the directories above are unchanged, too.
+    tree=$(mktemp -d -p /var/tmp pi-agent-bench-XXXXXX)
     children=()
-    trap 'kill "${children[@]}" 2>/dev/null; rm -rf "$work"' EXIT
-    source=$work/srv/foundry
+    trap 'kill "${children[@]}" 2>/dev/null; rm -rf "$work" "$tree"' EXIT
+    source=$tree/srv/foundry
     export RESTIC_PASSWORD=bench RUSTIC_PASSWORD=bench BORG_PASSPHRASE=bench
     export RESTIC_CACHE_DIR=$work/cache/restic BORG_BASE_DIR=$work/cache/borg
     export XDG_CACHE_HOME=$work/cache XDG_CONFIG_HOME=$work/config

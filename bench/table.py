@@ -106,13 +106,15 @@ def markdown(rows, machine):
 
 
 # The chart: for each place and figure a column of panels, one bar a tool.
-PANEL, BAR, GAP, LEFT, TOP = 250, 13, 22, 132, 74
+PANEL, BAR, GAP, LEFT, TOP = 200, 13, 22, 132, 74
 
 
 def chart(rows):
     places = list(dict.fromkeys(place for place, _ in rows))
     figures = [("cpu", "CPU seconds", "{:.1f}"), ("mib", "peak memory, MiB", "{:.0f}")]
     columns = [(place, *figure) for place in places for figure in figures]
+    if "bucket" in places:
+        columns.append(("bucket", "requests", "requests", "{:.0f}"))
     shapes, bottom = [], TOP
     for number, (place, figure, title, form) in enumerate(columns):
         x = LEFT + number * (PANEL + 24)
@@ -144,7 +146,7 @@ def chart(rows):
     width = LEFT + len(columns) * (PANEL + 24)
     height = bottom + 14
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">
-<title>CPU time and peak memory of pi-agent, restic, rustic and borg</title>
+<title>CPU time, peak memory and requests of pi-agent, restic, rustic and borg</title>
 <desc>Bars within a group share a scale; shorter is better.</desc>
 <style>
 text {{ font: 11px system-ui, sans-serif; fill: #24292f; }}
