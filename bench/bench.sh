@@ -46,7 +46,7 @@ main() {
 
 prepare() {
     local target
-    (cd "$source_tree" && cargo build --examples --locked)
+    (cd "$source_tree" && cargo build --workspace --examples --locked)
     target=$(cd "$source_tree" && cd "${CARGO_TARGET_DIR:-target}" && pwd)
     [ -n "${PI_AGENT_BINARY:-}" ] || (cd "$source_tree" && cargo build --release --package pi-agent --locked)
     program=${PI_AGENT_BINARY:-$target/release/pi-agent}
