@@ -557,6 +557,18 @@ fn old_backups_and_their_wal_really_go() {
 }
 
 #[test]
+fn a_backup_of_the_future_stops_expire() {
+    let scratch = Scratch::new();
+    let config = Config::local(scratch.path());
+    let host = Host::with(scratch, &config, "");
+    host.cluster.pretend("2099-01-10 03:00:00");
+    host.good_run();
+    let refused = host.agent.run(["prune", "database"]).expect(3);
+    refused.says("nothing is removed: the clock shows").says("the newest restore point is of 2099-01-10");
+    assert_eq!(host.labels().len(), 1);
+}
+
+#[test]
 fn json_of_points_names_kinds() {
     let host = Host::local();
     host.good_run();
