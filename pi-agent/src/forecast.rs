@@ -46,6 +46,18 @@ pub fn forecast(settings: &Settings, step: &Step, bytes: Option<u64>, start: &Zo
     Some(Forecast { words, prune_waits })
 }
 
+/// Why the machine has too little memory for a backup like the last ones, if it has.
+pub fn does_not_fit(peak: Option<u64>, available: Option<u64>) -> Option<String> {
+    let (peak, available) = (peak?, available?);
+    (peak > available).then(|| {
+        let (peak, available) = (words::size(peak), words::size(available));
+        format!(
+            "memory: the last backups needed {peak}, and {available} are left: the kernel may end this one, or something else; \
+             stop what is not needed meanwhile"
+        )
+    })
+}
+
 /// How long so many bytes take from that time of day on; `None`: the line is not limited then.
 fn upload_takes(limits: &Limits, bytes: u64, start: &Zoned) -> Option<Duration> {
     const STEP: Duration = Duration::from_mins(1);
@@ -77,6 +89,14 @@ mod tests {
 
     fn at(hour: i8) -> Zoned {
         date(2026, 11, 21).at(hour, 0, 0, 0).to_zoned(TimeZone::UTC).unwrap()
+    }
+
+    #[test]
+    fn a_backup_that_needs_more_than_there_is_does_not_fit() {
+        assert_eq!(does_not_fit(Some(60 << 20), Some(61 << 20)), None);
+        assert_eq!((does_not_fit(None, Some(1)), does_not_fit(Some(1), None)), (None, None));
+        let told = does_not_fit(Some(60 << 20), Some(40 << 20)).unwrap();
+        assert!(told.starts_with("memory: the last backups needed 60.0 MiB, and 40.0 MiB are left"), "{told}");
     }
 
     #[test]

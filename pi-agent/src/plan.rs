@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::config::{Directory, Postgres, Settings, Source, Step};
 use crate::error::Result;
-use crate::forecast::forecast;
+use crate::forecast::{does_not_fit, forecast};
 use crate::report::SCHEMA;
 use crate::steps::{Check, Task};
 
@@ -30,6 +30,8 @@ pub struct StepHistory {
     pub usual_bytes: Option<u64>,
     /// Bytes that the last full PostgreSQL backup stored; before the first backup of any kind, the source's.
     pub full_bytes: Option<u64>,
+    /// Bytes of memory that the largest process of one of the last backups took.
+    pub peak_memory: Option<u64>,
 }
 
 /// What happened before, by step.
@@ -39,6 +41,8 @@ pub struct History {
     pub steps: BTreeMap<String, StepHistory>,
     /// Why the clock must not be trusted with deleting.
     pub clock_problem: Option<String>,
+    /// Bytes of memory that programs may still have just now.
+    pub memory: Option<u64>,
 }
 
 /// What a person or a timer asks for.
@@ -73,8 +77,8 @@ pub struct PlannedStep {
     pub task: Task,
     /// In words, with the reasons.
     pub why: Vec<String>,
-    /// What a person should know before it begins.
-    pub warning: Option<String>,
+    /// What a person should know before it begins; also among the reasons.
+    pub warnings: Vec<String>,
 }
 
 /// Plans a run of the steps named (none named: all).
@@ -121,7 +125,7 @@ impl Plan {
 fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted, now: Timestamp) -> PlannedStep {
     let past = history.steps.get(&step.name).cloned().unwrap_or_default();
     let mut why = Vec::new();
-    let mut warning = None;
+    let mut warnings = Vec::new();
     let task = match (wanted, &step.source) {
         (Wanted::Prune, _) => {
             why.extend(history.clock_problem.iter().map(|problem| format!("nothing is removed: {problem}")));
@@ -143,11 +147,12 @@ fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted
             };
             let bytes = if full || past.first_success.is_none() { past.full_bytes } else { past.usual_bytes };
             let forecast = forecast(settings, step, bytes, &now.to_zoned(TimeZone::system()));
-            warning = forecast.as_ref().and_then(|forecast| forecast.prune_waits.clone());
+            let waits = forecast.as_ref().and_then(|forecast| forecast.prune_waits.clone());
             why.extend(forecast.map(|forecast| forecast.words));
-            let prune = prune && warning.is_none();
+            let prune = prune && waits.is_none();
             why.extend(maintenance_in_words(prune, check, history));
-            why.extend(warning.clone());
+            warnings.extend(waits.into_iter().chain(does_not_fit(past.peak_memory, history.memory)));
+            why.extend(warnings.iter().cloned());
             Task::Backup { full, prune, check, keep_everything: history.clock_problem.clone() }
         }
     };
@@ -157,7 +162,7 @@ fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted
         target: settings.storage.location.join(&step.name).to_string(),
         task,
         why,
-        warning,
+        warnings,
     }
 }
 

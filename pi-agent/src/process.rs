@@ -530,6 +530,12 @@ pub fn go_on(stopped: &[Pid]) {
     }
 }
 
+/// Bytes of memory that the largest of this process and those it has waited for had at its peak.
+pub fn peak_memory() -> u64 {
+    let of = |who| getrusage(who).map_or(0, |usage| usage.max_rss().cast_unsigned() << 10);
+    of(UsageWho::RUSAGE_SELF).max(of(UsageWho::RUSAGE_CHILDREN))
+}
+
 /// Bytes read and written by everything below this process so far, as a sign of life; 0 when `/proc` cannot tell.
 pub fn descendants_io() -> u64 {
     descendants().iter().map(|process| process.io("rchar: ") + process.io("wchar: ")).sum()

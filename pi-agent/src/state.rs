@@ -415,6 +415,7 @@ impl State {
             Ok(StepHistory {
                 usual_bytes: self.usual_bytes(step)?,
                 full_bytes: self.full_bytes(step)?,
+                peak_memory: self.peak_memory(step)?,
                 first_success: moment(&format!("select min(started_at) {USABLE}"))?,
                 // pgBackRest's labels of full backups end with F.
                 last_full: moment(&format!("select max(started_at) {USABLE} and restore_point like '%F'"))?,

@@ -278,7 +278,7 @@ impl Night<'_> {
             MESSAGE_ID = events::STEP_STARTED, RUN_ID = self.run_id.as_str(), STEP = step.name.as_str();
             "{} of {} started", self.word, step.name
         );
-        if let Some(warning) = &step.warning {
+        for warning in &step.warnings {
             warn!(RUN_ID = self.run_id.as_str(), STEP = step.name.as_str(); "{}: {warning}", step.name);
         }
         self.watcher.started(step);

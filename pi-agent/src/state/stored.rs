@@ -1,4 +1,4 @@
-//! How many bytes the backups of a step stored: what the next one will, as far as anybody can tell.
+//! What the backups of a step stored, and the memory they took: what the next one will, as far as anybody can tell.
 
 use super::State;
 
@@ -20,6 +20,18 @@ impl State {
     /// Of the last full PostgreSQL backup.
     pub(super) fn full_bytes(&self, step: &str) -> rusqlite::Result<Option<u64>> {
         Ok(self.stored(step, "glob", 1)?.pop())
+    }
+
+    /// The most memory that one of the last backups took.
+    pub(super) fn peak_memory(&self, step: &str) -> rusqlite::Result<Option<u64>> {
+        let sql = format!(
+            "select max(peak) from (
+                select result ->> '$.figures.peak_memory' as peak from (select * from step_run where json_valid(result))
+                where step = ? and task = 'backup' and outcome in ('succeeded', 'degraded')
+                order by started_at desc limit {LAST})"
+        );
+        let peak: Option<i64> = self.connection.query_row(&sql, [step], |row| row.get(0))?;
+        Ok(peak.map(i64::cast_unsigned))
     }
 
     /// Newest first. pgBackRest's labels of full backups end with F.
@@ -52,7 +64,8 @@ mod tests {
             let (run, at) = (format!("r{day}"), Timestamp::from_second(day * 86_400).unwrap());
             state.begin_run(&run, None, at).unwrap();
             state.begin_step(&run, 0, "files", "directory", "backup", at).unwrap();
-            let figures = Figures { bytes_added_stored: Some(stored), ..Figures::default() };
+            let figures =
+                Figures { bytes_added_stored: Some(stored), peak_memory: Some(stored + 1), ..Figures::default() };
             let restore_point = Some(point.to_owned());
             let result = StepResult { restore_point, figures, ..StepResult::of(Outcome::Succeeded) };
             state.finish_step(&run, 0, "files", &result, at).unwrap();
@@ -65,5 +78,6 @@ mod tests {
         }
         night(&mut state, 5, "20261101-030000F", 7000);
         assert_eq!((state.usual_bytes("files").unwrap(), state.full_bytes("files").unwrap()), (Some(20), Some(7000)));
+        assert_eq!((state.peak_memory("files").unwrap(), state.peak_memory("others").unwrap()), (Some(7001), None));
     }
 }

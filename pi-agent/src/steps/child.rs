@@ -32,7 +32,8 @@ pub fn main() -> Result<()> {
         // A supervisor that no longer reads is gone, and the other thread sees to that.
         let _ = std::io::stdout().lock().write_all(line.as_bytes());
     });
-    let result = perform(&job, &monitor);
+    let mut result = perform(&job, &monitor);
+    result.figures.peak_memory = Some(process::peak_memory());
     monitor.send(Event::Finished(Box::new(result)));
     Ok(())
 }

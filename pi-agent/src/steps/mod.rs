@@ -231,6 +231,8 @@ pub struct Figures {
     pub bytes_written_here: Option<u64>,
     /// How long the writer of the live part was kept quiet.
     pub quiet_milliseconds: Option<u64>,
+    /// Bytes of memory that the largest process of the step had at its peak.
+    pub peak_memory: Option<u64>,
 }
 
 /// Requests by kind and bytes both ways.
