@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid};
 
@@ -74,17 +75,20 @@ pub struct Output {
     pub stderr: String,
 }
 
-/// Starts this program anew with one allocator arena, unless it has been; returns only when that is not possible.
+/// Starts this program anew with settings that keep it small, unless it has been; returns only when that is not possible.
+/// They are read once, at the start, and from the environment: `mallopt` would be `unsafe` here.
 ///
-/// glibc otherwise keeps an arena for each thread: a first backup takes 60–70 MiB with one and 96 with many, a restore
-/// 52 and 200. It reads the setting once, at the start, and from the environment: `mallopt` would be `unsafe` here.
-pub fn with_one_arena() {
+/// * One allocator arena: glibc otherwise keeps one for each thread. A first backup takes 60–70 MiB with one and 96 with many,
+///   a restore 52 and 200.
+/// * Two of rustic's workers, for whatever processor there is: each takes some 11 MiB in a check that reads all data.
+pub fn with_little_memory() {
     const ARENAS: &str = "MALLOC_ARENA_MAX";
     if std::env::var_os(ARENAS).is_none()
         && let Ok(program) = std::env::current_exe()
     {
-        // It works with more arenas too.
-        let _ = Command::new(program).args(std::env::args_os().skip(1)).env(ARENAS, "1").exec();
+        // It works with more, too.
+        let arguments = std::env::args_os().skip(1);
+        let _ = Command::new(program).args(arguments).env(ARENAS, "1").env("RAYON_NUM_THREADS", "2").exec();
     }
 }
 

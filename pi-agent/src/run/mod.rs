@@ -22,7 +22,7 @@ use crate::config::{Settings, Source, StateDirectory, Step};
 use crate::error::{Context, Kind, Result};
 use crate::events;
 use crate::forecast::first_upload;
-use crate::health::{self, Watch, What};
+use crate::health::{self, Sensors, Watch, What};
 use crate::live;
 use crate::lock::RunLock;
 use crate::monitor::{Event, Problem};
@@ -81,7 +81,7 @@ pub fn dry_run(settings: &Settings, directory: &StateDirectory, options: &Option
     let history = match State::open_read_only(&directory.database())? {
         Some(state) => history(settings, &state)?,
         None => {
-            let mut history = History { clock_problem: health::clock_problem(None), ..History::default() };
+            let mut history = now(None);
             for step in &settings.steps {
                 look_at_source(settings, step, history.steps.entry(step.name.clone()).or_default());
             }
@@ -418,13 +418,19 @@ fn level(outcome: Outcome) -> log::Level {
 
 /// Everything the plan needs, from the state database.
 fn history(settings: &Settings, state: &State) -> Result<History> {
-    let mut history = History { clock_problem: health::clock_problem(state.newest_moment()?), ..History::default() };
+    let mut history = now(state.newest_moment()?);
     for step in &settings.steps {
         let mut past = state.history(&step.name)?;
         look_at_source(settings, step, &mut past);
         history.steps.insert(step.name.clone(), past);
     }
     Ok(history)
+}
+
+/// What matters of the machine just now, and no history yet.
+fn now(newest: Option<Timestamp>) -> History {
+    let memory = Sensors::below("/").look().memory;
+    History { clock_problem: health::clock_problem(newest), memory, ..History::default() }
 }
 
 /// Before the first backup only the source tells how much there is to upload; looked at only when that matters.
