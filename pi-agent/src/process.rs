@@ -545,9 +545,9 @@ pub fn descendants_io() -> u64 {
     descendants().iter().map(|process| process.io("rchar: ") + process.io("wchar: ")).sum()
 }
 
-/// Bytes read so far by each process below that one.
-pub fn read_below(first: Pid) -> Vec<(Pid, u64)> {
-    below(first.as_raw()).iter().map(|process| (process.pid(), process.io("rchar: "))).collect()
+/// Bytes read so far by that process and everything below it; what has ended is counted by who waited for it.
+pub fn read_by(first: Pid) -> u64 {
+    below(first.as_raw()).iter().chain(Stat::read(first.as_raw()).iter()).map(|process| process.io("rchar: ")).sum()
 }
 
 /// Every living process below this one, but those below a guard.

@@ -4,7 +4,6 @@
 //! How much others wait is best seen while the step stands still. A tenth of the time is always its own, so that a busy server
 //! never prevents its backup. It does not stand still while a live part's writer does, nor for longer than connections last.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -65,17 +64,17 @@ enum Phase {
 /// What programs read, and when that is paid for.
 struct Meter {
     limits: Limits,
-    seen: HashMap<Pid, u64>,
+    seen: u64,
     paid: Instant,
 }
 
 impl Meter {
     /// How long to stand still for what was read since this was asked last.
     fn owed(&mut self, step: Pid, now: Instant) -> Duration {
-        let read = process::read_below(step);
-        let new: u64 =
-            read.iter().map(|(pid, bytes)| bytes.saturating_sub(self.seen.get(pid).copied().unwrap_or(0))).sum();
-        self.seen = read.into_iter().collect();
+        // Between its end and the moment that somebody waits for it, what a process has read is counted nowhere.
+        let read = process::read_by(step).max(self.seen);
+        let new = read - self.seen;
+        self.seen = read;
         let Some(rate) = self.limits.at(Zoned::now().time()).read else { return Duration::ZERO };
         self.paid = self.paid.max(now) + Duration::from_secs_f64(new as f64 / rate as f64);
         self.paid - now
@@ -107,10 +106,10 @@ impl Brake {
         }
     }
 
-    /// What programs below the step read is limited, too: pgBackRest knows no limit of its own.
+    /// What the step and the programs below it read is limited, too: pgBackRest knows no limit of its own.
     #[must_use]
     pub fn metering(mut self, limits: &Limits) -> Self {
-        let meter = || Meter { limits: limits.clone(), seen: HashMap::new(), paid: Instant::now() };
+        let meter = || Meter { limits: limits.clone(), seen: 0, paid: Instant::now() };
         self.meter = limits.limit_reading().then(meter);
         self
     }
