@@ -294,7 +294,7 @@ mod tests {
         let here = directory.path().display();
         let text = format!(
             "[host]\nname = \"pi\"\n[storage]\nurl = \"file://{here}/not/there\"\n[secrets]\ndirectory = \"{here}/secrets\"\n\
-             [local]\nspool = \"{here}/spool\"\n[limits]\nread = 1\n\
+             [local]\nspool = \"{here}/spool\"\n\
              [[step]]\nname = \"d\"\nkind = \"directory\"\npaths = [\"{here}/missing\"]\n\
              [[step]]\nname = \"p\"\nkind = \"postgres\"\ndata-directory = \"{here}/cluster\"\n"
         );
