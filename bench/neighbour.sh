@@ -49,14 +49,14 @@ main() {
 
 make_server() {
     server_bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
-    install -d -o postgres "$work/server" "$work/archive"
+    install -d -o postgres "$work/server"
     as_postgres "$server_bin/initdb" --auth=trust --pgdata="$work/server/data" >/dev/null
     cat >>"$work/server/data/postgresql.conf" <<CONFIG
 port = 5499
 listen_addresses = ''
 unix_socket_directories = '$work/server'
 archive_mode = on
-archive_command = 'test ! -f $work/archive/%f && cp %p $work/archive/.%f && mv $work/archive/.%f $work/archive/%f # pgbackrest'
+archive_command = 'd="$work/spool/bench"; test -e "\$d/%f" && exec cmp -s "%p" "\$d/%f"; cp "%p" "\$d/.%f" && mv "\$d/.%f" "\$d/%f" # pgbackrest'
 CONFIG
     as_postgres "$server_bin/pg_ctl" --pgdata="$work/server/data" --log="$work/server/log" --wait start >/dev/null
     as_postgres "$server_bin/pgbench" --host="$work/server" --port=5499 --initialize --scale=20 --quiet postgres 2>/dev/null

@@ -250,7 +250,7 @@ impl Pace {
     /// What follows from others' waiting at that level while the step stood still: quickly out of the way, slowly back.
     fn after(self, level: f64) -> Self {
         if level >= 1.0 {
-            return Self { share: (self.share / 2.0).max(LEAST), patience: TURN };
+            return Self { share: (self.share / 4.0).max(LEAST), patience: TURN };
         }
         if self.share >= 1.0 {
             // It was ourselves.
