@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use rustic_core::repofile::MasterKey;
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
 
+use super::cipher::Cipher;
+use super::index_parts;
 use super::listing::{Kept, Listing, identity};
 use super::permits::{Permit, Permits};
 use crate::Error;
@@ -31,6 +34,7 @@ pub(super) struct Backend {
     held: Mutex<Option<(Id, BytesList)>>,
     last_snapshot: Mutex<Option<Id>>,
     readers: Arc<Permits>,
+    cipher: Mutex<Option<Cipher>>,
 }
 
 impl Backend {
@@ -47,6 +51,7 @@ impl Backend {
             held: Mutex::default(),
             last_snapshot: Mutex::default(),
             readers: Arc::new(Permits::new(READERS)),
+            cipher: Mutex::default(),
         }
     }
 
@@ -143,11 +148,36 @@ impl Backend {
         lock(&self.last_snapshot).map(|id| id.to_hex().as_str().to_owned())
     }
 
+    /// The key of what is written from now on.
+    pub(super) fn seal_with(&self, key: &MasterKey) {
+        *lock(&self.cipher) = Some(Cipher::of(key));
+    }
+
     fn failed(&self, error: Error) -> Box<RusticError> {
         let text = error.chain();
         // The first failure is the cause of those that follow.
         lock(&self.failure).get_or_insert(error);
         RusticError::new(ErrorKind::Backend, text)
+    }
+
+    fn failed_to_write(&self, error: Error) -> Box<RusticError> {
+        self.write_failed.store(true, Ordering::SeqCst);
+        self.failed(error)
+    }
+
+    fn put(&self, kind: FileType, id: &Id, content: &BytesList) -> RusticResult<()> {
+        let name = key(kind, id);
+        self.store.put(&name, content.slice()).map_err(|error| self.failed_to_write(error))?;
+        match kind {
+            FileType::Config => *lock(&self.config) = None,
+            FileType::Pack => return Ok(()),
+            FileType::Snapshot => *lock(&self.last_snapshot) = Some(*id),
+            FileType::Index | FileType::Key => {}
+        }
+        if let Some(listing) = lock(&self.listing).as_mut() {
+            listing.add(name, content.slice().iter().map(|part| part.len() as u64).sum());
+        }
+        Ok(())
     }
 
     /// Ties the permit to the life of the bytes: given back any earlier, it would limit nothing.
@@ -231,21 +261,16 @@ impl WriteBackend for Backend {
             *lock(&self.held) = Some((*id, content));
             return Ok(());
         }
-        let name = key(kind, id);
-        self.store.put(&name, content.slice()).map_err(|error| {
-            self.write_failed.store(true, Ordering::SeqCst);
-            self.failed(error)
-        })?;
-        match kind {
-            FileType::Config => *lock(&self.config) = None,
-            FileType::Pack => return Ok(()),
-            FileType::Snapshot => *lock(&self.last_snapshot) = Some(*id),
-            FileType::Index | FileType::Key => {}
+        let parts = match (kind, lock(&self.cipher).as_ref()) {
+            (FileType::Index, Some(cipher)) => {
+                index_parts::split(&content, cipher).map_err(|error| self.failed_to_write(error))?
+            }
+            _ => Vec::new(),
+        };
+        if parts.is_empty() {
+            return self.put(kind, id, &content);
         }
-        if let Some(listing) = lock(&self.listing).as_mut() {
-            listing.add(name, content.slice().iter().map(|part| part.len() as u64).sum());
-        }
-        Ok(())
+        parts.into_iter().try_for_each(|part| self.put(kind, &part.name, &Bytes::from(part.content).into()))
     }
 
     fn remove(&self, kind: FileType, id: &Id, _cacheable: bool) -> RusticResult<()> {

@@ -3,12 +3,10 @@
 //! rustic_core makes one itself, but with scrypt parameters that take 134 MB, here and wherever the password is used. These
 //! take the same work in a quarter of the memory, as restic's do.
 
-use aes256ctr_poly1305aes::aead::Aead;
-use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce};
 use rustic_core::jiff::Zoned;
 use rustic_core::repofile::{KeyFile, MasterKey};
-use sha2::{Digest, Sha256};
 
+use super::cipher::{self, Cipher};
 use crate::error::{Context, Error, Result};
 use crate::secrets::{Secret, random};
 
@@ -35,17 +33,11 @@ pub(super) fn key_file(master: &MasterKey, password: &Secret, host: &str) -> Res
         salt: random::<64>()?.to_vec(),
     };
     let derived = file.kdf_key(&password.reveal()).map_err(|error| Error::new(doing()).caused_by(error))?;
-    let (encrypt, k, r) = derived.to_keys();
-    let key = [encrypt, k, r].concat();
-    let nonce = random::<16>()?;
     let plain = serde_json::to_vec(master).context(doing)?;
-    let sealed = Aes256CtrPoly1305Aes::new(Key::from_slice(&key))
-        .encrypt(Nonce::from_slice(&nonce), &*plain)
-        .map_err(|_| Error::new(doing()))?;
-    file.data = [&nonce[..], &sealed].concat();
+    let (encrypt, k, r) = derived.to_keys();
+    file.data = Cipher::new(&encrypt, &k, &r).seal(&plain)?;
     let bytes = serde_json::to_vec(&file).context(doing)?;
-    let name = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((name, bytes))
+    Ok((cipher::name(&bytes), bytes))
 }
 
 #[cfg(test)]

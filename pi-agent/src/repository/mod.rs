@@ -7,7 +7,9 @@
 mod backend;
 mod backup;
 pub mod cache;
+mod cipher;
 mod hold;
+mod index_parts;
 mod key_file;
 mod listing;
 mod maintenance;
@@ -245,6 +247,7 @@ impl Repository {
 
     /// Opens it anew: with the master key and the config in memory that costs nothing.
     fn rustic(&self) -> RusticResult<Rustic<OpenStatus>> {
+        self.backend.seal_with(&self.key);
         self.with_credentials(&Credentials::Masterkey(self.key.clone()))
     }
 

@@ -1,8 +1,8 @@
 //! The brake: a step stands still in turns, for longer the more others wait for this machine, and nearly always while somebody
 //! holds it.
 //!
-//! How much others wait is best seen while the step stands still. A tenth of the time is always its own, so that a busy server
-//! never prevents its backup. It does not stand still while a live part's writer does, nor for longer than connections last.
+//! How much others wait is best seen while the step stands still. A tenth of the time is always its own, and after an hour of
+//! standing still only disks and memory count: a busy server never prevents its backup. It does not stand still while a live part's writer does, nor for longer than connections last.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -30,6 +30,9 @@ const RARELY: Duration = Duration::from_secs(8);
 const HELD: Duration = Duration::from_secs(20);
 const BREATH: Duration = Duration::from_secs(1);
 
+/// Who waits for a processor has the precedence for so long; then what the scheduler leaves must do for both.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
 /// Between two looks at what programs have read; they have to be far ahead of the limit to be stopped.
 const METER: Duration = Duration::from_millis(100);
 const AHEAD: Duration = Duration::from_millis(100);
@@ -44,6 +47,8 @@ pub struct Brake {
     pace: Pace,
     phase: Phase,
     stood: Duration,
+    /// The same for others, since it began.
+    given: Duration,
 }
 
 enum Phase {
@@ -103,6 +108,7 @@ impl Brake {
             pace: Pace { share: 1.0, patience: TURN },
             phase: Phase::Going { until: now + GRACE, before },
             stood: Duration::ZERO,
+            given: Duration::ZERO,
         }
     }
 
@@ -169,7 +175,8 @@ impl Brake {
             (None, Some(pressure)) => {
                 // Who waits may be ourselves: that is looked at only now and then.
                 let sample = pressure.sample(now);
-                let waits = before.as_ref().is_some_and(|before| sample.level(before) >= 1.0);
+                let patient = self.given < PATIENCE;
+                let waits = before.as_ref().is_some_and(|before| sample.level(before, patient) >= 1.0);
                 if !waits {
                     return self.go(now, self.pace.patience.max(TURN), Some(sample));
                 }
@@ -198,7 +205,7 @@ impl Brake {
         {
             let seen = pressure.sample(now);
             if self.held.is_none() {
-                self.pace = self.pace.after(seen.level(settled));
+                self.pace = self.pace.after(seen.level(settled, self.given < PATIENCE));
             }
             sample = Some(seen);
         }
@@ -227,7 +234,11 @@ impl Brake {
 
     fn count(&mut self, now: Instant) {
         if let Phase::Standing { since, .. } = &mut self.phase {
-            self.stood += now.saturating_duration_since(*since);
+            let stood = now.saturating_duration_since(*since);
+            self.stood += stood;
+            if self.held.is_none() {
+                self.given += stood;
+            }
             *since = now;
         }
     }
@@ -268,19 +279,20 @@ mod tests {
     use std::fs;
     use std::process::{Child, Command};
 
-    /// A machine whose disk others wait for at will, and a child that only sleeps.
+    /// A machine whose disk (io) or processors (cpu) others wait for at will, and a child that only sleeps.
     struct Machine {
         root: tempfile::TempDir,
+        what: &'static str,
         waited: u64,
         child: Child,
     }
 
     impl Machine {
-        fn new() -> Self {
+        fn new(what: &'static str) -> Self {
             let root = tempfile::tempdir().unwrap();
             fs::create_dir_all(root.path().join("proc/pressure")).unwrap();
             let child = Command::new("sleep").arg("1000").spawn().unwrap();
-            let mut machine = Self { root, waited: 0, child };
+            let mut machine = Self { root, what, waited: 0, child };
             machine.wait(0.0, Duration::ZERO);
             machine
         }
@@ -292,7 +304,7 @@ mod tests {
         fn wait(&mut self, share: f64, time: Duration) {
             self.waited += time.mul_f64(share).as_micros() as u64;
             let text = format!("some avg10=0.00 avg60=0.00 avg300=0.00 total={}\n", self.waited);
-            fs::write(self.root.path().join("proc/pressure/io"), text).unwrap();
+            fs::write(self.root.path().join("proc/pressure").join(self.what), text).unwrap();
         }
 
         /// A signal takes a moment to arrive.
@@ -342,7 +354,7 @@ mod tests {
 
     #[test]
     fn it_backs_off_while_others_wait_and_comes_back() {
-        let mut machine = Machine::new();
+        let mut machine = Machine::new("io");
         let mut brake = Brake::new(machine.root.path(), machine.pid(), true);
         let mut now = Instant::now();
         let (went, _) = machine.play(&mut brake, &mut now, 20, 0.02);
@@ -358,8 +370,22 @@ mod tests {
     }
 
     #[test]
+    fn a_processor_is_left_to_others_for_an_hour_and_a_disk_for_ever() {
+        for (what, after) in [("cpu", 1.0), ("io", 0.1)] {
+            let mut machine = Machine::new(what);
+            let mut brake = Brake::new(machine.root.path(), machine.pid(), true);
+            let mut now = Instant::now();
+            let (went, _) = machine.play(&mut brake, &mut now, 3600, 0.9);
+            assert!((went - 0.1).abs() < 0.01, "{what}: {went}");
+            machine.play(&mut brake, &mut now, 600, 0.9);
+            let (went, _) = machine.play(&mut brake, &mut now, 600, 0.9);
+            assert!((went - after).abs() < 0.01, "{what}: {went}");
+        }
+    }
+
+    #[test]
     fn waiting_that_is_over_when_it_stands_still_was_its_own() {
-        let mut machine = Machine::new();
+        let mut machine = Machine::new("io");
         let mut brake = Brake::new(machine.root.path(), machine.pid(), true);
         let mut now = Instant::now();
         let end = now + Duration::from_secs(120);
@@ -376,7 +402,7 @@ mod tests {
 
     #[test]
     fn held_it_breathes_and_released_it_goes_at_once() {
-        let mut machine = Machine::new();
+        let mut machine = Machine::new("io");
         let mut brake = Brake::new(machine.root.path(), machine.pid(), false);
         let mut now = Instant::now();
         let (went, _) = machine.play(&mut brake, &mut now, 10, 0.9);
@@ -396,7 +422,7 @@ mod tests {
 
     #[test]
     fn dropped_it_lets_go() {
-        let machine = Machine::new();
+        let machine = Machine::new("io");
         let mut brake = Brake::new(machine.root.path(), machine.pid(), false);
         brake.hold("hot");
         brake.turn(Instant::now());

@@ -7,7 +7,7 @@ use std::time::Instant;
 /// The shares of time from which on others are hindered, when they wait for a processor, a disk, or memory.
 ///
 /// Of processors: a thread that is always ready costs a database beside it a third of its transactions even at the lowest
-/// priority and with next to no work done (measured, Linux 6.18): who has to be woken is woken later.
+/// priority and with next to no work done (measured, Linux 6.18): who has to be woken is woken later. They come first in the list.
 const LIMITS: [(&str, f64); 3] = [("cpu", 0.4), ("io", 0.1), ("memory", 0.05)];
 /// The same of processors' and of disks' time, where it is not known who waits.
 const BUSY_CPU: f64 = 0.8;
@@ -64,11 +64,13 @@ impl Pressure {
 
 impl Sample {
     /// How much was waited between `before` and this, by others than us as far as that can be told; at 1 they are hindered.
-    pub fn level(&self, before: &Self) -> f64 {
+    /// Who waits for a processor counts only if `processors`.
+    pub fn level(&self, before: &Self, processors: bool) -> f64 {
+        let skipped = usize::from(!processors);
         let seconds = self.at.saturating_duration_since(before.at).as_secs_f64().max(0.001);
         match (&self.counters, &before.counters) {
             (Counters::Stalls { all, own }, Counters::Stalls { all: all_before, own: own_before }) => {
-                let levels = LIMITS.iter().enumerate().map(|(index, (_, limit))| {
+                let levels = LIMITS.iter().enumerate().skip(skipped).map(|(index, (_, limit))| {
                     let ours = own[index].saturating_sub(own_before[index]);
                     let waited = all[index].saturating_sub(all_before[index]).saturating_sub(ours);
                     waited as f64 / 1e6 / seconds / limit
@@ -83,7 +85,7 @@ impl Sample {
                 let disk = busy.max().unwrap_or_default() as f64 / 1e3 / seconds;
                 let ticks = cpu.1.saturating_sub(cpu_before.1).max(1) as f64;
                 let cpu = cpu.0.saturating_sub(cpu_before.0) as f64 / ticks;
-                (disk / BUSY_DISK).max(cpu / BUSY_CPU)
+                if processors { (disk / BUSY_DISK).max(cpu / BUSY_CPU) } else { disk / BUSY_DISK }
             }
             _ => 0.0,
         }
@@ -143,7 +145,7 @@ mod tests {
         let now = Instant::now();
         let before = pressure.sample(now);
         change();
-        pressure.sample(now + Duration::from_secs(1)).level(&before)
+        pressure.sample(now + Duration::from_secs(1)).level(&before, true)
     }
 
     #[test]
