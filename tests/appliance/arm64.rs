@@ -49,6 +49,7 @@ fn the_arm64_package_installs_sets_up_backs_up_and_restores() {
     let setup = pi.ok("pi-agent setup --unattended --name pi-hosting --storage file:///mnt/usb/pi-hosting \
                        --postgres none --directory foundry=/srv/foundry --kit /root/kit.txt --kit-saved 2>&1 || test $? = 5");
     assert!(setup.contains("/root/kit.txt"), "{setup}");
+    pi.ok("printf '\\n[limits]\\ngive-way = false\\n' >>/etc/pi-agent/config.toml");
     let report: serde_json::Value = serde_json::from_str(&pi.ok("pi-agent run --json")).unwrap();
     assert_eq!(report["outcome"], "succeeded", "{report}");
     pi.ok("pi-agent restore foundry --to /srv/restored");

@@ -24,6 +24,7 @@ pub fn containers_are_backed_up_by_the_units(system: &str) {
     machine.ok("useradd --system --no-create-home --uid 999 pi-agent-999; mkdir -p /mnt/usb/pi-hosting");
     let setup = "pi-agent setup --unattended --storage file:///mnt/usb/pi-hosting --kit /root/kit.txt --kit-saved";
     let setup = machine.run(setup).expect(5);
+    home.does_not_give_way();
     let statements: Vec<_> = setup.stdout.lines().filter(|line| line.trim().starts_with("ALTER SYSTEM")).collect();
     assert_eq!(statements.len(), 3, "{setup}");
     machine.write("/root/archiving.sql", 0o644, statements.join("\n").as_bytes());

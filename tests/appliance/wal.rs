@@ -48,7 +48,7 @@ pub fn its_sandbox_lets_a_limit_be_kept(system: &str) {
     home.back_up();
     machine.ok("cd /etc/pi-agent; \
          sed -i 's|^url = .*|url = \"s3://bucket/pi\"\\nendpoint = \"https://garage.home:3900\"|' config.toml; \
-         printf '\\n[limits]\\nupload = \"256KiB\"\\n' >>config.toml; \
+         printf 'upload = \"256KiB\"\\n' >>config.toml; \
          printf 'AWS_ACCESS_KEY_ID=a\\nAWS_SECRET_ACCESS_KEY=b\\n' >secrets/aws.env; chmod 600 secrets/aws.env");
     machine.ok("runuser -u postgres -- psql -qXAt -c 'create table late ()' -c 'select pg_switch_wal()'");
     let pgbackrest = "$(pgrep -o -u postgres -x pgbackrest)";

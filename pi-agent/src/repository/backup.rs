@@ -1,9 +1,10 @@
 //! Making a snapshot.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustic_core::repofile::SnapshotFile;
-use rustic_core::{BackupOptions, IndexedIdsStatus, ParentOptions, ReadSource, Repository as Rustic, SnapshotOptions};
+use rustic_core::{BackupOptions, IndexedIdsStatus, ParentOptions, Repository as Rustic, SnapshotOptions};
 
 use super::source::{Source, Sources, Tally};
 use super::{Repository, Snapshot};
@@ -33,12 +34,12 @@ impl Repository {
     /// # Errors
     /// Storage fails (no snapshot is then made), or a configured path cannot be looked at.
     pub fn backup(&self, sources: Sources, known: &[Snapshot], monitor: &Monitor) -> Result<Backup> {
-        let source = Source::new(sources)?;
+        let source = Arc::new(Source::new(sources)?);
         self.watched(monitor, || self.back_up(&source, known))
     }
 
-    fn back_up(&self, source: &Source, known: &[Snapshot]) -> Result<Backup> {
-        let (rustic, archived) = self.archive(source, source.paths(), parents(known, &self.step), &[])?;
+    fn back_up(&self, source: &Arc<Source>, known: &[Snapshot]) -> Result<Backup> {
+        let (rustic, archived) = self.archive(source.clone(), source.paths(), parents(known, &self.step), &[])?;
         let tally = source.shared().tally();
         let id = self.release(&rustic, &archived, tally.stopped)?;
         let figures = Figures {
@@ -57,16 +58,13 @@ impl Repository {
 
     /// Reads a source to its end. The snapshot is kept back, for [`Self::release`] or to be dropped: only the caller knows
     /// whether what was read is worth one.
-    pub(super) fn archive<S>(
+    pub(super) fn archive(
         &self,
-        source: &S,
+        source: Arc<dyn pi_agent_engine::Source>,
         paths: &[PathBuf],
         parents: Vec<String>,
         tags: &[String],
-    ) -> Result<(Rustic<IndexedIdsStatus>, SnapshotFile)>
-    where
-        S: ReadSource<Open: Send, Iter: Send> + 'static,
-    {
+    ) -> Result<(Rustic<IndexedIdsStatus>, SnapshotFile)> {
         let options =
             BackupOptions::default().parent_opts(ParentOptions::default().force(parents.is_empty()).parents(parents));
         let snapshot =
@@ -79,7 +77,7 @@ impl Repository {
             let mut snapshot = snapshot.to_snapshot()?;
             snapshot.program_version = format!("pi-agent {}", env!("CARGO_PKG_VERSION"));
             tags.iter().for_each(|tag| snapshot.tags.add(tag.clone()));
-            rustic.archive(&options, source, snapshot, paths)
+            pi_agent_engine::archive(&rustic, &options, source, snapshot, paths)
         });
         // rustic may take a failed upload for an unreadable file: what storage said counts. (A failed read of the parent
         // only costs time.)

@@ -17,10 +17,9 @@ use std::time::Instant;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::{DirEntry, Walk, WalkBuilder};
 use nix::sys::statvfs::statvfs;
+use pi_agent_engine::{Entry, Open};
 use rustic_core::repofile::Node;
-use rustic_core::{
-    ErrorKind, LocalSourceSaveOptions, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult,
-};
+use rustic_core::{ErrorKind, LocalSourceSaveOptions, RusticError, RusticResult};
 
 use super::hold::Held;
 use crate::storage::shaper::Reading;
@@ -167,7 +166,7 @@ impl Shared {
     }
 }
 
-/// A [`ReadSource`] over [`Sources`].
+/// Reads [`Sources`].
 pub(super) struct Source {
     sources: Sources,
     devices: HashSet<u64>,
@@ -243,10 +242,7 @@ impl Source {
     }
 }
 
-impl ReadSource for Source {
-    type Open = Opener;
-    type Iter = Entries;
-
+impl pi_agent_engine::Source for Source {
     /// The sum of all sizes, for the time left; what cannot be read counts nothing here.
     fn size(&self) -> RusticResult<Option<u64>> {
         let sizes = self.sources.paths.iter().flat_map(|path| self.walk(path)).filter_map(|entry| {
@@ -258,9 +254,9 @@ impl ReadSource for Source {
         Ok(Some(held + sizes.take_while(in_time).sum::<u64>()))
     }
 
-    fn entries(&self) -> Entries {
+    fn entries(&self) -> pi_agent_engine::Entries {
         let walks = self.sources.paths.iter().map(|path| (path.clone(), self.walk(path))).collect();
-        Entries {
+        Box::new(Entries {
             walks,
             current: None,
             held: self.sources.held.clone(),
@@ -271,14 +267,12 @@ impl ReadSource for Source {
             deadline: self.sources.deadline,
             reading: self.sources.reading.clone(),
             shared: self.shared.clone(),
-        }
+        })
     }
 }
 
-type Entry = ReadSourceEntry<Opener>;
-
 /// Directories above the configured paths with their own owners and modes, then each path and what lies in it.
-pub(super) struct Entries {
+struct Entries {
     walks: VecDeque<(PathBuf, Walk)>,
     current: Option<Walk>,
     held: Option<Arc<Held>>,
@@ -368,7 +362,7 @@ impl Entries {
         let entry =
             WalkBuilder::new(path).standard_filters(false).follow_links(true).max_depth(Some(0)).build().next()?;
         let mapped = LocalSourceSaveOptions::default().map_entry(entry.ok()?).ok()?;
-        mapped.node.is_dir().then_some(ReadSourceEntry { path: mapped.path, node: mapped.node, open: None })
+        mapped.node.is_dir().then_some(Entry { path: mapped.path, node: mapped.node, open: None })
     }
 
     fn entry(&self, entry: DirEntry) -> Option<Entry> {
@@ -395,7 +389,7 @@ impl Entries {
             reading: self.reading.clone(),
             shared: self.shared.clone(),
         };
-        ReadSourceEntry { path, node, open: Some(open) }
+        Entry { path, node, open: Some(Open::new(|| Ok(Box::new(open.open()?)))) }
     }
 }
 
@@ -428,7 +422,7 @@ fn copy(error: &io::Error) -> io::Error {
 }
 
 /// Opens one file.
-pub(super) struct Opener {
+struct Opener {
     /// Where it is read.
     content: PathBuf,
     /// Where it belongs.
@@ -439,9 +433,7 @@ pub(super) struct Opener {
     shared: Arc<Shared>,
 }
 
-impl ReadSourceOpen for Opener {
-    type Reader = Reader;
-
+impl Opener {
     fn open(self) -> RusticResult<Reader> {
         // What was a file a moment ago may be a pipe now, whose opening would wait for ever.
         let opened = OpenOptions::new()
@@ -466,7 +458,7 @@ impl ReadSourceOpen for Opener {
 }
 
 /// Reads one file, up to the deadline.
-pub(super) struct Reader {
+struct Reader {
     file: Take<File>,
     opener: Opener,
     failed: bool,
@@ -521,6 +513,9 @@ impl Read for Reader {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use pi_agent_engine::Source as _;
+    use rustic_core::ReadSourceOpen as _;
+
     use super::*;
 
     fn source(root: &Path, deadline: Option<Instant>) -> Source {

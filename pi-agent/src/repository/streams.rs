@@ -14,9 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use pi_agent_engine::{Entries, Entry, Open, Source};
 use rustic_core::repofile::{BlobType, Metadata, Node, NodeType, SnapshotFile};
 use rustic_core::{BlobId, DataId, IndexedFullStatus, IndexedIdsStatus, Repository as Rustic};
-use rustic_core::{ErrorKind, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult};
+use rustic_core::{ErrorKind, RusticError, RusticResult};
 
 use super::permits::{Permit, Permits};
 use super::{Repository, Snapshot};
@@ -62,8 +63,8 @@ impl Repository {
         tags: &[String],
     ) -> Result<(Rustic<IndexedIdsStatus>, SnapshotFile, BTreeMap<String, u64>)> {
         let names: Vec<_> = streams.iter().map(|(stream, _)| Path::new("/").join(&stream.name)).collect();
-        let source = Streams { streams: Mutex::new(streams), shared: Arc::default() };
-        let (rustic, archived) = self.archive(&source, &names, Vec::new(), tags)?;
+        let source = Arc::new(Streams { streams: Mutex::new(streams), shared: Arc::default() });
+        let (rustic, archived) = self.archive(source.clone(), &names, Vec::new(), tags)?;
         let Progress { sizes, failure } = std::mem::take(&mut *source.shared.lock());
         if failure.is_none() && sizes.len() == names.len() {
             return Ok((rustic, archived, sizes));
@@ -151,23 +152,20 @@ impl Shared {
     }
 }
 
-/// A [`ReadSource`] over [`Stream`]s.
+/// Reads [`Stream`]s.
 struct Streams {
     /// Each with its size, 0 when it is not known.
     streams: Mutex<Vec<(Stream, u64)>>,
     shared: Arc<Shared>,
 }
 
-impl ReadSource for Streams {
-    type Open = Opener;
-    type Iter = std::vec::IntoIter<RusticResult<ReadSourceEntry<Opener>>>;
-
+impl Source for Streams {
     fn size(&self) -> RusticResult<Option<u64>> {
         Ok(None)
     }
 
     /// Each stream can be read once: a second call finds none.
-    fn entries(&self) -> Self::Iter {
+    fn entries(&self) -> Entries {
         let mut streams = std::mem::take(&mut *self.streams.lock().unwrap_or_else(PoisonError::into_inner));
         // As everywhere in a tree.
         streams.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
@@ -176,9 +174,10 @@ impl ReadSource for Streams {
             let meta =
                 Metadata { mode: Some(0o600), mtime: Some(Timestamp::now()), size, links: 1, ..Metadata::default() };
             let node = Node::new_node(stream.name.as_ref(), NodeType::File, meta);
-            Ok(ReadSourceEntry { path, node, open: Some(Opener { stream, shared: self.shared.clone() }) })
+            let opener = Opener { stream, shared: self.shared.clone() };
+            Ok(Entry { path, node, open: Some(Open::new(|| Ok(Box::new(opener.open()?)))) })
         });
-        entries.collect::<Vec<_>>().into_iter()
+        Box::new(entries.collect::<Vec<_>>().into_iter())
     }
 }
 
@@ -187,9 +186,7 @@ struct Opener {
     shared: Arc<Shared>,
 }
 
-impl ReadSourceOpen for Opener {
-    type Reader = Reader;
-
+impl Opener {
     fn open(self) -> RusticResult<Reader> {
         let turn = Permits::take(&self.shared.turn);
         let failed =
