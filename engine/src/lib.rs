@@ -10,8 +10,7 @@ use std::sync::Arc;
 
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{
-    BackupOptions, CheckOptions, CheckResults, IndexedIdsStatus, OpenStatus, ReadSource, ReadSourceEntry,
-    ReadSourceOpen, Repository, RusticResult,
+    BackupOptions, IndexedIdsStatus, ReadSource, ReadSourceEntry, ReadSourceOpen, Repository, RusticResult,
 };
 
 /// What a file is read from.
@@ -81,12 +80,4 @@ pub fn archive(
     paths: &[PathBuf],
 ) -> RusticResult<SnapshotFile> {
     repository.archive(options, &Any(source), snapshot, paths)
-}
-
-/// Checks a repository.
-///
-/// # Errors
-/// The check could not be done.
-pub fn check(repository: &Repository<OpenStatus>, options: CheckOptions) -> RusticResult<CheckResults> {
-    repository.check(options)
 }

@@ -80,7 +80,7 @@ impl Repository {
             options.read_data_subset = ReadSubsetOption::IdSubSet((part % of.max(1), of.max(1)));
         }
         self.gauge.phase("checking", Unit::Items);
-        let check = || self.attempt("check", || pi_agent_engine::check(&self.rustic()?, options));
+        let check = || self.attempt("check", || self.rustic()?.check(options));
         // rustic gives its threads a tenth of a second to end, and panics when they had no processor for so long.
         let unlucky = |failed: &super::Failed| !failed.storage && failed.error.chain().contains("index still in use");
         let results = self.watched(monitor, || {
