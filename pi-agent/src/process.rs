@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid};
@@ -80,16 +81,29 @@ pub struct Output {
 ///
 /// * One allocator arena: glibc otherwise keeps one for each thread. A first backup takes 60–70 MiB with one and 96 with many,
 ///   a restore 52 and 200.
-/// * Two of rustic's workers, for whatever processor there is: each takes some 11 MiB in a check that reads all data.
+/// * Two processors, the last ones: rustic starts as many threads as it may use processors, and each holds pieces of files in a
+///   first backup, and some 11 MiB in a check that reads all data. The others are left to others.
 pub fn with_little_memory() {
     const ARENAS: &str = "MALLOC_ARENA_MAX";
     if std::env::var_os(ARENAS).is_none()
         && let Ok(program) = std::env::current_exe()
     {
         // It works with more, too.
+        let _ = keep_to_two_processors();
         let arguments = std::env::args_os().skip(1);
         let _ = Command::new(program).args(arguments).env(ARENAS, "1").env("RAYON_NUM_THREADS", "2").exec();
     }
+}
+
+/// For itself and all that it starts.
+fn keep_to_two_processors() -> nix::Result<()> {
+    let this = Pid::from_raw(0);
+    let (all, mut two) = (sched_getaffinity(this)?, CpuSet::new());
+    let allowed = (0..CpuSet::count()).filter(|number| all.is_set(*number) == Ok(true)).collect::<Vec<_>>();
+    for number in allowed.into_iter().rev().take(2) {
+        two.set(number)?;
+    }
+    sched_setaffinity(this, &two)
 }
 
 /// Where programs are looked for: what Debian's cron and systemd use, so that a hand-started run finds the same ones.

@@ -160,14 +160,19 @@ impl Backend {
         RusticError::new(ErrorKind::Backend, text)
     }
 
-    fn failed_to_write(&self, error: Error) -> Box<RusticError> {
-        self.write_failed.store(true, Ordering::SeqCst);
-        self.failed(error)
+    fn write(&self, kind: FileType, id: &Id, content: &BytesList) -> crate::Result<()> {
+        if kind == FileType::Index
+            && let Some(cipher) = lock(&self.cipher).as_ref()
+            && index_parts::split(content, cipher, |name, part| self.put(kind, &name, &Bytes::from(part).into()))?
+        {
+            return Ok(());
+        }
+        self.put(kind, id, content)
     }
 
-    fn put(&self, kind: FileType, id: &Id, content: &BytesList) -> RusticResult<()> {
+    fn put(&self, kind: FileType, id: &Id, content: &BytesList) -> crate::Result<()> {
         let name = key(kind, id);
-        self.store.put(&name, content.slice()).map_err(|error| self.failed_to_write(error))?;
+        self.store.put(&name, content.slice())?;
         match kind {
             FileType::Config => *lock(&self.config) = None,
             FileType::Pack => return Ok(()),
@@ -261,16 +266,10 @@ impl WriteBackend for Backend {
             *lock(&self.held) = Some((*id, content));
             return Ok(());
         }
-        let parts = match (kind, lock(&self.cipher).as_ref()) {
-            (FileType::Index, Some(cipher)) => {
-                index_parts::split(&content, cipher).map_err(|error| self.failed_to_write(error))?
-            }
-            _ => Vec::new(),
-        };
-        if parts.is_empty() {
-            return self.put(kind, id, &content);
-        }
-        parts.into_iter().try_for_each(|part| self.put(kind, &part.name, &Bytes::from(part.content).into()))
+        self.write(kind, id, &content).map_err(|error| {
+            self.write_failed.store(true, Ordering::SeqCst);
+            self.failed(error)
+        })
     }
 
     fn remove(&self, kind: FileType, id: &Id, _cacheable: bool) -> RusticResult<()> {

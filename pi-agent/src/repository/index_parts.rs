@@ -1,84 +1,164 @@
 //! An index file in parts.
 //!
 //! rustic lists up to 50,000 pieces in one file of the index, and reads such a file whole: 13 MiB of memory in every night that
-//! follows. The same index in files of some ten thousand pieces each takes a fifth of that, and is as good to every reader.
+//! follows. The same index in small files is as good to every reader. It is divided as it streams by: a first backup, which
+//! writes the most of it, has no memory to spare.
+
+use std::fmt;
+use std::io::{Cursor, Read};
 
 use rustic_core::{BytesList, Id};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::{DeserializeSeed, Deserializer as _, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::cipher::{self, Cipher};
 use crate::error::{Context, Result};
 
-/// Pieces in a part, at least. A prune rewrites files with less than 10,000, all of them, each time.
-const LEAST: usize = 11_000;
+/// Pieces in a part, at least, but for the last.
+pub(super) const PIECES: usize = 2500;
+/// What takes less than this has about as many pieces as a part: an id alone takes 32 bytes that nothing compresses.
+const SMALL: usize = 64 * PIECES;
 /// The first byte of what is compressed.
 const COMPRESSED: u8 = 2;
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Index<'a> {
-    #[serde(borrow)]
-    packs: Vec<&'a RawValue>,
-    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
-    packs_to_delete: Vec<&'a RawValue>,
+#[derive(Default, Serialize)]
+struct Index {
+    packs: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    packs_to_delete: Vec<Box<RawValue>>,
 }
 
-/// One file of the index.
-pub(super) struct Part {
-    /// Its name in the repository.
-    pub(super) name: Id,
-    /// Its content.
-    pub(super) content: Vec<u8>,
-}
-
-/// The parts of the file; none when it is small, or no index that this knows: then it may stay as it is.
+/// Hands the parts of that file to `write`, with their names. False: it is small, or no index that this knows, and is to be
+/// written as it is. (So are the parts handed on before that was seen: they tell the truth.)
 ///
 /// # Errors
-/// There is no randomness, or no memory to compress in.
-pub(super) fn split(file: &BytesList, cipher: &Cipher) -> Result<Vec<Part>> {
-    let Some(plain) = cipher.open(&file.slice().concat()) else { return Ok(Vec::new()) };
-    let doing = || "write the index in parts".to_owned();
+/// `write` fails, or there is no randomness.
+pub(super) fn split(file: &BytesList, cipher: &Cipher, write: impl FnMut(Id, Vec<u8>) -> Result<()>) -> Result<bool> {
+    let slices = file.slice();
+    if slices.iter().map(bytes::Bytes::len).sum::<usize>() < SMALL {
+        return Ok(false);
+    }
+    let plain = match slices {
+        [whole] => cipher.open(whole),
+        many => cipher.open(&many.concat()),
+    };
+    let Some(plain) = plain else { return Ok(false) };
     let compressed = plain.first() == Some(&COMPRESSED);
-    let json = if compressed { zstd::decode_all(&plain[1..]).context(doing)? } else { plain };
-    let Ok(index) = serde_json::from_slice::<Index<'_>>(&json) else { return Ok(Vec::new()) };
-
-    divide(index)
-        .into_iter()
-        .map(|part| {
-            let mut plain = serde_json::to_vec(&part).context(doing)?;
-            if compressed {
-                plain = [&[COMPRESSED], &*zstd::encode_all(&*plain, 0).context(doing)?].concat();
-            }
-            let content = cipher.seal(&plain)?;
-            let name = cipher::name(&content).parse().expect("64 hexadecimal digits");
-            Ok(Part { name, content })
-        })
-        .collect()
+    let mut divider = Divider { cipher, compressed, part: Index::default(), pieces: 0, write, failed: None };
+    let read = if compressed {
+        let json = zstd::Decoder::new(Cursor::new(&plain[1..])).context(doing)?;
+        divider.read(json)
+    } else {
+        divider.read(&*plain)
+    };
+    match divider.failed {
+        Some(failed) => Err(failed),
+        None => Ok(read.is_ok()),
+    }
 }
 
-/// Into parts with about as many pieces each.
-fn divide(index: Index<'_>) -> Vec<Index<'_>> {
-    // Each piece tells its type, and nothing else there does.
-    let pieces = |pack: &RawValue| pack.get().matches("\"type\":").count();
-    let all: usize = index.packs.iter().chain(&index.packs_to_delete).map(|pack| pieces(pack)).sum();
-    let parts = all / LEAST;
-    if parts < 2 {
-        return Vec::new();
+fn doing() -> String {
+    "write the index in parts".into()
+}
+
+struct Divider<'a, W> {
+    cipher: &'a Cipher,
+    compressed: bool,
+    part: Index,
+    /// In the part.
+    pieces: usize,
+    write: W,
+    failed: Option<crate::Error>,
+}
+
+impl<W: FnMut(Id, Vec<u8>) -> Result<()>> Divider<'_, W> {
+    fn read(&mut self, json: impl Read) -> serde_json::Result<()> {
+        let mut json = serde_json::Deserializer::from_reader(json);
+        json.deserialize_map(Whole(self))?;
+        json.end()?;
+        self.cut().map_err(|failed| self.fails(failed))
     }
-    let mut divided = Vec::with_capacity(parts);
-    let mut part = Index { packs: Vec::new(), packs_to_delete: Vec::new() };
-    let mut so_far = 0;
-    let packs = index.packs.into_iter().map(|pack| (pack, false));
-    for (pack, delete) in packs.chain(index.packs_to_delete.into_iter().map(|pack| (pack, true))) {
-        if so_far * parts >= all * (divided.len() + 1) {
-            divided.push(std::mem::replace(&mut part, Index { packs: Vec::new(), packs_to_delete: Vec::new() }));
+
+    fn take(&mut self, pack: Box<RawValue>, delete: bool) -> Result<()> {
+        if self.pieces >= PIECES {
+            self.cut()?;
         }
-        so_far += pieces(pack);
-        if delete { &mut part.packs_to_delete } else { &mut part.packs }.push(pack);
+        // Each piece tells its type, and nothing else there does.
+        self.pieces += pack.get().matches("\"type\":").count();
+        if delete { &mut self.part.packs_to_delete } else { &mut self.part.packs }.push(pack);
+        Ok(())
     }
-    divided.push(part);
-    divided
+
+    fn cut(&mut self) -> Result<()> {
+        self.pieces = 0;
+        let part = std::mem::take(&mut self.part);
+        let mut plain = serde_json::to_vec(&part).context(doing)?;
+        drop(part);
+        if self.compressed {
+            plain = [&[COMPRESSED], &*zstd::encode_all(&*plain, 0).context(doing)?].concat();
+        }
+        let content = self.cipher.seal(&plain)?;
+        (self.write)(cipher::name(&content).parse().expect("64 hexadecimal digits"), content)
+    }
+
+    /// The reader's errors are its own; ours waits until it is done.
+    fn fails<E: serde::de::Error>(&mut self, failed: crate::Error) -> E {
+        self.failed = Some(failed);
+        E::custom("a part was not written")
+    }
+}
+
+/// The whole of an index.
+struct Whole<'a, 'b, W>(&'a mut Divider<'b, W>);
+
+impl<'de, W: FnMut(Id, Vec<u8>) -> Result<()>> Visitor<'de> for Whole<'_, '_, W> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an index")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            let delete = match key.as_str() {
+                "packs" => false,
+                "packs_to_delete" => true,
+                _ => return Err(A::Error::custom("not known here")),
+            };
+            map.next_value_seed(Packs { divider: self.0, delete })?;
+        }
+        Ok(())
+    }
+}
+
+/// One of its lists.
+struct Packs<'a, 'b, W> {
+    divider: &'a mut Divider<'b, W>,
+    delete: bool,
+}
+
+impl<'de, W: FnMut(Id, Vec<u8>) -> Result<()>> DeserializeSeed<'de> for Packs<'_, '_, W> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de, W: FnMut(Id, Vec<u8>) -> Result<()>> Visitor<'de> for Packs<'_, '_, W> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of packs")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut packs: A) -> Result<(), A::Error> {
+        while let Some(pack) = packs.next_element()? {
+            self.divider.take(pack, self.delete).map_err(|failed| self.divider.fails(failed))?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -91,7 +171,7 @@ mod tests {
 
     /// Packs of 300 pieces, the last of them marked for removal.
     fn index(packs: usize) -> String {
-        let id = |number: usize| format!("{number:064x}");
+        let id = |number: usize| cipher::name(&number.to_le_bytes());
         let pack = |number: usize| {
             let pieces: Vec<_> = (0..300)
                 .map(|piece| {
@@ -110,23 +190,29 @@ mod tests {
         Bytes::from(cipher.seal(&plain).unwrap()).into()
     }
 
-    fn read(cipher: &Cipher, part: &Part) -> IndexFile {
-        let plain = cipher.open(&part.content).unwrap();
-        serde_json::from_slice(&zstd::decode_all(&plain[1..]).unwrap()).unwrap()
+    /// The parts as they are read, or `None` when it stays as it is.
+    fn parts(file: &BytesList, cipher: &Cipher) -> Option<Vec<IndexFile>> {
+        let mut parts = Vec::new();
+        let split = split(file, cipher, |name, content| {
+            assert_eq!(name.to_hex().as_str(), cipher::name(&content));
+            let plain = cipher.open(&content).unwrap();
+            parts.push(serde_json::from_slice(&zstd::decode_all(&plain[1..]).unwrap()).unwrap());
+            Ok(())
+        });
+        split.unwrap().then_some(parts)
     }
 
     #[test]
     fn a_large_index_is_the_same_in_parts() {
         let cipher = Cipher::of(&MasterKey::new());
         let json = index(170);
-        let parts = split(&sealed(&cipher, &json), &cipher).unwrap();
-        assert_eq!(parts.len(), 4);
         let whole: IndexFile = serde_json::from_str(&json).unwrap();
-        let read: Vec<_> = parts.iter().map(|part| read(&cipher, part)).collect();
+        let read = parts(&sealed(&cipher, &json), &cipher).unwrap();
+        assert_eq!(read.len(), 19);
         for part in &read {
             let packs = part.packs.iter().chain(&part.packs_to_delete);
             let pieces: usize = packs.map(|pack| pack.blobs.len()).sum();
-            assert!((10_000..=14_000).contains(&pieces), "{pieces}");
+            assert!((600..2800).contains(&pieces), "{pieces}");
         }
         let ids = |files: &[IndexFile], list: fn(&IndexFile) -> &[rustic_core::repofile::IndexPack]| -> Vec<_> {
             files.iter().flat_map(list).map(|pack| (pack.id, pack.blobs.clone())).collect()
@@ -139,10 +225,17 @@ mod tests {
     #[test]
     fn what_is_small_or_strange_stays_as_it_is() {
         let cipher = Cipher::of(&MasterKey::new());
-        assert!(split(&sealed(&cipher, &index(70)), &cipher).unwrap().is_empty());
+        assert!(parts(&sealed(&cipher, &index(5)), &cipher).is_none());
         let other = Cipher::of(&MasterKey::new());
-        assert!(split(&sealed(&other, &index(170)), &cipher).unwrap().is_empty());
+        assert!(parts(&sealed(&other, &index(170)), &cipher).is_none());
         let newer = index(170).replace("\"packs_to_delete\"", "\"packs_of_the_future\"");
-        assert!(split(&sealed(&cipher, &newer), &cipher).unwrap().is_empty());
+        assert!(parts(&sealed(&cipher, &newer), &cipher).is_none());
+    }
+
+    #[test]
+    fn a_part_that_is_not_written_fails() {
+        let cipher = Cipher::of(&MasterKey::new());
+        let failed = split(&sealed(&cipher, &index(170)), &cipher, |_, _| Err(crate::Error::new("no space")));
+        assert_eq!(failed.unwrap_err().chain(), "no space");
     }
 }

@@ -1,8 +1,9 @@
 //! Forgetting, pruning, checking, measuring.
 
-use rustic_core::{CheckOptions, CheckResults, PruneOptions, ReadSubsetOption};
+use rustic_core::{CheckOptions, CheckResults, PruneOptions, PruneStats, ReadSubsetOption};
 
 use super::Repository;
+use super::index_parts::PIECES;
 use crate::error::Kind;
 use crate::monitor::{Monitor, Unit};
 use crate::steps::Check;
@@ -59,7 +60,10 @@ impl Repository {
                     freed: stats.size_to_delete.remove + stats.size_unref,
                     marked: sizes.remove + sizes.repackrm,
                 };
-                rustic.prune(&options, plan)?;
+                // rustic would write the whole index anew, for its parts are small to it.
+                if !nothing_to_do(stats) {
+                    rustic.prune(&options, plan)?;
+                }
                 Ok(pruned)
             })
         })
@@ -115,6 +119,14 @@ impl Repository {
         let infos = self.cached("read the index of", |rustic| rustic.infos_index())?;
         Ok(infos.blobs.iter().chain(&infos.blobs_delete).map(|blobs| blobs.size).sum())
     }
+}
+
+/// All packs stay as they are, and hardly more than a month of nights has added to the index.
+fn nothing_to_do(stats: &PruneStats) -> bool {
+    let parts = stats.blobs_sum().total() / PIECES as u64 + 32;
+    stats.packs.unused + stats.packs.repack + stats.packs_unref == 0
+        && stats.packs_to_delete.remove + stats.packs_to_delete.recover == 0
+        && stats.index_files <= parts
 }
 
 /// rustic's errors are pages; the first words tell.

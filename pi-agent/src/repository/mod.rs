@@ -53,6 +53,10 @@ pub use streams::Stream;
 /// 4 MiB: 8 MiB packs cost some 15 MiB more memory in a first backup, at half the requests.
 const PACK_SIZE: &str = "4 MiB";
 
+/// Of a piece of a file; the format's own bound is 8 MiB. Two are compressed, encrypted and verified at a time, each copied for
+/// each of that.
+const PIECE_SIZE: &str = "4 MiB";
+
 /// An open repository of one step.
 pub struct Repository {
     backend: Arc<Backend>,
@@ -143,6 +147,7 @@ impl Repository {
         // Without these, packs grow with the square root of the repository.
         options.set_datapack_growfactor = Some(0);
         options.set_treepack_growfactor = Some(0);
+        options.set_chunk_max_size = PIECE_SIZE.parse().ok();
         let (name, bytes) = key_file::key_file(&this.key, &password, &settings.host)?;
         this.backend.store().put(&format!("keys/{name}"), &[bytes.into()])?;
         let credentials = Credentials::Masterkey(this.key.clone());
