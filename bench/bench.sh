@@ -2,6 +2,8 @@
 # pi-agent beside restic, rustic and borg, in one run on one machine: a first, a changed and an unchanged night of a Foundry
 # tree, everything restored, everything read and checked; into a folder and into a bucket of a real S3 server on loopback.
 #
+# A first night begins with nothing: making the repository is a part of it.
+#
 # Per command: wall time, CPU time, peak memory (of its largest process), and requests and bytes as the server's side saw them.
 # On a machine that others use as well, believe the CPU time and not the wall time. Prints a table, and leaves it with a chart
 # (results, table.md, chart.svg) in BENCH_OUT.
@@ -99,9 +101,6 @@ open_folder() {
     place_more=
     export RESTIC_REPOSITORY=$work/repositories/restic RUSTIC_REPOSITORY=$work/repositories/rustic
     tools="pi-agent restic rustic borg"
-    restic init --quiet
-    "$rustic" --no-progress --log-level error init >/dev/null
-    borg init --encryption repokey "$work/repositories/borg" 2>"$work/log" || { cat "$work/log" >&2; return 1; }
 }
 
 open_bucket() {
@@ -126,8 +125,6 @@ secret_access_key = "$AWS_SECRET_ACCESS_KEY"
 PROFILE
     # borg knows no S3.
     tools="pi-agent restic rustic"
-    restic init --quiet
-    "$rustic" --no-progress --log-level error init >/dev/null
 }
 
 free_port() {
@@ -253,6 +250,7 @@ restic_() {
     case $1 in
     restore) measure "$1" restic restic restore latest --target "$work/restored" ;;
     check) measure "$1" restic restic check --read-data ;;
+    first) measure "$1" restic sh -c 'restic init --quiet && restic backup "$1"' sh "$source" ;;
     *) measure "$1" restic restic backup "$source" ;;
     esac
 }
@@ -262,6 +260,7 @@ rustic_() {
     case $1 in
     restore) measure "$1" rustic "${rustic[@]}" restore latest "$work/restored" ;;
     check) measure "$1" rustic "${rustic[@]}" check --read-data ;;
+    first) measure "$1" rustic sh -c '"$@" init && "$@" backup "$0"' "$source" "${rustic[@]}" ;;
     *) measure "$1" rustic "${rustic[@]}" backup "$source" ;;
     esac
 }
@@ -271,6 +270,11 @@ borg_() {
     case $1 in
     restore) measure "$1" borg sh -c 'cd "$1" && exec borg extract "$2"' sh "$work/restored" "$repository::$borg_archive" ;;
     check) measure "$1" borg borg check --verify-data "$repository" ;;
+    first)
+        borg_archive=first
+        measure "$1" borg sh -c 'borg init --encryption repokey "$1" && borg create --compression zstd,3 "$1::first" "$2"' \
+            sh "$repository" "$source"
+        ;;
     *)
         borg_archive=$1-$(date +%s%N)
         measure "$1" borg borg create --compression zstd,3 "$repository::$borg_archive" "$source"
