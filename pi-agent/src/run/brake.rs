@@ -2,7 +2,8 @@
 //! holds it.
 //!
 //! How much others wait is best seen while the step stands still. A tenth of the time is always its own, and after an hour of
-//! standing still only disks and memory count: a busy server never prevents its backup. It does not stand still while a live part's writer does, nor for longer than connections last.
+//! standing still only disks and memory count: a busy server never prevents its backup. It does not stand still while a live
+//! part's writer does, nor for longer than connections last.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
