@@ -30,7 +30,9 @@ pub fn a_finished_segment_is_pushed_at_once(system: &str) {
     machine.ok("systemctl start pi-agent-wal.path");
     machine.ok(switch);
     machine.until("ls /var/spool/pgbackrest/*/.hole.json");
-    assert_eq!(home.journal("_SYSTEMD_UNIT=pi-agent-wal.service PRIORITY=3 STEP=database"), 1);
+    let told =
+        "journalctl --quiet --no-pager --output=json _SYSTEMD_UNIT=pi-agent-wal.service PRIORITY=3 STEP=database";
+    machine.until(&format!("test \"$({told} | wc -l)\" = 1"));
     machine.ok("systemctl start pi-agent-alarms");
     machine.until("! ls /var/spool/pgbackrest/*/.hole.json");
     assert_eq!(home.backup_result(), "success");

@@ -34,6 +34,8 @@ pub(super) struct Backend {
     held: Mutex<Option<(Id, BytesList)>>,
     last_snapshot: Mutex<Option<Id>>,
     readers: Arc<Permits>,
+    /// What is read is given back only when what came of it is written: see [`Permitted`].
+    restoring: AtomicBool,
     cipher: Mutex<Option<Cipher>>,
 }
 
@@ -51,6 +53,7 @@ impl Backend {
             held: Mutex::default(),
             last_snapshot: Mutex::default(),
             readers: Arc::new(Permits::new(READERS)),
+            restoring: AtomicBool::new(false),
             cipher: Mutex::default(),
         }
     }
@@ -148,6 +151,20 @@ impl Backend {
         lock(&self.last_snapshot).map(|id| id.to_hex().as_str().to_owned())
     }
 
+    /// Does `work`, which writes what it reads here.
+    pub(super) fn restoring<T>(&self, work: impl FnOnce() -> T) -> T {
+        struct Ends<'a>(&'a AtomicBool);
+        impl Drop for Ends<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::SeqCst);
+            }
+        }
+        self.restoring.store(true, Ordering::SeqCst);
+        // rustic may panic.
+        let _ends = Ends(&self.restoring);
+        work()
+    }
+
     /// The key of what is written from now on.
     pub(super) fn seal_with(&self, key: &MasterKey) {
         *lock(&self.cipher) = Some(Cipher::of(key));
@@ -189,7 +206,8 @@ impl Backend {
     fn read_pack(&self, read: impl FnOnce() -> crate::Result<Bytes>) -> RusticResult<Bytes> {
         let permit = Permits::take(&self.readers);
         let bytes = read().map_err(|error| self.failed(error))?;
-        Ok(Bytes::from_owner(Permitted { bytes, _permit: permit }))
+        let writes = self.restoring.load(Ordering::SeqCst);
+        Ok(Bytes::from_owner(Permitted { bytes, writes, _permit: permit }))
     }
 }
 
@@ -287,9 +305,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What was read, and the permit to have it in memory.
+///
+/// rustic's restore gives back a pack when it has decompressed all of it, and queued it to be written: on a slow disk each of its
+/// twenty threads then holds one. So the thread first writes what it has queued; nothing else is in its own queue there.
 struct Permitted {
     bytes: Bytes,
+    writes: bool,
     _permit: Permit,
+}
+
+impl Drop for Permitted {
+    fn drop(&mut self) {
+        while self.writes && rayon::yield_local() == Some(rayon::Yield::Executed) {}
+    }
 }
 
 impl AsRef<[u8]> for Permitted {

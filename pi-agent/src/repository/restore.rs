@@ -104,7 +104,7 @@ impl Repository {
         }
         let plan = rustic.prepare_restore(&options, nodes.clone(), &destination, false)?;
         let bytes = plan.restore_size;
-        rustic.restore(plan, &options, nodes.clone(), &destination)?;
+        self.backend.restoring(|| rustic.restore(plan, &options, nodes.clone(), &destination))?;
         let mut seen = Compared::default();
         for item in nodes {
             let (path, node) = item?;
