@@ -32,15 +32,7 @@ impl Home {
     }
 
     /// The machine set up: a database and Foundry's files, a stick to keep backups on, Discord. The timers are enabled.
-    /// Its runs do not give way: the other tests keep these processors busy all the time.
     pub fn set_up(system: &str) -> Self {
-        let home = Self::set_up_as_shipped(system);
-        home.does_not_give_way();
-        home
-    }
-
-    /// The same, and its runs come last on their machine.
-    pub fn set_up_as_shipped(system: &str) -> Self {
         let (home, _) = Self::installed(system);
         let machine = &home.machine;
         Household::make(machine.path("/srv"), Size::SMALL, 7);
@@ -62,10 +54,11 @@ impl Home {
             "runuser -u postgres -- psql -qX -v ON_ERROR_STOP=1 -f /tmp/archiving.sql; systemctl restart postgresql",
         );
         machine.until("runuser -u postgres -- psql -XAtc 'select 1'");
+        home.does_not_give_way();
         home
     }
 
-    /// Its runs are as quick as others are.
+    /// The other tests keep these processors busy all the time, and a run that comes last would hardly come to its end.
     pub fn does_not_give_way(&self) {
         self.machine.ok("printf '\\n[limits]\\ngive-way = false\\n' >>/etc/pi-agent/config.toml");
     }

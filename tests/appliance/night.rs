@@ -6,7 +6,7 @@ use crate::home::Home;
 const RUN_SUCCEEDED: &str = "5a0c9be1d5f7484d8a4be7f2c90b3d16";
 
 pub fn the_timer_makes_a_backup_that_restores(system: &str) {
-    let home = Home::set_up_as_shipped(system);
+    let home = Home::set_up(system);
     home.add_a_large_file();
     let machine = &home.machine;
     assert_eq!(machine.ok("systemctl is-active pi-agent-backup.timer pi-agent-wal.path"), "active\nactive");
