@@ -24,6 +24,7 @@ mod memory;
 mod no_space;
 mod notices;
 mod packaging;
+mod pitr;
 mod postgres;
 mod postgres_dumps;
 mod postgres_upgrade;
