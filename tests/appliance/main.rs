@@ -10,6 +10,7 @@ mod home;
 mod installation;
 mod interruptions;
 mod night;
+mod runbook;
 mod wal;
 
 macro_rules! in_each {
@@ -47,4 +48,9 @@ fn what_fails_in_a_run_is_told_once_and_its_end_too() {
 #[test]
 fn what_the_agent_cannot_tell_the_script_does() {
     failures::what_the_agent_cannot_tell_the_script_does("bookworm");
+}
+
+#[test]
+fn slow_every_command_of_the_runbook_is_run() {
+    runbook::every_command_of_the_runbook_is_run("bookworm");
 }
