@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::Kit;
+use super::{Cluster, Kit};
 use crate::config::{Location, S3Location, Source, Step};
 use crate::report::words;
 use crate::secrets::Secret;
@@ -71,7 +71,7 @@ fn versions(kit: &Kit) -> String {
 }
 
 fn majors(kit: &Kit) -> Vec<&str> {
-    let mut majors: Vec<_> = kit.postgres.iter().map(|(_, major)| major.as_str()).collect();
+    let mut majors: Vec<_> = kit.postgres.iter().map(|cluster| cluster.major.as_str()).collect();
     majors.sort_unstable();
     majors.dedup();
     majors
@@ -237,8 +237,13 @@ fn facts(kit: &Kit) -> String {
     set("pi-agent", env!("CARGO_PKG_VERSION"));
     set("pgbackrest", kit.pgbackrest.as_deref().unwrap_or_default());
     table.insert("kit-format".into(), 1.into());
-    let postgres = kit.postgres.iter().map(|(step, major)| (step.clone(), major.as_str().into()));
-    table.insert("postgres".into(), toml::Value::Table(postgres.collect()));
+    let mut by_step = |key: &str, value: &dyn Fn(&Cluster) -> Option<String>| {
+        let values = kit.postgres.iter().filter_map(|one| Some((one.step.clone(), value(one)?.into())));
+        table.insert(key.into(), toml::Value::Table(values.collect()));
+    };
+    by_step("postgres", &|one| Some(one.major.clone()));
+    by_step("data", &|one| Some(one.data.as_ref()?.display().to_string()));
+    by_step("owner", &|one| one.owner.map(|(uid, gid)| format!("{uid}:{gid}")));
     let files = kit.files.iter().map(|file| (file.name.to_owned(), file.path.display().to_string().into()));
     table.insert("files".into(), toml::Value::Table(files.collect()));
     table.to_string()
@@ -325,7 +330,12 @@ paths = ["/srv/foundry/data"]
             made_at: "2026-11-21T03:00:00Z".parse::<Timestamp>().unwrap(),
             marks: Marks { keys: "1a2b-3c4d".into(), access: "5e6f-7a8b".into() },
             pgbackrest: Some("2.45".into()),
-            postgres: vec![("database".into(), "15".into())],
+            postgres: vec![Cluster {
+                step: "database".into(),
+                major: "15".into(),
+                data: Some("/var/lib/postgresql/15/main".into()),
+                owner: Some((110, 115)),
+            }],
             files: files.iter().map(file).collect(),
         }
     }
