@@ -27,6 +27,7 @@ mod packaging;
 mod postgres;
 mod postgres_dumps;
 mod postgres_upgrade;
+mod recover;
 mod rpo;
 mod setup;
 mod status;

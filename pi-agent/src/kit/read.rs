@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{Cluster, KitFile, Marks};
 use crate::config::{self, Location, Settings};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::secrets::Secret;
 
 /// For programs; it goes nowhere.
@@ -265,5 +265,101 @@ impl Facts {
             owner: self.text(&["owner", step]).and_then(owner),
         };
         majors.iter().map(cluster).collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// As a person types it: without the pages of explanations, without facts.
+    const TYPED: &str = "\
+----- BEGIN restic.key -----
+| 3f2a
++ 77
+----- END restic.key -----
+
+  ----- BEGIN pgbackrest.key -----
+  | geheim
+  ----- END pgbackrest.key -----, no line end
+----- BEGIN config.toml -----
+| [host]
+| name = \"pi\"
+|
+| [storage]
+| url = \"file:///mnt/usb\"
+| [[step]]
+| name = \"logs\"
+| kind = \"directory\"
+| paths = [\"/var/log\"]
+----- END config.toml -----
+";
+
+    fn read_text(text: &str) -> Result<Found> {
+        understand(&Secret::new(text), Path::new("/root/kit.txt"), Path::new("/etc/pi-agent/config.toml"))
+    }
+
+    #[track_caller]
+    fn refused(text: &str, what: &str) -> Error {
+        let error = read_text(text).unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::Usage);
+        assert!(error.to_string().contains(what), "{what}: {error}");
+        assert!(!error.chain().contains("geheim") && !error.chain().contains("3f2a"), "a key is shown: {error}");
+        error
+    }
+
+    #[test]
+    fn what_is_typed_from_paper_is_enough() {
+        let found = read_text(TYPED).unwrap();
+        let content = |name: &str| {
+            let file = found.files.iter().find(|file| file.name == name).unwrap();
+            (file.path.display().to_string(), file.content.reveal().to_owned())
+        };
+        assert_eq!(content("restic.key"), ("/etc/pi-agent/secrets/restic.key".into(), "3f2a77\n".into()));
+        assert_eq!(content("pgbackrest.key").1, "geheim");
+        let (path, text) = content("config.toml");
+        assert_eq!(path, "/etc/pi-agent/config.toml");
+        assert!(text.starts_with("[host]\nname = \"pi\"\n\n[storage]\n") && text.ends_with("]\n"));
+        assert_eq!((found.settings.host.as_str(), found.made_at, found.clusters.len()), ("pi", None, 0));
+        assert_eq!(read_text(&TYPED.replace('\n', "\r\n")).unwrap().marks, found.marks);
+    }
+
+    #[test]
+    fn each_mistake_is_told_with_its_line() {
+        refused("hello\n", "/root/kit.txt is no recovery kit");
+        refused(&TYPED.replace("| 3f2a\n", "3f2a\n"), "/root/kit.txt:2: wanted | or + in front (in restic.key)");
+        refused(&TYPED.replace("| 3f2a\n", ""), "/root/kit.txt:2: a file does not begin with +");
+        refused(
+            &TYPED.replace("END restic.key", "END aws.env"),
+            "/root/kit.txt:4: END aws.env, but restic.key was begun in line 1",
+        );
+        refused(&TYPED.replace("----- END config.toml -----\n", ""), "/root/kit.txt:9: config.toml has no END");
+        refused(
+            &TYPED.replace("pgbackrest.key", "pgbackrest.kay"),
+            "/root/kit.txt:6: pgbackrest.kay is no file of a kit",
+        );
+        refused(
+            &TYPED.replace("pgbackrest.key", "restic.key"),
+            "/root/kit.txt:6: restic.key a second time: the first is in line 1",
+        );
+        refused(&TYPED.replace("restic.key", "discord.env"), "holds no restic.key");
+        // The configuration's own mistakes, with the lines of the kit.
+        refused(&TYPED.replace("kind = \"directory\"", "kind = \"directori\""), "/root/kit.txt:17:");
+        refused(&TYPED.replace("file:///mnt/usb", "s3://bucket/pi"), "/root/kit.txt:1");
+    }
+
+    #[test]
+    fn a_wrong_character_in_a_key_is_noticed() {
+        let marks = read_text(TYPED).unwrap().marks;
+        let facts = format!(
+            "----- BEGIN facts.toml -----\n| keys = \"{}\"\n| access = \"{}\"\n| kit-format = 1\n----- END facts.toml -----\n",
+            marks.keys, marks.access
+        );
+        let kit = facts.clone() + TYPED;
+        read_text(&kit).unwrap();
+        refused(&kit.replace("3f2a", "3f2b"), "/root/kit.txt:6: restic.key or pgbackrest.key is not as it was");
+        refused(&kit.replace("/mnt/usb", "/mnt/usc"), "config.toml is not as it was");
+        refused(&kit.replace("kit-format = 1", "kit-format = 2"), "newer format");
     }
 }
