@@ -33,7 +33,7 @@ impl Home {
         let household = Household::make(scratch.directory("srv/house"), Size { bytes: 3_000_000, files: 60 }, 21);
         let foundry = household.foundry();
         let odd = scratch.directory("srv/odd/things");
-        oddities(&odd, 1 << 20);
+        oddities(&odd, 50_000_000);
         chown(scratch.join("srv/odd"), Some(421), Some(422)).unwrap();
         fs::set_permissions(scratch.join("srv/odd"), fs::Permissions::from_mode(0o2750)).unwrap();
         let agent =
@@ -168,7 +168,8 @@ fn a_moment_is_a_moment_of_everything() {
     let moment = jiff::Timestamp::now().to_string();
     std::thread::sleep(Duration::from_millis(1500));
     home.cluster.sql("delete from voters where id > 10");
-    fs::remove_dir_all(home.foundry.join("Data")).unwrap();
+    Household::existing(home.scratch.join("srv/house"), 1).change(0.5);
+    assert_ne!(Tree::read(&home.foundry), trees[0]);
     home.cluster.finish_segment();
     home.agent.ok(["run"]);
     home.lose_everything();
@@ -295,8 +296,8 @@ fn what_a_kit_lacks_is_told_and_nothing_is_changed() {
     // Keys that were changed after the kit was made.
     let other = text.replace("correct horse", "another horse");
     let facts = without_facts(&other);
-    refused(&facts, 2).says("do not open").says("look for another kit");
-    refused(&older(&facts), 2).says("the keys were changed on").says("made later");
+    refused(&facts, 2).says("do not open").says("look for a kit that was made later");
+    refused(&older(&facts), 2).says("the keys there were made on").says("this kit is of 2020-01-01");
 
     // A disk that is not there.
     let (storage, away) = (home.scratch.join("storage"), home.scratch.join("away"));

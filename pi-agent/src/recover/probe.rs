@@ -1,5 +1,8 @@
 //! Before anything is touched: does the storage answer with what the kit holds, and do its keys open what lies there?
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -8,7 +11,7 @@ use crate::config::{AGENT, Location, Settings, Source};
 use crate::error::{Context, Error, Kind, Result};
 use crate::kit::Found;
 use crate::report::words;
-use crate::repository::Repository;
+use crate::repository::{NOT_ITS_PASSWORD, Repository};
 use crate::secrets::Secrets;
 use crate::storage::{Store, place};
 
@@ -21,7 +24,11 @@ pub fn probe(kit: &Found) -> Result<Option<String>> {
     let runtime = &kit.settings.local.runtime;
     let doing = || format!("make a directory in {} to try the kit in", runtime.display());
     std::fs::create_dir_all(runtime).context(doing)?;
-    let aside = tempfile::Builder::new().prefix("kit-").tempdir_in(runtime).context(doing)?;
+    let aside = tempfile::Builder::new()
+        .prefix("kit-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(runtime)
+        .context(doing)?;
     files::put_below(&kit.files, aside.path())?;
     let mut settings = kit.settings.clone();
     settings.secrets = aside.path().into();
@@ -47,7 +54,7 @@ fn opens(settings: &Settings, kit: &Found, store: &Store, secrets: &Secrets) -> 
         match Repository::open(settings, name, store.join(name), secrets) {
             Ok(None) => {}
             Ok(Some(_)) => return Ok(()),
-            Err(error) if error.kind() == Kind::Usage => return Err(wrong_key(&store.join(name), kit, error)),
+            Err(error) if is_wrong_password(&error) => return Err(wrong_key(&store.join(name), kit, error)),
             Err(error) => return Err(error),
         }
     }
@@ -62,23 +69,26 @@ fn opens(settings: &Settings, kit: &Found, store: &Store, secrets: &Secrets) -> 
         .hint("is the disk mounted, and is it the right one? `Backups` at the top of the kit says where they are"))
 }
 
+fn is_wrong_password(error: &Error) -> bool {
+    error.kind() == Kind::Usage && error.to_string().ends_with(NOT_ITS_PASSWORD)
+}
+
 /// A key file of restic's format tells when it was made.
 #[derive(Deserialize)]
 struct KeyFile {
     created: Option<Timestamp>,
 }
 
+/// A key of before a rotation is the likely reason, so both times are told.
 fn wrong_key(store: &Store, kit: &Found, error: Error) -> Error {
     let wrong = Error::usage(format!("the kit's keys ({}) do not open {store}", kit.marks.keys)).caused_by(error);
-    let made = kit.made_at.map_or_else(String::new, |made| format!(", this one is of {}", words::time(made)));
-    match changed(store).filter(|changed| kit.made_at.is_none_or(|made| made < *changed)) {
-        Some(changed) => wrong.hint(format!(
-            "the keys were changed on {}: look for a kit that was made later{made}",
-            words::time(changed)
-        )),
-        None => wrong
-            .hint(format!("look for another kit of this machine{made}; `Keys` at its top tells which keys it holds")),
-    }
+    let made = kit.made_at.map_or_else(String::new, |made| format!("; this kit is of {}", words::time(made)));
+    wrong.hint(match changed(store) {
+        Some(changed) => {
+            format!("the keys there were made on {}{made}: look for a kit that was made later", words::time(changed))
+        }
+        None => format!("look for another kit of this machine{made}"),
+    })
 }
 
 /// When the newest key of a repository was made.
