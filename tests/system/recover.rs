@@ -11,9 +11,10 @@ use nix::sys::signal::Signal;
 
 /// A household with files, a log directory and a database, and its kit.
 struct Home {
+    /// Before its directory goes, it is stopped.
+    cluster: Cluster,
     scratch: Scratch,
     agent: Agent,
-    cluster: Cluster,
     foundry: PathBuf,
     oddities: PathBuf,
 }
