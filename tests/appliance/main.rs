@@ -46,6 +46,11 @@ fn slow_a_dead_card_is_no_disaster() {
 }
 
 #[test]
+fn a_server_of_the_machine_serves_again() {
+    recovery::a_server_of_the_machine_serves_again("trixie");
+}
+
+#[test]
 fn what_fails_in_a_run_is_told_once_and_its_end_too() {
     failures::what_fails_in_a_run_is_told_once_and_its_end_too("trixie");
 }

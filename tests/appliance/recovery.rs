@@ -137,3 +137,48 @@ fn up(engine: &DockerEngine, folder: &Path) {
     let mut compose = Command::new("docker-compose");
     sh(compose.args(["up", "--detach", "db"]).env("DOCKER_HOST", engine.host()).current_dir(folder));
 }
+
+/// A machine of which only the stick with the backups and the kit are left: its own server comes back, and serves at once.
+pub fn a_server_of_the_machine_serves_again(system: &str) {
+    let psql = "runuser -u postgres -- psql -qXAt -v ON_ERROR_STOP=1";
+    let home = Home::set_up(system);
+    home.machine.ok(&format!("pi-agent recovery-kit --to {KIT}"));
+    home.back_up();
+    let rows = home.machine.ok(&format!("{psql} -c '{ROWS}'"));
+    let kit = std::fs::read(home.machine.path(KIT)).unwrap();
+    let scratch = Scratch::new();
+    let stick = scratch.join("stick.tar");
+    let tar = |way: &str, folder: &Path| {
+        sh(Command::new("tar")
+            .arg(way)
+            .arg("--numeric-owner")
+            .arg("--file")
+            .arg(&stick)
+            .arg("-C")
+            .arg(folder)
+            .arg("."));
+    };
+    tar("--create", &home.machine.path("/mnt/usb"));
+    drop(home);
+
+    let (home, _) = Home::installed(system);
+    let machine = &home.machine;
+    machine.write(KIT, 0o600, &kit);
+    let recover = format!("pi-agent recover --kit {KIT}");
+    let _ = machine.run(&recover).expect(1).says("/mnt/usb/pi-hosting");
+    machine.ok("test ! -e /etc/pi-agent/config.toml; mkdir -p /mnt/usb");
+    tar("--extract", &machine.path("/mnt/usb"));
+    // The package of PostgreSQL has made a cluster, and somebody uses it.
+    machine.ok("pg_createcluster $(ls /usr/lib/postgresql) main >/dev/null; systemctl daemon-reload; systemctl start postgresql");
+    machine.until(&format!("{psql} -c 'select 1'"));
+    let ran = machine.run(&recover).expect(0);
+    ran.says("main.before-recovery").says("enable the timers: pi-agent setup");
+    assert_eq!(machine.until(&format!("{psql} -c '{ROWS}'")), rows, "{ran}");
+    assert_eq!(machine.run("systemctl is-enabled pi-agent-backup.timer").stdout.trim(), "disabled");
+
+    // It archives, and backs up. Another recovery changes nothing, with timers this time.
+    machine.ok(&format!("{psql} -c \"insert into voters values (-1, 'after')\"; pi-agent run database"));
+    let _ = machine.run(&format!("{recover} --start-timers")).expect(0).says("was back already").says("the timers run");
+    assert_eq!(machine.ok(&format!("{psql} -c 'select name from voters where id = -1'")), "after");
+    assert_eq!(machine.ok("systemctl is-active pi-agent-backup.timer"), "active");
+}

@@ -11,13 +11,13 @@ use super::server::Server;
 use super::{Back, Order};
 use crate::config::{Postgres, Settings, Source, Step};
 use crate::error::{Context, Error, Result};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Problem};
 use crate::pgbackrest;
 use crate::process::User;
 use crate::restore::{self, Request};
 use crate::steps::postgres::container;
 
-/// Brings it back; `None`: it was done before.
+/// Brings it back, unless that was done before.
 ///
 /// # Errors
 /// It is not known where it belongs, another database is there, PostgreSQL's programs are missing, or the restore fails.
@@ -27,12 +27,12 @@ pub fn bring_back(
     step: &Step,
     postgres: &Postgres,
     monitor: &Monitor,
-) -> Result<Option<Back>> {
+) -> Result<Back> {
     let home = Home::of(order, step, postgres)?;
     let known = notes.part(&step.name).cloned();
     let is_there = home.data.join("PG_VERSION").exists();
-    if is_there && known.as_ref().is_some_and(|part| part.in_place) {
-        return Ok(None);
+    if let Some(part) = known.as_ref().filter(|part| part.in_place && is_there) {
+        return Ok(Back::before(part.clone()));
     }
     // Cut off after it was put in place, before that was noted.
     let settled = is_there && known.is_some() && home.stage != home.data && !home.stage.exists();
@@ -49,14 +49,8 @@ pub fn bring_back(
             let (to, at) = (home.stage.clone(), order.at.clone());
             let request = Request { to, at, paths: Vec::new(), overwrite: true };
             let restored = restore::restore(&home.settings(order.settings, step), &step.name, &request, monitor)?;
-            problems = restored.problems;
-            let part = Part {
-                in_place: false,
-                restore_point: restored.restore_point,
-                time: restored.time,
-                bytes: restored.bytes,
-                aside: None,
-            };
+            problems.clone_from(&restored.problems);
+            let part = Part::whole(restored, &home.data, false);
             notes.keep(&step.name, part.clone())?;
             part
         }
@@ -68,19 +62,13 @@ pub fn bring_back(
         true => None,
         false => server.stop().and_then(|()| home.settle())?,
     };
-    let part = Part { in_place: true, aside, ..part };
+    let part = Part { in_place: true, aside, left: server.left(), ..part };
     notes.keep(&step.name, part.clone())?;
 
     // 3. It goes on archiving where the agent fetches.
     container::provide_spool(order.settings, postgres, &home.user)?;
-    let left = match server.start() {
-        Ok(left) => left,
-        Err(error) => {
-            problems.push((&error).into());
-            Vec::new()
-        }
-    };
-    Ok(Some(Back { part, to: home.data, problems, elsewhere: false, left }))
+    problems.extend(server.start().err().map(|error| Problem::from(&error)));
+    Ok(Back { part, problems, was_there: false })
 }
 
 /// Where a cluster belongs, and to whom.

@@ -38,7 +38,7 @@ const THE_SYSTEMS: [&str; 21] = [
     "/var/spool",
 ];
 
-/// Brings one path of a step back; `None`: it was done before.
+/// Brings one path of a step back, unless that was done before.
 ///
 /// # Errors
 /// Something else is in its place and may not be moved, there is no such point, or the restore fails.
@@ -48,17 +48,18 @@ pub fn bring_back(
     step: &Step,
     path: &Path,
     monitor: &Monitor,
-) -> Result<Option<Back>> {
-    let place = Place::of(order, step, path)?;
+) -> Result<Back> {
     let name = format!("{}:{}", step.name, path.display());
     let known = notes.part(&name).cloned();
     let exists = |path: &Path| fs::symlink_metadata(path).is_ok();
-    // Also one that was cut off after it was put in place, before that was noted.
-    if let Some(part) = &known
-        && exists(&place.target)
-        && (part.in_place || !exists(&place.staged))
-    {
-        return Ok(None);
+    // Before its place is looked for: what came back there makes it the system's.
+    if let Some(part) = known.as_ref().filter(|part| part.in_place && exists(&part.to)) {
+        return Ok(Back::before(part.clone()));
+    }
+    let place = Place::of(order, step, path)?;
+    // Cut off after it was put in place, before that was noted.
+    if let Some(part) = known.as_ref().filter(|part| !part.in_place && exists(&part.to) && !exists(&place.staged)) {
+        return Ok(Back::before(part.clone()));
     }
     place.is_free(order.overwrite)?;
 
@@ -71,15 +72,9 @@ pub fn bring_back(
             let request = Request { to, at: order.at.clone(), paths: vec![path.to_owned()], overwrite: true };
             let restored = restore::restore(order.settings, &step.name, &request, monitor)?;
             let stage = place.stage.display().to_string();
-            problems = restored.problems;
+            problems.clone_from(&restored.problems);
             problems.iter_mut().for_each(|problem| problem.message = problem.message.replace(&stage, ""));
-            let part = Part {
-                in_place: false,
-                restore_point: restored.restore_point,
-                time: restored.time,
-                bytes: restored.bytes,
-                aside: None,
-            };
+            let part = Part::whole(restored, &place.target, place.elsewhere);
             notes.keep(&name, part.clone())?;
             part
         }
@@ -89,7 +84,7 @@ pub fn bring_back(
     let aside = place.settle()?;
     let part = Part { in_place: true, aside, ..part };
     notes.keep(&name, part.clone())?;
-    Ok(Some(Back { part, to: place.target, problems, elsewhere: place.elsewhere, left: Vec::new() }))
+    Ok(Back { part, problems, was_there: false })
 }
 
 /// Where a path comes back to, and by which way.

@@ -53,15 +53,18 @@ struct Order<'a> {
     clusters: &'a [Cluster],
 }
 
-/// One part that came back.
+/// One part that is back.
 struct Back {
     part: Part,
-    to: PathBuf,
     problems: Vec<Problem>,
-    /// It is not in its own place, which something of the system's has.
-    elsewhere: bool,
-    /// What is left for a person to do.
-    left: Vec<String>,
+    /// An earlier recovery brought it back.
+    was_there: bool,
+}
+
+impl Back {
+    fn before(part: Part) -> Self {
+        Self { part, problems: Vec::new(), was_there: true }
+    }
 }
 
 /// Recovers the host. A part that fails stops no other, and is in the report. `config`: where the configuration belongs when
@@ -140,12 +143,11 @@ fn bring_all_back(
 }
 
 /// Does one part, and puts how it went into the report.
-fn told(report: &mut Report, step: &str, what: &str, work: impl FnOnce() -> Result<Option<Back>>) {
+fn told(report: &mut Report, step: &str, what: &str, work: impl FnOnce() -> Result<Back>) {
     let started = Instant::now();
     let outcome = match work() {
-        Ok(None) => Outcome::WasThere,
-        Ok(Some(back)) => {
-            info!("{step}: {what} is back in {}", back.to.display());
+        Ok(back) => {
+            info!("{step}: {what} is back in {}", back.part.to.display());
             back.problems.iter().for_each(|problem| warn!("{step}: {}", problem.message));
             Outcome::Back(Box::new(back))
         }

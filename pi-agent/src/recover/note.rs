@@ -2,13 +2,14 @@
 //! the next one goes on from there.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::StateDirectory;
 use crate::error::{Context, Result};
+use crate::restore::Restored;
 use crate::secrets::{read_private, write_private};
 
 /// What is remembered.
@@ -35,8 +36,30 @@ pub struct Part {
     pub time: Timestamp,
     /// Bytes, when known.
     pub bytes: Option<u64>,
+    /// Its place.
+    pub to: PathBuf,
+    /// Its place is not its own, which something of the system's has.
+    pub elsewhere: bool,
     /// What was there before, moved aside.
     pub aside: Option<PathBuf>,
+    /// What is left for a person to do.
+    pub left: Vec<String>,
+}
+
+impl Part {
+    /// Whole, and not yet in place.
+    pub fn whole(restored: Restored, to: &Path, elsewhere: bool) -> Self {
+        Self {
+            in_place: false,
+            restore_point: restored.restore_point,
+            time: restored.time,
+            bytes: restored.bytes,
+            to: to.to_owned(),
+            elsewhere,
+            aside: None,
+            left: Vec::new(),
+        }
+    }
 }
 
 /// The note of one recovery, in its file.

@@ -43,11 +43,9 @@ pub struct Recovered {
 
 /// How one part went.
 pub enum Outcome {
-    /// It came back.
+    /// It is back.
     #[allow(private_interfaces)]
     Back(Box<Back>),
-    /// An earlier recovery with this kit had brought it back.
-    WasThere,
     /// It did not.
     Failed(Problem),
 }
@@ -90,15 +88,15 @@ impl Report {
         }
         for part in &self.parts {
             let Outcome::Back(back) = &part.outcome else { continue };
-            lines.extend(back.left.iter().cloned());
-            if back.elsewhere {
-                let (what, to) = (&part.what, back.to.display());
+            lines.extend(back.part.left.iter().cloned());
+            if back.part.elsewhere {
+                let (what, to) = (&part.what, back.part.to.display());
                 lines.push(format!("{what} is this system's own: take what you need from {to}"));
             }
         }
         let asides = self.parts.iter().filter_map(|part| match &part.outcome {
-            Outcome::Back(back) => back.part.aside.as_ref(),
-            _ => None,
+            Outcome::Back(back) => back.part.aside.as_ref().filter(|aside| aside.exists()),
+            Outcome::Failed(_) => None,
         });
         let asides: Vec<_> = self.kept.iter().chain(asides).map(|path| path.display().to_string()).collect();
         if !asides.is_empty() {
@@ -120,11 +118,11 @@ impl Report {
         for part in &self.parts {
             let name = format!("{} {}", part.step, part.what);
             match &part.outcome {
-                Outcome::WasThere => text.push_str(&format!("= {name}: was back already\n")),
+                Outcome::Back(back) if back.was_there => text.push_str(&format!("= {name}: was back already\n")),
                 Outcome::Back(back) => {
                     let size = back.part.bytes.map_or_else(String::new, |bytes| format!(", {}", words::size(bytes)));
                     let (time, point) = (words::time(back.part.time), short(&back.part.restore_point));
-                    text.push_str(&format!("+ {name}: of {time} ({point}{size}), in {}\n", back.to.display()));
+                    text.push_str(&format!("+ {name}: of {time} ({point}{size}), in {}\n", back.part.to.display()));
                     back.problems.iter().for_each(|problem| text.push_str(&told(problem)));
                 }
                 Outcome::Failed(problem) => text.push_str(&format!("- {name}: NOT BACK\n{}", told(problem))),
@@ -147,14 +145,13 @@ impl Report {
         let part = |part: &Recovered| {
             let mut value = json!({"step": part.step, "what": part.what, "seconds": part.seconds});
             match &part.outcome {
-                Outcome::WasThere => value["outcome"] = "was-there".into(),
                 Outcome::Failed(error) => {
                     value["outcome"] = "failed".into();
                     value["error"] = problem(error);
                 }
                 Outcome::Back(back) => {
-                    value["outcome"] = "back".into();
-                    value["to"] = back.to.display().to_string().into();
+                    value["outcome"] = if back.was_there { "was-there" } else { "back" }.into();
+                    value["to"] = back.part.to.display().to_string().into();
                     value["restore_point"] = back.part.restore_point.clone().into();
                     value["time"] = words::stamp(back.part.time).into();
                     value["bytes"] = back.part.bytes.into();

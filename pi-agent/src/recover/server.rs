@@ -67,11 +67,24 @@ impl Server {
         }
     }
 
-    /// Starts it on what came back; what is left for a person to do.
+    /// What a person has to do, because nobody here can.
+    pub fn left(&self) -> Vec<String> {
+        let line = match self {
+            Self::Debian(..) | Self::Container(_, true) => return Vec::new(),
+            Self::Container(name, false) => format!("start the database: docker start {name}"),
+            Self::NoContainer(name) => {
+                format!("start the database, where its compose file is: docker compose up -d {name}")
+            }
+            Self::Unknown(data) => format!("start the server of {}", data.display()),
+        };
+        vec![line]
+    }
+
+    /// Starts it on what came back, if that can be done here.
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(&self) -> Result<Vec<String>> {
+    pub fn start(&self) -> Result<()> {
         match self {
             Self::Debian(version, name) => {
                 if !Path::new("/etc/postgresql").join(version).join(name).exists() {
@@ -79,14 +92,10 @@ impl Server {
                     run("pg_createcluster", &[version, name])?;
                     systemctl("daemon-reload", "")?;
                 }
-                systemctl("start", &format!("postgresql@{version}-{name}")).map(|()| Vec::new())
+                systemctl("start", &format!("postgresql@{version}-{name}"))
             }
-            Self::Container(name, true) => Docker::open()?.start(name).map(|()| Vec::new()),
-            Self::Container(name, false) => Ok(vec![format!("start the database: docker start {name}")]),
-            Self::NoContainer(name) => {
-                Ok(vec![format!("start the database, where its compose file is: docker compose up -d {name}")])
-            }
-            Self::Unknown(data) => Ok(vec![format!("start the server of {}", data.display())]),
+            Self::Container(name, true) => Docker::open()?.start(name),
+            Self::Container(_, false) | Self::NoContainer(_) | Self::Unknown(_) => Ok(()),
         }
     }
 }
