@@ -61,11 +61,15 @@ pub fn bring_back(
     if let Some(part) = known.as_ref().filter(|part| !part.in_place && exists(&part.to) && !exists(&place.staged)) {
         return Ok(Back::before(part.clone()));
     }
-    place.is_free(order.overwrite)?;
+    let whole = known.filter(|part| !part.in_place && exists(&place.staged));
+    // On a disk of its own a part of it may be in place.
+    if whole.is_none() || !is_mount_point(&place.target) {
+        place.is_free(order.overwrite)?;
+    }
 
     // 1. Whole, beside its place: what an interrupted one left is gone on with.
     let mut problems = Vec::new();
-    let part = match known.filter(|part| !part.in_place && exists(&place.staged)) {
+    let part = match whole {
         Some(whole) => whole,
         None => {
             let to = place.stage.clone();
