@@ -10,6 +10,7 @@ mod home;
 mod installation;
 mod interruptions;
 mod night;
+mod recovery;
 mod runbook;
 mod wal;
 
@@ -38,6 +39,16 @@ in_each![
 #[test]
 fn containers_are_backed_up_by_the_units() {
     docker::containers_are_backed_up_by_the_units("bookworm-docker");
+}
+
+#[test]
+fn slow_a_dead_card_is_no_disaster() {
+    recovery::a_dead_card_is_no_disaster("bookworm-docker");
+}
+
+#[test]
+fn a_server_of_the_machine_serves_again() {
+    recovery::a_server_of_the_machine_serves_again("trixie");
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod pitr;
 mod postgres;
 mod postgres_dumps;
 mod postgres_upgrade;
+mod recover;
 mod rpo;
 mod setup;
 mod status;
