@@ -15,6 +15,7 @@ mod doctor;
 mod documents;
 mod health;
 mod history;
+mod in_place;
 mod interruptions;
 mod limits;
 mod live;

@@ -81,6 +81,8 @@ pub struct Snapshot {
     pub unfinished: bool,
     /// Bytes of the source it covers, when recorded.
     pub bytes: Option<u64>,
+    /// Bytes of contents that were not in the repository before, when recorded.
+    pub new_bytes: Option<u64>,
     /// Files it covers, when recorded.
     pub files: Option<u64>,
     /// Its tags.
@@ -329,6 +331,7 @@ impl From<&SnapshotFile> for Snapshot {
             label: file.label.clone(),
             unfinished: file.tags.contains(UNFINISHED),
             bytes: summary.map(|summary| summary.total_bytes_processed),
+            new_bytes: summary.map(|summary| summary.data_added_files),
             files: summary.map(|summary| summary.total_files_processed),
             tags: file.tags.iter().cloned().collect(),
         }

@@ -14,7 +14,9 @@ use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository as 
 
 use super::{Repository, Snapshot};
 use crate::error::{Context, Kind};
+use crate::health::room;
 use crate::monitor::{Monitor, Problem};
+use crate::restore::no_room;
 use crate::{Error, Result};
 
 /// At most so many differences are named; all are counted.
@@ -104,6 +106,11 @@ impl Repository {
         }
         let plan = rustic.prepare_restore(&options, nodes.clone(), &destination, false)?;
         let bytes = plan.restore_size;
+        match room(&selection.to) {
+            Ok(room) if room.free < bytes => return Ok(Err(no_room(&selection.to, bytes, room.free))),
+            Ok(_) => {}
+            Err(error) => return Ok(Err(error)),
+        }
         self.backend.restoring(|| rustic.restore(plan, &options, nodes.clone(), &destination))?;
         let mut seen = Compared::default();
         for item in nodes {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{At, Point, Request, Restored};
+use super::{At, Point, Request, Restored, Unfinished};
 use crate::config::{Settings, Source, Step};
 use crate::error::Kind;
 use crate::monitor::Monitor;
@@ -28,6 +28,7 @@ pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<V
         time: snapshot.time,
         kind: if snapshot.unfinished { "unfinished" } else { "snapshot" }.into(),
         bytes: snapshot.bytes,
+        new_bytes: snapshot.new_bytes,
         postgresql: None,
     };
     Ok(snapshots.into_iter().map(point).collect())
@@ -43,6 +44,9 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
     let snapshots = repository.snapshots()?;
     let snapshot = choose(&snapshots, step, &request.at)?.clone();
     let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
+    if fresh {
+        Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
+    }
     let selection = Selection { snapshot, to: request.to.clone(), paths: request.paths.clone(), fresh };
     let (bytes, problems) = repository.restore(&selection, monitor)?;
     let Selection { snapshot, .. } = selection;

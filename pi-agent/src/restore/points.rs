@@ -71,6 +71,7 @@ impl Points {
                 "time": words::stamp(point.time),
                 "kind": point.kind,
                 "bytes": point.bytes,
+                "new_bytes": point.new_bytes,
                 "postgresql": point.postgresql,
             })).collect::<Vec<_>>(),
             "windows": self.windows.iter().map(|window| json!({
