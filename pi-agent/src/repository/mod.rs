@@ -8,6 +8,7 @@ mod backend;
 mod backup;
 pub mod cache;
 mod cipher;
+mod damage;
 mod hold;
 mod index_parts;
 mod key_file;
@@ -16,15 +17,17 @@ mod maintenance;
 mod permits;
 mod progress;
 mod restore;
+mod salvage;
 mod source;
 mod streams;
+mod walk;
 
 use std::any::Any;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use rustic_core::repofile::{MasterKey, SnapshotFile};
@@ -66,6 +69,7 @@ pub struct Repository {
     step: String,
     host: String,
     remarks: Vec<Problem>,
+    damage: Mutex<Vec<Problem>>,
 }
 
 /// A snapshot as its file tells it.
@@ -115,6 +119,7 @@ impl Repository {
         let password = secrets.restic_key()?;
         let opened = this.with_credentials(&Credentials::password(password.reveal()));
         let opened = opened.map_err(|error| match error.is_incorrect_password() {
+            _ if let Ok(Some(trouble)) = this.key_trouble() => trouble,
             true => Error::usage(format!(
                 "open {}: the password in restic.key is not this repository's",
                 this.backend.store()
@@ -175,6 +180,7 @@ impl Repository {
             step: step.into(),
             host: settings.host.clone(),
             remarks: Vec::new(),
+            damage: Mutex::default(),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// The repository cannot be read.
 pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<Vec<Point>> {
     let Some(repository) = open(settings, step)? else { return Ok(Vec::new()) };
-    let mut snapshots = repository.snapshots()?;
+    let mut snapshots = repository.readable_snapshots()?;
     if let Some(path) = path {
         snapshots = repository.holding(&snapshots, path)?;
     }
@@ -41,14 +41,15 @@ pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<V
 pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Monitor) -> Result<Restored> {
     monitor.phase("opening the repository");
     let repository = open(settings, step)?.ok_or_else(|| nothing(step, "nothing was ever backed up there"))?;
-    let snapshots = repository.snapshots()?;
+    let snapshots = repository.readable_snapshots()?;
     let snapshot = choose(&snapshots, step, &request.at)?.clone();
     let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
     if fresh {
         Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
     }
     let selection = Selection { snapshot, to: request.to.clone(), paths: request.paths.clone(), fresh };
-    let (bytes, problems) = repository.restore(&selection, monitor)?;
+    let (bytes, mut problems) = repository.restore(&selection, monitor)?;
+    problems.splice(0..0, repository.damage());
     let Selection { snapshot, .. } = selection;
     Ok(Restored {
         restore_point: snapshot.id,
@@ -62,7 +63,7 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
 fn open(settings: &Settings, step: &Step) -> Result<Option<Repository>> {
     let secrets = Secrets::new(&settings.secrets);
     let store = Store::open(&settings.storage, &settings.storage.location, &secrets)?.join(&step.name);
-    Repository::open(settings, &step.name, store, &secrets)
+    Repository::open_what_is_left(settings, &step.name, store, &secrets)
 }
 
 fn choose<'a>(snapshots: &'a [Snapshot], step: &Step, at: &At) -> Result<&'a Snapshot> {

@@ -161,7 +161,7 @@ pub(crate) fn no_room(to: &Path, needed: u64, free: u64) -> Error {
 }
 
 /// `PATHsuffix`.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     // Without a slash at its end.
     let mut name = OsString::from(path.components().as_path());
     name.push(suffix);

@@ -104,9 +104,16 @@ impl<'a> InPlace<'a> {
             let one = Request { to: staging.clone(), at, paths: vec![place.clone()], overwrite: false };
             let one = prepare(&self.step.name, one)?;
             let mut found = directory::restore(self.settings, self.step, &one, monitor)?;
+            if let Some(problem) = found.problems.first() {
+                let count = found.problems.len();
+                return Err(Error::new(format!(
+                    "nothing was replaced, for not all came back as it was ({count} problems): {}",
+                    problem.message
+                ))
+                .hint(format!("what there is, is in {}; restore with --to for the whole list", staging.display())));
+            }
             if let Some(first) = restored.take() {
                 found.bytes = Some(found.bytes.unwrap_or(0) + first.bytes.unwrap_or(0));
-                found.problems.splice(0..0, first.problems);
             }
             restored = Some(found);
             swaps.push((staging.join(place.strip_prefix("/").unwrap_or(place)), staging));
