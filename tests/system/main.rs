@@ -30,6 +30,7 @@ mod packaging;
 mod postgres;
 mod postgres_dumps;
 mod postgres_upgrade;
+mod resumed;
 mod rpo;
 mod setup;
 mod status;

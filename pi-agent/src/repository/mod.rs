@@ -205,19 +205,22 @@ impl Repository {
         Ok(snapshots)
     }
 
-    /// Those of `snapshots` that hold `path` (absolute, as it was on the source).
+    /// Those of `snapshots` that hold `path` (absolute, as it was on the source), each with its size if it is a file, and the
+    /// number of its version: equal ones are the same in everything.
     ///
     /// # Errors
     /// The repository cannot be read.
-    pub fn holding(&self, snapshots: &[Snapshot], path: &Path) -> Result<Vec<Snapshot>> {
+    pub fn holding(&self, snapshots: &[Snapshot], path: &Path) -> Result<Vec<(Snapshot, Option<u64>, usize)>> {
         let ids: Vec<_> = snapshots.iter().map(|snapshot| snapshot.id.as_str()).collect();
         let found = self.cached("look into the snapshots of", |rustic| {
             let files = rustic.get_snapshots(&ids)?;
             let rustic = rustic.to_indexed_ids()?;
             rustic.find_nodes_from_path(files.iter().map(|file| file.tree), path)
         })?;
-        let matched = snapshots.iter().zip(found.matches).filter(|(_, found)| found.is_some());
-        Ok(matched.map(|(snapshot, _)| snapshot.clone()).collect())
+        let size = |version: usize| found.nodes.get(version).filter(|node| node.is_file()).map(|node| node.meta.size);
+        let matched =
+            snapshots.iter().zip(&found.matches).filter_map(|(snapshot, version)| Some((snapshot, (*version)?)));
+        Ok(matched.map(|(snapshot, version)| (snapshot.clone(), size(version), version)).collect())
     }
 
     /// Where a snapshot holds a file of that name (the first one), as an absolute path.

@@ -5,23 +5,21 @@ use std::path::{Path, PathBuf};
 use super::{At, Point, Request, Restored, Unfinished};
 use crate::config::{Settings, Source, Step};
 use crate::error::Kind;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Problem};
 use crate::repository::{Repository, Selection, Snapshot};
 use crate::secrets::Secrets;
 use crate::steps::directory::newest;
 use crate::storage::Store;
 use crate::{Error, Result};
 
-/// Every snapshot of a step, oldest first; with `path`, those that hold it.
+/// Every snapshot of a step, oldest first; with `path`, those that hold it, with its own size. Also what of the repository is
+/// damaged.
 ///
 /// # Errors
 /// The repository cannot be read.
-pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<Vec<Point>> {
-    let Some(repository) = open(settings, step)? else { return Ok(Vec::new()) };
-    let mut snapshots = repository.readable_snapshots()?;
-    if let Some(path) = path {
-        snapshots = repository.holding(&snapshots, path)?;
-    }
+pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<(Vec<Point>, Vec<Problem>)> {
+    let Some(repository) = open(settings, step)? else { return Ok((Vec::new(), Vec::new())) };
+    let snapshots = repository.readable_snapshots()?;
     let point = |snapshot: Snapshot| Point {
         step: step.name.clone(),
         id: snapshot.id,
@@ -29,9 +27,16 @@ pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<V
         kind: if snapshot.unfinished { "unfinished" } else { "snapshot" }.into(),
         bytes: snapshot.bytes,
         new_bytes: snapshot.new_bytes,
+        same: false,
         postgresql: None,
     };
-    Ok(snapshots.into_iter().map(point).collect())
+    let Some(path) = path else { return Ok((snapshots.into_iter().map(point).collect(), repository.damage())) };
+    let mut before = None;
+    let held = repository.holding(&snapshots, path)?.into_iter().map(|(snapshot, bytes, version)| {
+        let same = before.replace(version) == Some(version);
+        Point { bytes, new_bytes: None, same, ..point(snapshot) }
+    });
+    Ok((held.collect(), repository.damage()))
 }
 
 /// Restores a snapshot, or paths of it, below a directory: `/srv/a` becomes `TO/srv/a`.

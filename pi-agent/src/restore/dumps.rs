@@ -25,6 +25,7 @@ pub fn points(settings: &Settings, step: &Step) -> Result<Vec<Point>> {
         kind: "dump".into(),
         bytes: snapshot.bytes,
         new_bytes: snapshot.new_bytes,
+        same: false,
         postgresql: dumps::version(&snapshot),
         id: snapshot.id,
     };

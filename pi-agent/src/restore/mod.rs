@@ -38,6 +38,8 @@ pub struct Point {
     pub bytes: Option<u64>,
     /// Bytes that the one before does not hold.
     pub new_bytes: Option<u64>,
+    /// Versions of a path: it is what it was in the one before.
+    pub same: bool,
     /// Databases: PostgreSQL's major version. A backup needs that one to be restored, a dump that one or a newer.
     pub postgresql: Option<u32>,
 }

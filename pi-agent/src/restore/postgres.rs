@@ -44,6 +44,7 @@ pub fn points(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<(
         kind: backup.kind,
         bytes: Some(backup.size),
         new_bytes: Some(backup.copied),
+        same: false,
         postgresql: Some(backup.version),
     });
     Ok((points.collect(), window))
