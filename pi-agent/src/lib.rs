@@ -52,6 +52,7 @@ pub mod health;
 pub mod kit;
 pub mod logs;
 pub mod restore;
+pub mod restore_test;
 pub mod setup;
 
 pub mod cli;
