@@ -27,6 +27,7 @@ mod packaging;
 mod postgres;
 mod postgres_dumps;
 mod postgres_upgrade;
+mod restore_test;
 mod rpo;
 mod setup;
 mod status;

@@ -115,6 +115,9 @@ impl StepReport {
             "maintenance": result.maintenance,
             "machine": machine_json(&result.machine),
         });
+        if let Some(tested) = &result.tested {
+            step["tested"] = tested.json();
+        }
         if let (Value::Object(step), Value::Object(figures)) = (&mut step, figures) {
             step.extend(figures);
         }
@@ -191,6 +194,8 @@ impl RunReport {
     pub fn text(&self) -> String {
         let mut text = String::new();
         for step in &self.steps {
+            let tested = step.result.tested.iter().flat_map(|tested| tested.lines());
+            text.extend(tested.map(|line| format!("{}: {line}\n", step.name)));
             text.extend(step.problems_in_words());
             text.extend(health::in_words(&step.result.machine).map(|it| format!("{}: the machine: {it}\n", step.name)));
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, umask};
-use rustic_core::repofile::Node;
+use rustic_core::repofile::{Node, NodeType};
 use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository as Rustic, RestoreOptions, RusticResult};
 use sha2::{Digest, Sha256};
 
@@ -56,6 +56,8 @@ pub struct Proven {
     pub took: Duration,
     /// Files with other bytes than they were backed up with.
     pub content: Vec<Problem>,
+    /// Device files, which are not made: that takes more than a test should be allowed.
+    pub devices: u64,
     /// What is not as it was in owner, mode, time, type or link.
     pub metadata: Vec<Problem>,
     /// The files restored whatever the share, by their paths on the source.
@@ -135,6 +137,7 @@ impl Repository {
             files,
             took: Duration::ZERO,
             content: Vec::new(),
+            devices: 0,
             metadata: Vec::new(),
             always: Vec::new(),
         };
@@ -145,8 +148,15 @@ impl Repository {
 impl Order<'_> {
     /// Directories all come back: they cost nothing.
     fn wants(&self, share: Share, path: &Path, node: &Node) -> bool {
+        if is_device(node) {
+            return false;
+        }
         node.is_dir() || share.holds(path, node) || (node.is_file() && (self.always)(&Path::new("/").join(path)))
     }
+}
+
+fn is_device(node: &Node) -> bool {
+    matches!(node.node_type, NodeType::Dev { .. } | NodeType::Chardev { .. })
 }
 
 /// Bytes and number of the files that are wanted, hard links counted once.
@@ -175,6 +185,7 @@ fn compare(
     let (mut seen, mut links, mut done) = (Compared::default(), HashSet::new(), 0);
     for item in rustic.ls(root, &LsOptions::default())? {
         let (path, node) = item?;
+        proven.devices += u64::from(is_device(&node));
         if !order.wants(proven.share, &path, &node) {
             continue;
         }

@@ -53,7 +53,11 @@ pub(super) fn test(work: &Work<'_>, sheet: &mut Sheet) -> Result<()> {
         sheet.tested.share = Some((proven.share.part, proven.share.of));
     }
     told(sheet, "content", proven.content, format!("every byte of {} files compared", proven.files));
-    told(sheet, "owners, modes, times", proven.metadata, "as they were".into());
+    let devices = match proven.devices {
+        0 => String::new(),
+        count => format!("; {count} device files were not made"),
+    };
+    told(sheet, "owners, modes, times", proven.metadata, format!("as they were{devices}"));
 
     // 3. What must not be missing.
     for (text, glob) in &globs {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::config::{Source, Step};
 use crate::error::Result;
@@ -43,6 +44,40 @@ pub struct Tested {
     pub projected: u64,
     /// Seconds from the newest moment that came back to the beginning of the test.
     pub age: Option<u64>,
+}
+
+impl Tested {
+    /// For programs.
+    pub fn json(&self) -> Value {
+        json!({
+            "checks": self.checks,
+            "bytes": self.bytes,
+            "whole_bytes": self.whole,
+            "share": self.share.map(|(part, of)| json!({ "part": part + 1, "of": of })),
+            "rto_seconds": seconds(self.took),
+            "projected_rto_seconds": seconds(self.projected),
+            "wanted_rto_seconds": RTO.as_secs(),
+            "rpo_seconds": self.age,
+        })
+    }
+
+    /// Each check on a line.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.checks.iter().map(|check| {
+            let word = match check.verdict {
+                Verdict::Passed => "good",
+                Verdict::Missed => "too slow",
+                Verdict::Untested => "not tested, because",
+                Verdict::Failed => "FAILED",
+            };
+            format!("{}: {word}: {}", check.name, check.note)
+        })
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // shown to the millisecond
+fn seconds(milliseconds: u64) -> f64 {
+    milliseconds as f64 / 1000.0
 }
 
 /// One thing looked at.
@@ -86,7 +121,7 @@ pub struct Earlier {
 pub fn run(job: &Job, step: &Step, earlier: Earlier, monitor: &Monitor) -> Result<StepResult> {
     monitor.phase("making a place for the test");
     let place = Place::make(&job.settings)?;
-    let work = Work { job, step, place: &place, earlier, began: Timestamp::now(), monitor };
+    let work = Work { step, place: &place, earlier, began: Timestamp::now(), monitor };
     let mut sheet = Sheet::default();
     let ended = match &step.source {
         Source::Postgres(postgres) => postgres::test(&work, postgres, &mut sheet),
@@ -100,7 +135,6 @@ pub fn run(job: &Job, step: &Step, earlier: Earlier, monitor: &Monitor) -> Resul
 
 /// What every part of a test needs.
 struct Work<'a> {
-    job: &'a Job,
     step: &'a Step,
     place: &'a Place,
     earlier: Earlier,

@@ -176,7 +176,7 @@ impl Test<'_> {
                 }
                 (Some(found), Some(then)) => sheet.passed("rows", format!("{name} has {found}, {then} at the backup")),
                 (Some(found), None) => {
-                    sheet.untested("rows", format!("{name}, which has {found}, was not counted then"))
+                    sheet.untested("rows", format!("{name}, which has {found}, was not counted then"));
                 }
             }
         }
