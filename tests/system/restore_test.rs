@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use harness::{Agent, Config, Household, Ran, Scratch, Size, Tmpfs};
+use harness::cluster::give_to_postgres;
+use harness::{Agent, Census, Config, Household, Ran, Scratch, Size, Tmpfs, descendants};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::postgres::Host;
@@ -120,12 +123,17 @@ fn what_is_critical_must_be_there_and_whole() {
 
 /// The largest file below a directory of a repository.
 fn largest(folder: &Path) -> PathBuf {
+    largest_named(folder, |_| true)
+}
+
+fn largest_named(folder: &Path, wanted: impl Fn(&str) -> bool) -> PathBuf {
     let mut all = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap()) {
             match entry.file_type().unwrap().is_dir() {
                 true => folders.push(entry.path()),
+                false if !wanted(entry.file_name().to_str().unwrap()) => {}
                 false => all.push((entry.metadata().unwrap().len(), entry.path())),
             }
         }
@@ -167,19 +175,10 @@ fn no_damage_passes() {
 
 #[test]
 fn slow_a_database_comes_back_to_its_newest_moment_and_to_another() {
-    let config = "[step.restore-test]\ncount = [\"postgres.public.voters\"]\n\
-        assert = [{ database = \"postgres\", sql = \"select count(*) >= 2 from voters\" }]";
-    let scratch = Scratch::new();
-    let local = Config::local(scratch.path());
-    let host = Host::with(scratch, &local, config);
-    host.insert("before");
-    host.agent.ok(["run"]);
-    for name in ["one", "two", "three"] {
-        host.insert(name);
-        host.cluster.finish_segment();
-    }
-    host.agent.ok(["wal", "push"]);
-
+    let host = database(
+        "[step.restore-test]\ncount = [\"postgres.public.voters\"]\n\
+         assert = [{ database = \"postgres\", sql = \"select count(*) >= 2 from voters\" }]",
+    );
     let ran = host.agent.ok(["restore-test", "database", "--json"]);
     let verdicts = verdicts(&ran, "database");
     assert!(verdicts.iter().all(|verdict| verdict.ends_with(": passed")), "{ran}");
@@ -187,5 +186,120 @@ fn slow_a_database_comes_back_to_its_newest_moment_and_to_another() {
         assert!(name == "pg_checksums" || verdicts.contains(&format!("{name}: passed")), "no {name}: {ran}");
     }
     nothing_is_left(&host.scratch);
+    host.good_run();
+}
+
+/// A database with a backup, and WAL behind it in three segments.
+fn database(more: &str) -> Host {
+    let scratch = Scratch::new();
+    let local = Config::local(scratch.path());
+    let host = Host::with(scratch, &local, more);
+    host.insert("before");
+    host.agent.ok(["run"]);
+    for name in ["one", "two", "three"] {
+        host.insert(name);
+        host.cluster.finish_segment();
+    }
+    host.agent.ok(["wal", "push"]);
+    host
+}
+
+#[test]
+fn slow_a_table_that_is_gone_and_an_assertion_that_is_false_are_named() {
+    let host = database(
+        "[step.restore-test]\nassert = [{ database = \"postgres\", sql = \"select count(*) > 1000 from voters\" }]",
+    );
+    host.cluster.sql("create table kept (id int); create table lost (id int)");
+    host.agent.ok(["run"]);
+    host.cluster.sql("drop table lost");
+    // As if the server here lacked an extension that the database uses.
+    host.cluster.sql("update pg_extension set extname = 'postgis' where extname = 'plpgsql'");
+    host.cluster.finish_segment();
+    host.agent.ok(["wal", "push"]);
+    let ran = fails(&host.agent, "database", "postgres: public.lost is missing");
+    ran.says("select count(*) > 1000 from voters: \\\"f\\\" instead of true");
+    ran.says("not tested, because the server here lacks postgis");
+    assert!(!ran.stdout.contains("public.kept"), "{ran}");
+    nothing_is_left(&host.scratch);
+    // It is shown, and alarming.
+    let status = host.agent.run(["status", "--json"]);
+    assert_eq!(status.step("database")["last_restore_test"]["outcome"], "failed", "{status}");
+    let alarms = status.json()["alarms"].to_string();
+    assert!(alarms.contains("restore-test") && alarms.contains("public.lost is missing"), "{status}");
+    host.agent.ok(["status"]).says("failed");
+    let metrics = fs::read_to_string(host.agent.state().join("pi-agent.prom")).unwrap();
+    assert!(metrics.contains("pi_agent_backup_restore_test_good{step=\"database\"} 0\n"), "{metrics}");
+}
+
+#[test]
+fn slow_no_damage_of_a_database_passes() {
+    let host = database("");
+    let repository = host.scratch.join("storage/database");
+    let wal = largest_named(&repository.join("archive"), |name| name.len() > 25 && name.ends_with(".zst"));
+    let bundle = largest(&repository.join("backup"));
+    let manifest = largest_named(&repository.join("backup/main"), |name| name == "backup.manifest");
+    for file in [wal, bundle, manifest] {
+        let whole = fs::read(&file).unwrap();
+        for damage in ["flipped", "cut", "gone"] {
+            match damage {
+                "flipped" => flip(&file, whole.len() / 2),
+                "cut" => fs::write(&file, &whole[..whole.len() / 2]).unwrap(),
+                _ => fs::remove_file(&file).unwrap(),
+            }
+            let ran = host.agent.run(["restore-test", "database"]);
+            assert_eq!(ran.code(), Some(3), "{} {damage}: {ran}", file.display());
+            nothing_is_left(&host.scratch);
+        }
+        fs::write(&file, &whole).unwrap();
+        give_to_postgres(&file);
+    }
+    host.agent.ok(["restore-test", "database"]);
+}
+
+#[test]
+fn slow_killed_at_any_moment_nothing_is_left_after_the_next_start() {
+    let host = database("");
+    let began = std::time::Instant::now();
+    host.agent.ok(["restore-test", "database"]);
+    let whole = began.elapsed();
+    let mut random = harness::Random::new(7);
+    for number in 0..12 {
+        let mut running = host.agent.start(["restore-test", "database"]);
+        let census = Census::of(running.pid());
+        std::thread::sleep(whole.mul_f64(random.fraction()));
+        if running.has_ended() {
+            census.assert_all_gone(Duration::from_secs(1));
+            continue;
+        }
+        match number % 3 {
+            // As systemd stops it: it cleans up itself.
+            0 => running.signal(Signal::SIGTERM),
+            // The supervisor alone: its step ends by itself.
+            1 => running.signal(Signal::SIGKILL),
+            // All of it at once.
+            _ => {
+                let below = descendants(running.pid());
+                running.signal(Signal::SIGKILL);
+                for process in below {
+                    let _ = nix::sys::signal::kill(process.pid(), Signal::SIGKILL);
+                }
+            }
+        }
+        let ran = running.wait();
+        census.assert_all_gone(Duration::from_secs(15));
+        if number % 3 == 0 {
+            assert!(ran.code().is_some(), "{ran}");
+        } else {
+            // Whoever comes next cleans up: here the shortest run there is.
+            host.agent.run(["check", "agent"]);
+        }
+        nothing_is_left(&host.scratch);
+    }
+    let left: Vec<_> =
+        fs::read_dir("/tmp").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok()).collect();
+    let ours = left.iter().filter(|name| name.starts_with("pi-agent-recovery-")).count();
+    assert_eq!(ours, 0, "{left:?}");
+    host.agent.ok(["restore-test", "database"]);
+    // Nothing of it went into the real repository.
     host.good_run();
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::report::screen::short_time;
 use crate::report::{StepStatus, words};
-use crate::restore_test::RTO;
+use crate::restore_test::{RTO, Tested};
 use crate::state::PastTest;
 use crate::steps::Outcome;
 
@@ -71,7 +71,7 @@ pub fn json(tests: &[PastTest]) -> Value {
         "at": words::stamp(last.finished_at),
         "outcome": last.outcome,
         "error": last.error,
-        "tested": last.tested.as_ref().map(|tested| tested.json()),
+        "tested": last.tested.as_ref().map(Tested::json),
         "trend": tests.iter().rev().map(|test| test.outcome).collect::<Vec<_>>(),
     })
 }
@@ -79,7 +79,6 @@ pub fn json(tests: &[PastTest]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::restore_test::Tested;
 
     #[test]
     fn the_trend_ends_with_the_newest() {
