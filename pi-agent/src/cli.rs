@@ -155,6 +155,16 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Restore for real into a temporary place, look at what came back, and remove it again
+    RestoreTest {
+        /// Only these steps
+        steps: Vec<String>,
+        /// First wait up to ten minutes for a clock that is set, the network, and another run to end: as the timer does
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Remove what retention no longer keeps from the repositories now
     Prune {
         /// Only these steps
@@ -293,6 +303,12 @@ impl Cli {
                 &settings()?,
                 &directory,
                 &Options { wanted: Wanted::Check, steps, reason: None, wait: false },
+                &output,
+            ),
+            Command::RestoreTest { steps, wait, output } => start(
+                &settings()?,
+                &directory,
+                &Options { wanted: Wanted::RestoreTest, steps, reason: None, wait },
                 &output,
             ),
             Command::Prune { steps, output } => start(

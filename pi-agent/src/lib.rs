@@ -53,6 +53,7 @@ pub mod kit;
 pub mod logs;
 pub mod recover;
 pub mod restore;
+pub mod restore_test;
 pub mod setup;
 
 pub mod cli;

@@ -11,6 +11,7 @@ use crate::config::{Directory, Postgres, Settings, Source, Step};
 use crate::error::Result;
 use crate::forecast::{does_not_fit, forecast};
 use crate::report::SCHEMA;
+use crate::restore_test::Earlier;
 use crate::steps::{Check, Task};
 
 /// What the plan needs to know of a step's past.
@@ -32,6 +33,8 @@ pub struct StepHistory {
     pub full_bytes: Option<u64>,
     /// Bytes of memory that the largest process of one of the last backups took.
     pub peak_memory: Option<u64>,
+    /// Restore tests before.
+    pub tests: Earlier,
 }
 
 /// What happened before, by step.
@@ -54,6 +57,8 @@ pub enum Wanted {
     Prune,
     /// Only a check.
     Check,
+    /// Restores for real, into a temporary place.
+    RestoreTest,
 }
 
 /// A run as it will be.
@@ -131,6 +136,7 @@ fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted
             why.extend(history.clock_problem.iter().map(|problem| format!("nothing is removed: {problem}")));
             Task::Prune { keep_everything: history.clock_problem.clone() }
         }
+        (Wanted::RestoreTest, _) => Task::RestoreTest(past.tests),
         (Wanted::Check, Source::Postgres(_)) => Task::Check(Check::Structure),
         (Wanted::Check, Source::Directory(directory) | Source::Agent(directory)) => {
             Task::Check(next_check(directory, &past))

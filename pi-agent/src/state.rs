@@ -7,6 +7,7 @@
 //! twelve for a household with four steps, each a few 4 KiB pages.
 
 mod recent;
+mod restore_tests;
 mod stored;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use crate::plan::StepHistory;
 use crate::steps::{Outcome, StepResult};
 
 /// Each entry takes the schema one version further; never change one that was released.
-const MIGRATIONS: [&str; 2] = ["
+const MIGRATIONS: [&str; 3] = ["
     create table run (
         id text primary key,
         reason text,
@@ -51,6 +52,16 @@ const MIGRATIONS: [&str; 2] = ["
     create table fact (step text not null, key text not null, value text not null, primary key (step, key));
 ", "
     alter table run add column problems text; -- what went wrong outside its steps, as JSON; null: not (yet) known
+", "
+    create table restore_test (
+        step text not null,
+        started_at integer not null,
+        finished_at integer not null,
+        outcome text not null,
+        error text,
+        tested text                  -- what was seen, as JSON; null: it did not get that far
+    );
+    create index restore_test_by_step on restore_test (step, started_at);
 "];
 
 /// The open database.
@@ -76,6 +87,7 @@ pub struct StepRecord {
 }
 
 pub use recent::{Backup, RunEnd};
+pub use restore_tests::PastTest;
 
 /// A backup as charts and timelines want it: without the whole of its result, so that months of them are small.
 #[derive(Clone, Debug)]
@@ -350,6 +362,7 @@ impl State {
                     ],
                 )?;
             }
+            restore_tests::record(&transaction, run, position, result, now)?;
             if result.outcome.is_usable() {
                 for (key, value) in &result.facts {
                     transaction.execute(
@@ -416,6 +429,7 @@ impl State {
                 usual_bytes: self.usual_bytes(step)?,
                 full_bytes: self.full_bytes(step)?,
                 peak_memory: self.peak_memory(step)?,
+                tests: self.earlier_tests(step)?,
                 first_success: moment(&format!("select min(started_at) {USABLE}"))?,
                 // pgBackRest's labels of full backups end with F.
                 last_full: moment(&format!("select max(started_at) {USABLE} and restore_point like '%F'"))?,

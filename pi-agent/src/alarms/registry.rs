@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::evidence::Evidence;
-use super::rules::{backups, history, keys, machine, wal};
+use super::rules::{backups, history, keys, machine, restores, wal};
 use crate::config;
 use crate::notify::Tone;
 
@@ -120,6 +120,8 @@ pub const RULES: &[Rule] = &[
     rule("success-rate", true, "enough of the last seven days' backups are good", backups::success_rate),
     rule("cut-off", false, "the last backup was not cut off", backups::cut_off),
     rule("check-age", true, "the repository was checked", backups::check_age),
+    rule("restore-test", false, "what is restored is what was backed up", restores::outcome),
+    rule("restore-test-age", true, "a restore was tested", restores::age),
     rule("wal-age", true, "WAL reaches the repository in time", wal::age),
     rule("wal-hole", true, "a new backup is behind the hole in the WAL", wal::hole),
     rule("wal-room", true, "WAL has room for a day", wal::room),

@@ -13,6 +13,8 @@ pub enum Form {
     PathsBelow,
     /// Globs in gitignore syntax.
     Globs,
+    /// Names; what exactly is wanted of each.
+    Names(&'static str),
     /// A program and its arguments.
     Command,
     /// Addresses.
@@ -46,6 +48,7 @@ impl Form {
             Self::Paths => "list of paths",
             Self::PathsBelow => "list of paths",
             Self::Globs => "list of globs",
+            Self::Names(_) => "list of names",
             Self::Command => "command",
             Self::Urls => "list of URLs",
             Self::Duration => "duration",
@@ -63,7 +66,7 @@ impl Form {
     /// What a message asks for.
     pub(super) fn wanted(self) -> String {
         match self {
-            Self::Text(wanted) | Self::Number(wanted) => wanted,
+            Self::Text(wanted) | Self::Number(wanted) | Self::Names(wanted) => wanted,
             Self::Path => r#"an absolute path such as "/srv/data", without "..""#,
             Self::Paths => r#"a list of absolute paths such as ["/srv/data"]"#,
             Self::PathsBelow => r#"a list of paths below the step's such as ["Data/worlds"]"#,
@@ -122,7 +125,8 @@ const fn of(kind: &'static str, name: &'static str, form: Form, missing: Missing
 }
 
 use Form::{
-    Command, Count, Duration, Flag, Globs, Keep, Number, Path, Paths, PathsBelow, Size, Table, Tables, Text, Time, Urls,
+    Command, Count, Duration, Flag, Globs, Keep, Names, Number, Path, Paths, PathsBelow, Size, Table, Tables, Text,
+    Time, Urls,
 };
 use Missing::{Is, Later, Means, Refused};
 
@@ -135,6 +139,7 @@ pub const KEYS: &[Key] = &[
     key("", "limits", Table, Means("no limits")),
     key("", "notify", Table, Means("its defaults")),
     key("", "alarms", Table, Means("its defaults")),
+    key("", "restore-test", Table, Means("its defaults")),
     key("", "step", Tables, Refused),
     key(
         "[host]",
@@ -187,10 +192,14 @@ pub const KEYS: &[Key] = &[
     key("[alarms]", "inodes-used", Number("a percentage from 1 to 99"), Is("90")),
     key("[alarms]", "size-change", Number("a percentage from 1 to 1000"), Is("50")),
     key("[alarms]", "check-age", Duration, Is(r#""21d""#)),
+    key("[alarms]", "restore-test-age", Duration, Is(r#""45d""#)),
     key("[alarms]", "certificate-days", Duration, Is(r#""14d""#)),
     key("[alarms]", "remind-every", Duration, Is(r#""24h""#)),
     key("[alarms]", "temperature", Number("degrees Celsius from 40 to 110"), Is("80")),
     key("[alarms]", "rest-at-most", Duration, Is(r#""30m""#)),
+    key("[restore-test]", "directory", Path, Means("the cache")),
+    key("[restore-test]", "budget", Size, Is(r#""20GiB""#)),
+    key("[restore-test]", "months", Number("a number of months from 1 to 120"), Is("3")),
     key(
         "[[step]]",
         "name",
@@ -201,7 +210,7 @@ pub const KEYS: &[Key] = &[
     key("[[step]]", "keep", Keep, Is(r#"{ daily = 30, monthly = "forever" }"#)),
     key("[[step]]", "max-duration", Duration, Means("no limit")),
     key("[[step]]", "stall", Duration, Is(r#""15m""#)),
-    key("[[step]]", "restore-test", Table, Later),
+    key("[[step]]", "restore-test", Table, Means("what holds for every step")),
     of("directory", "paths", Paths, Refused),
     of("directory", "exclude", Globs, Is("[]")),
     of("directory", "one-file-system", Flag, Is("true")),
@@ -237,6 +246,16 @@ pub const KEYS: &[Key] = &[
     key("[step.live]", "quiet", Command, Means("`pause`")),
     key("[step.live]", "resume", Command, Means("`pause`")),
     key("[step.live]", "at-most", Duration, Is(r#""30s""#)),
+    key("[step.restore-test]", "critical", Globs, Is("[]")),
+    key(
+        "[step.restore-test]",
+        "count",
+        Names(r#"a list of tables as database.schema.table such as ["app.public.users"]"#),
+        Is("[]"),
+    ),
+    key("[step.restore-test]", "assert", Tables, Means("none")),
+    key("[[step.restore-test.assert]]", "database", Text(r#"a database such as "app""#), Refused),
+    key("[[step.restore-test.assert]]", "sql", Text("a query whose result is true"), Refused),
     key("[step.keep]", "last", Count("points"), Is("0")),
     key("[step.keep]", "daily", Count("days"), Is("0")),
     key("[step.keep]", "weekly", Count("weeks"), Is("0")),

@@ -26,6 +26,8 @@ pub struct Settings {
     pub notify: Notify,
     /// `[alarms]`.
     pub alarms: Alarms,
+    /// `[restore-test]`.
+    pub restore_test: RestoreTest,
     /// Steps in run order, the implicit `agent` step last.
     pub steps: Vec<Step>,
     /// Others come first: a step has the lowest priority, and stands still in turns while they wait.
@@ -198,6 +200,8 @@ pub struct Alarms {
     pub size_change: u32,
     /// How long ago the last good check of a repository may be.
     pub check_age: Duration,
+    /// How long ago the last restore test may be.
+    pub restore_test_age: Duration,
     /// How long before the end of the storage's certificate it is alarming.
     pub certificate: Duration,
     /// Time between reminders of what is still alarming.
@@ -206,6 +210,37 @@ pub struct Alarms {
     pub temperature: u32,
     /// How long a run rests for heat or for want of voltage; then the step fails.
     pub rest_at_most: Duration,
+}
+
+/// How restores are tested.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RestoreTest {
+    /// Where things are restored to, `DIRECTORY/pi-agent-restore-test`: emptied before and after. Default: in the cache.
+    pub directory: PathBuf,
+    /// Bytes of a directory step that one test restores. Default 20 GiB.
+    pub budget: u64,
+    /// Tests, one a month, that together restore all of a step. Default 3; it outweighs the budget.
+    pub months: u32,
+}
+
+/// What a step's restore test looks at besides what it looks at anyway.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct StepTest {
+    /// Directories: globs (gitignore syntax) of files that must be there, whole and readable.
+    pub critical: Vec<String>,
+    /// PostgreSQL: `DATABASE.SCHEMA.TABLE` whose rows are counted, at each backup and in each test.
+    pub count: Vec<String>,
+    /// PostgreSQL: what must be true.
+    pub assert: Vec<Assertion>,
+}
+
+/// A query whose result must be true.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Assertion {
+    /// Where it is asked.
+    pub database: String,
+    /// The query.
+    pub sql: String,
 }
 
 /// One thing to back up.
@@ -221,6 +256,8 @@ pub struct Step {
     pub max_duration: Option<Duration>,
     /// Without progress for this long the step is ended as stalled.
     pub stall: Duration,
+    /// `[step.restore-test]`.
+    pub test: StepTest,
 }
 
 impl Step {

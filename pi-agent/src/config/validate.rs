@@ -10,8 +10,8 @@ use toml::de::{DeTable, DeValue};
 use super::keys::Missing;
 use super::raw::{Source, Table};
 use super::{
-    Alarms, Count, Directory, Keep, Limits, Live, Local, Location, Notify, PartOfDay, Postgres, Rates, S3Location,
-    Settings, Step, Storage, Writer, keys, values,
+    Alarms, Assertion, Count, Directory, Keep, Limits, Live, Local, Location, Notify, PartOfDay, Postgres, Rates,
+    RestoreTest, S3Location, Settings, Step, StepTest, Storage, Writer, keys, values,
 };
 
 /// The settings; `None` when a mistake was noted in `source`.
@@ -26,6 +26,7 @@ pub(super) fn settings<'a>(source: &'a Source<'a>, document: &'a DeTable<'a>, fi
     let local = local(section("local", "[local]"));
     let notify = notify(section("notify", "[notify]"));
     let alarms = alarms(section("alarms", "[alarms]"));
+    let restore_test = restore_test(section("restore-test", "[restore-test]"), local.as_ref());
 
     let mut warnings = Vec::new();
     let table = section("limits", "[limits]");
@@ -65,6 +66,7 @@ pub(super) fn settings<'a>(source: &'a Source<'a>, document: &'a DeTable<'a>, fi
         local: local?,
         notify: notify?,
         alarms: alarms?,
+        restore_test: restore_test?,
         steps,
         gives_way: gives_way?,
         warnings,
@@ -146,6 +148,7 @@ fn alarms(table: Table<'_>) -> Option<Alarms> {
     let inodes_used = table.number("inodes-used", 1..100);
     let size_change = table.number("size-change", 1..1001);
     let check_age = table.duration("check-age");
+    let restore_test_age = table.duration("restore-test-age");
     let certificate = table.duration("certificate-days");
     let remind_every = table.duration("remind-every");
     let temperature = table.number("temperature", 40..111);
@@ -159,11 +162,21 @@ fn alarms(table: Table<'_>) -> Option<Alarms> {
         inodes_used: inodes_used?,
         size_change: size_change?,
         check_age: check_age?,
+        restore_test_age: restore_test_age?,
         certificate: certificate?,
         remind_every: remind_every?,
         temperature: temperature?,
         rest_at_most: rest_at_most?,
     })
+}
+
+fn restore_test(table: Table<'_>, local: Option<&Local>) -> Option<RestoreTest> {
+    let directory = table.path("directory");
+    let (budget, months) = (table.size("budget"), table.number("months", 1..121));
+    table.finish();
+    // One of its own in there: it is emptied.
+    let directory = directory.or_else(|| Some(local?.cache.clone()))?.join("pi-agent-restore-test");
+    Some(RestoreTest { directory, budget: budget?, months: months? })
 }
 
 /// What of it holds; a wrong one is noted, and then nobody uses the result.
@@ -272,8 +285,46 @@ fn step(
             None
         }
     };
+    let test = step_test(&table, kind);
     table.finish();
-    Some(Step { name: name?, source: source?, keep: keep?, max_duration, stall: stall? })
+    Some(Step { name: name?, source: source?, keep: keep?, max_duration, stall: stall?, test: test? })
+}
+
+/// What the test of a step looks at; which of it, the kind decides.
+fn step_test(step: &Table<'_>, kind: Option<Kind>) -> Option<StepTest> {
+    if step.entry("restore-test").is_none() {
+        return Some(StepTest::default());
+    }
+    let table = step.table("restore-test", "[step.restore-test]")?;
+    let critical = table.list("critical", |text| exclude(text).map(|()| text.to_owned()).map_err(Some));
+    let count = table.list("count", |text| match text.split('.').collect::<Vec<_>>()[..] {
+        [database, schema, name] if ![database, schema, name].contains(&"") => Ok(text.to_owned()),
+        _ => Err(None),
+    });
+    let mut assert = Some(Vec::new());
+    if table.entry("assert").is_some() {
+        for one in table.tables("assert", "[[step.restore-test.assert]]") {
+            let text = |name| one.text(name, |text| (!text.trim().is_empty()).then(|| text.to_owned()));
+            let assertion = text("database").zip(text("sql"));
+            one.finish();
+            assert = assert.zip(assertion).map(|(mut all, (database, sql))| {
+                all.push(Assertion { database, sql });
+                all
+            });
+        }
+    }
+    let foreign: &[_] = match kind {
+        Some(Kind::Postgres) => &["critical"],
+        Some(Kind::Directory) => &["count", "assert"],
+        None => &[],
+    };
+    for name in foreign {
+        if let Some((at, _)) = table.entry(name) {
+            table.mistake(at, &format!("{name}: a step of this kind does not have it"));
+        }
+    }
+    table.finish();
+    Some(StepTest { critical: critical?, count: count?, assert: assert? })
 }
 
 #[derive(Clone, Copy)]
@@ -535,5 +586,6 @@ fn agent_step(file: &Path) -> Step {
         keep: Keep::DEFAULT,
         max_duration: None,
         stall: Duration::from_mins(15),
+        test: StepTest::default(),
     }
 }

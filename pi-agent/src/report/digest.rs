@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use crate::config::Settings;
 use crate::error::Result;
 use crate::notify::{Kind, Notice, Tone};
-use crate::report::{RunReport, Status, StepStatus, table, words};
+use crate::report::{RunReport, Status, StepStatus, restores, table, words};
 use crate::state::{State, StepRecord};
 use crate::steps::Outcome;
 
@@ -75,8 +75,17 @@ pub fn heartbeat(settings: &Settings, status: &Status, state: Option<&State>, no
         title: if good { "all healthy".into() } else { "needs attention".into() },
         text: format!("{alarms}{}", table(&rows)),
         hint: (!good).then(|| "pi-agent status, pi-agent doctor".into()),
-        facts: vec![("restore test".into(), "not part of this version yet".into())],
+        facts: restore_tests(status, now),
     })
+}
+
+/// How restores fare: of each step the last test with its trend, then how long everything takes.
+fn restore_tests(status: &Status, now: Timestamp) -> Vec<(String, String)> {
+    let of = |step: &StepStatus| Some(format!("{}: {}", step.name, step.test_in_words(now)?));
+    let mut lines: Vec<_> = status.steps.iter().filter_map(of).collect();
+    lines.extend(restores::everything_in_words(&status.steps));
+    let text = if lines.is_empty() { "none yet: pi-agent restore-test".into() } else { lines.join("\n") };
+    vec![("restore tests".into(), text)]
 }
 
 const MONTH: Duration = Duration::from_hours(31 * 24);

@@ -8,6 +8,7 @@ mod history;
 mod html;
 mod page;
 mod prometheus;
+mod restores;
 mod run;
 mod screen;
 mod status;

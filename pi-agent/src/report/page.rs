@@ -134,8 +134,7 @@ fn facts(html: &mut String, step: &StepStatus, now: Timestamp) {
         ("written here", figures.bytes_written_here.map(words::size)),
         ("restore points", figures.restore_points.map(|points| points.to_string())),
         ("success, 30 d", step.success_rate_30d.map(words::percent)),
-        // Nothing tests restores yet.
-        ("restore test", Some("none yet".into())),
+        ("restore test", step.test_in_words(now).or_else(|| Some("none yet".into()))),
     ];
     html.push_str("<dl>");
     let wal = step.safe_in_words(now).map(|safe| ("safe until", Some(safe)));

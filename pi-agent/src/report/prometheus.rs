@@ -21,7 +21,7 @@ pub fn metrics(status: &Status) -> String {
 
     type Get<'a> = &'a dyn Fn(&StepStatus) -> Option<f64>;
     let count = |value: Option<u64>| value.map(|value| value as f64);
-    let families: [(&str, &str, Get<'_>); 14] = [
+    let families: [(&str, &str, Get<'_>); 17] = [
         ("last_success_timestamp_seconds", "End of the last usable backup.", &|step| step.last_success.map(seconds)),
         ("last_usable", "1 when the last backup made a restore point.", &|step| {
             Some(f64::from(u8::from(step.last_outcome.is_some_and(Outcome::is_usable))))
@@ -50,6 +50,15 @@ pub fn metrics(status: &Status) -> String {
         }),
         ("wal_waiting_files", "Files of WAL that are not in the repository yet.", &|step| {
             Some(step.wal.as_ref()?.files as f64)
+        }),
+        ("restore_test_timestamp_seconds", "End of the last restore test.", &|step| {
+            step.tests.first().map(|test| seconds(test.finished_at))
+        }),
+        ("restore_test_good", "1 when the last restore test did not fail.", &|step| {
+            step.tests.first().map(|test| f64::from(u8::from(test.outcome.is_usable())))
+        }),
+        ("restore_seconds", "How long a restore of all of it takes, by the last restore test.", &|step| {
+            count(step.tests.first().and_then(|test| Some(test.tested.as_ref()?.projected))).map(|took| took / 1000.0)
         }),
         ("running", "1 while the step is at work.", &|step| Some(f64::from(u8::from(step.running)))),
     ];

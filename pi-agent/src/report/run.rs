@@ -9,6 +9,7 @@ use crate::health::{self, Trouble};
 use crate::monitor::Problem;
 use crate::plan::PlannedStep;
 use crate::report::{SCHEMA, words};
+use crate::restore_test::Tested;
 use crate::steps::{Outcome, StepResult, Task};
 
 /// A run, ended.
@@ -115,6 +116,9 @@ impl StepReport {
             "maintenance": result.maintenance,
             "machine": machine_json(&result.machine),
         });
+        if let Some(tested) = &result.tested {
+            step["tested"] = tested.json();
+        }
         if let (Value::Object(step), Value::Object(figures)) = (&mut step, figures) {
             step.extend(figures);
         }
@@ -191,6 +195,8 @@ impl RunReport {
     pub fn text(&self) -> String {
         let mut text = String::new();
         for step in &self.steps {
+            let tested = step.result.tested.iter().flat_map(Tested::lines);
+            text.extend(tested.map(|line| format!("{}: {line}\n", step.name)));
             text.extend(step.problems_in_words());
             text.extend(health::in_words(&step.result.machine).map(|it| format!("{}: the machine: {it}\n", step.name)));
         }

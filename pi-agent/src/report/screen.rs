@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::health;
 use crate::notify::Tone;
-use crate::report::{Status, StepStatus, words};
+use crate::report::{Status, StepStatus, restores, words};
 use crate::systemd::NextRun;
 
 const WIDTH: usize = 80;
@@ -112,7 +112,11 @@ impl Status {
             if let Some(safe) = step.safe_in_words(self.generated_at) {
                 text.push_str(&format!("{}: every change is safe until {safe}\n", step.name));
             }
+            if let Some(test) = step.test_in_words(self.generated_at) {
+                text.push_str(&format!("{}\n", wrapped(&format!("{}: {test}", step.name))));
+            }
         }
+        text.push_str(&restores::everything_in_words(&self.steps).map_or_else(String::new, |line| line + "\n"));
         if let Some(bytes) = self.written_here() {
             text.push_str(&format!("the last backups wrote {} to this machine's disks\n", words::size(bytes)));
         }
@@ -164,8 +168,7 @@ fn cells(step: &StepStatus, now: Timestamp, look: Look) -> [String; COLUMNS] {
         step.deduplication_ratio().map_or_else(dash, |ratio| words::ratio(ratio) + times),
         step.figures.restore_points.map_or_else(dash, |points| points.to_string()),
         step.success_rate_30d.map_or_else(dash, words::percent),
-        // Nothing tests restores yet.
-        "none yet".into(),
+        step.test_in_short(now),
     ]
 }
 
@@ -235,6 +238,7 @@ mod tests {
             success_rate_30d: Some(29.0 / 30.0),
             machine: vec![],
             wal: None,
+            tests: vec![],
         }
     }
 

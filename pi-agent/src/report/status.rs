@@ -13,8 +13,8 @@ use crate::health::Trouble;
 use crate::notify::{self, Tone};
 use crate::report::run::machine_json;
 use crate::report::screen::short_time;
-use crate::report::{SCHEMA, words};
-use crate::state::{State, StepRecord};
+use crate::report::{SCHEMA, restores, words};
+use crate::state::{PastTest, State, StepRecord};
 use crate::steps::{Figures, Outcome};
 use crate::systemd::NextRun;
 use crate::wal::WalState;
@@ -59,6 +59,8 @@ pub struct StepStatus {
     pub machine: Vec<Trouble>,
     /// How its WAL stands; `None`: it has none, or nobody can tell.
     pub wal: Option<WalState>,
+    /// Its restore tests of the last year or so, newest first.
+    pub tests: Vec<PastTest>,
 }
 
 const RATE_DAYS: Duration = Duration::from_hours(24 * 30);
@@ -90,7 +92,8 @@ impl Status {
             };
             let facts = state.map_or(Ok(BTreeMap::new()), |state| state.facts(&step.name))?;
             let wal = step.postgres().and_then(|postgres| WalState::look(settings, postgres, &facts));
-            steps.push(StepStatus { wal, ..StepStatus::of(&step.name, step.source.kind(), &recent, last) });
+            let tests = state.map_or(Ok(Vec::new()), |state| state.restore_tests(&step.name, restores::TREND))?;
+            steps.push(StepStatus { wal, tests, ..StepStatus::of(&step.name, step.source.kind(), &recent, last) });
         }
         let host = settings.host.clone();
         Ok(Self { host, generated_at: now, steps, alarms, next_run: NextRun::Unknown, waiting_notices: None })
@@ -134,6 +137,7 @@ impl Status {
             "healthy": self.alarms.is_empty(),
             "next_run": self.next_run.time().map(words::stamp),
             "waiting_notices": self.waiting_notices,
+            "rto_seconds": restores::everything(&self.steps).map(|took| took.as_secs_f64()),
             "steps": self.steps.iter().map(|step| step.json(self.generated_at)).collect::<Vec<_>>(),
             "alarms": self.alarms.iter().map(Alarm::json).collect::<Vec<_>>(),
         })
@@ -161,6 +165,7 @@ impl StepStatus {
             success_rate_30d,
             machine,
             wal: None,
+            tests: Vec::new(),
         }
     }
 
@@ -206,7 +211,7 @@ impl StepStatus {
             "files_skipped": self.figures.files_skipped,
             "restore_points": self.figures.restore_points,
             "success_rate_30d": self.success_rate_30d,
-            "last_restore_test": null,
+            "last_restore_test": restores::json(&self.tests),
             "machine": machine_json(&self.machine),
             "wal": self.wal.as_ref().map(|wal| wal_json(wal, now)),
         })

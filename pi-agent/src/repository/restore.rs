@@ -218,21 +218,21 @@ impl Way {
     }
 }
 
-fn link_key(node: &Node) -> Option<(u64, u64)> {
+pub(super) fn link_key(node: &Node) -> Option<(u64, u64)> {
     let meta = &node.meta;
     (node.is_file() && meta.links > 1 && meta.device_id != 0).then_some((meta.device_id, meta.inode))
 }
 
 /// Compares what was restored with what was recorded.
 #[derive(Default)]
-struct Compared {
+pub(super) struct Compared {
     links: HashMap<(u64, u64), u64>,
     named: Vec<Problem>,
     count: usize,
 }
 
 impl Compared {
-    fn compare(&mut self, path: &Path, node: &Node) {
+    pub(super) fn compare(&mut self, path: &Path, node: &Node) {
         let differs = match fs::symlink_metadata(path) {
             Ok(found) => self.difference(path, node, &found),
             Err(error) => Some(format!("was not restored: {error}")),
@@ -274,7 +274,7 @@ impl Compared {
         (meta.mtime.is_some() && meta.mtime != time).then(|| "has another modification time".into())
     }
 
-    fn problems(mut self) -> Vec<Problem> {
+    pub(super) fn problems(mut self) -> Vec<Problem> {
         if self.count > self.named.len() {
             let message = format!("{} more are not as they were", self.count - self.named.len());
             self.named.push(Problem { message, hint: None });

@@ -60,6 +60,8 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
         restore_point: snapshot.id,
         time: snapshot.time,
         bytes: Some(bytes),
+        last_commit: None,
+        hole: false,
         problems,
         next: next(step, request),
     })

@@ -61,7 +61,15 @@ pub fn restore(
     let user = server_user(settings, step, postgres).map_or_else(|_| "postgres".into(), |user| user.name);
     let next = next(&user, postgres, &selection.snapshot, &request.to)?;
     let Selection { snapshot, .. } = selection;
-    Ok(Restored { restore_point: snapshot.id, time: snapshot.time, bytes: Some(bytes), problems, next })
+    Ok(Restored {
+        restore_point: snapshot.id,
+        time: snapshot.time,
+        bytes: Some(bytes),
+        last_commit: None,
+        hole: false,
+        problems,
+        next,
+    })
 }
 
 /// The commands that bring them into a server. They read the files as root and become the server's user.

@@ -88,6 +88,10 @@ pub struct Restored {
     pub time: Timestamp,
     /// Bytes written, when known.
     pub bytes: Option<u64>,
+    /// Databases: the last commit that came back, if WAL had one.
+    pub last_commit: Option<Timestamp>,
+    /// Databases: WAL that should have been there was not.
+    pub hole: bool,
     /// Files that could not be restored as they were.
     pub problems: Vec<crate::monitor::Problem>,
     /// What to do next, line by line, commands included.

@@ -133,11 +133,14 @@ fn restore_as(
         (Target::Latest, Some(time)) => time,
         _ => backup.stopped,
     };
+    let missing = recovery.missing(&target, &info);
     Ok(Restored {
         restore_point: backup.label.clone(),
         time,
         bytes: Some(backup.size),
-        problems: recovery.missing(&target, &info).into_iter().collect(),
+        last_commit: recovery.last_transaction,
+        hole: missing.is_some() && !recovery.reached(&info),
+        problems: missing.into_iter().collect(),
         next: place.next(&programs, postgres, step, &user, &recovery, kept_tablespaces),
     })
 }
@@ -378,7 +381,11 @@ impl Place {
 }
 
 /// PostgreSQL works only for a user that has a name. A container's may have none here: then it has one in the recovery.
-fn with_a_name<T: Send>(settings: &Settings, user: &User, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(crate) fn with_a_name<T: Send>(
+    settings: &Settings,
+    user: &User,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
     if !user.is_nameless() {
         return work();
     }
@@ -424,11 +431,17 @@ impl Recovery {
         }
     }
 
+    /// The newest segment of the archive was restored.
+    fn reached(&self, info: &Info) -> bool {
+        let newest = info.newest_wal.as_ref();
+        newest.is_none_or(|(_, newest)| self.last_segment.as_ref().is_some_and(|last| last >= newest))
+    }
+
     /// Says so when WAL that should have been there was not.
     fn missing(&self, target: &Target, info: &Info) -> Option<Problem> {
         let (_, newest) = info.newest_wal.as_ref()?;
         let to_the_end = *target == Target::Latest || self.ended_early;
-        let reached = self.last_segment.as_ref().is_some_and(|last| last >= newest);
+        let reached = self.reached(info);
         if !to_the_end || (reached && !self.ended_early) {
             return None;
         }
@@ -550,6 +563,7 @@ mod tests {
             },
             max_duration: None,
             stall: Duration::from_secs(900),
+            test: crate::config::StepTest::default(),
         }
     }
 

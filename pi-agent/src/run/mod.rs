@@ -30,6 +30,7 @@ use crate::notify::{self, Notice};
 use crate::plan::{History, Plan, PlannedStep, StepHistory, Wanted, plan};
 use crate::process;
 use crate::report::{self, RunReport, Status, StepReport, digest, words};
+use crate::restore_test;
 use crate::state::State;
 use crate::steps::{self, Job, Outcome, StepResult, Task};
 use courier::Courier;
@@ -118,6 +119,9 @@ pub fn run(
     }
     // What a run left that was killed; a step that makes copies finds out by itself if it cannot.
     let _ = std::fs::remove_dir_all(steps::quiet::staging(settings));
+    if let Err(error) = restore_test::clean(settings) {
+        problems.push(Problem::from(&error));
+    }
 
     let mut stopped = None;
     if options.wait && !directory.database().exists() {
@@ -342,6 +346,11 @@ impl Night<'_> {
         if let Source::Agent(_) = source {
             let _ = std::fs::remove_file(recover::saved_state(self.settings));
         }
+        if matches!(job.task, Task::RestoreTest(_)) {
+            // It does that itself, unless it was ended.
+            let cleaned = restore_test::clean(self.settings);
+            self.note_failure(cleaned);
+        }
         // Step and guard may both have been killed.
         let resumed = live::resume_left(self.directory, RESUME);
         self.note_failure(resumed);
@@ -445,6 +454,7 @@ fn task_word(wanted: Wanted) -> &'static str {
         Wanted::Backup => "backup",
         Wanted::Prune => "prune",
         Wanted::Check => "check",
+        Wanted::RestoreTest => "restore-test",
     }
 }
 

@@ -14,7 +14,8 @@ use crate::wal;
 /// Watched directories depend on the configuration, so the packaged unit has none of its own.
 const SPOOLS: &str = "etc/systemd/system/pi-agent-wal.path.d/spool.conf";
 const USER: &str = "etc/systemd/system/pi-agent-wal.service.d/user.conf";
-const TIMERS: [&str; 3] = ["pi-agent-backup.timer", "pi-agent-alarms.timer", "pi-agent-heartbeat.timer"];
+const TIMERS: [&str; 4] =
+    ["pi-agent-backup.timer", "pi-agent-alarms.timer", "pi-agent-heartbeat.timer", "pi-agent-restore-test.timer"];
 const AT_BOOT: &str = "pi-agent-boot.service";
 const WAL: [&str; 2] = ["pi-agent-wal.path", "pi-agent-wal.timer"];
 

@@ -72,6 +72,7 @@ impl Work<'_> {
                 Maintenance { problem, ..checked }
             }),
             Task::FetchState { to } => self.fetch_state(to),
+            Task::RestoreTest(_) => Err(Error::new("a restore test is no backup")),
         }
     }
 
@@ -187,7 +188,7 @@ impl Work<'_> {
             // The configuration file may well be a link; it is followed, since it is ours and not a person's choice.
             paths = paths.into_iter().map(|path| fs::canonicalize(&path).unwrap_or(path)).collect();
         }
-        let mut never = vec![settings.local.cache.clone()];
+        let mut never = vec![settings.local.cache.clone(), settings.restore_test.directory.clone()];
         if let Location::File(root) = &settings.storage.location {
             never.push(root.clone());
         }
@@ -372,6 +373,7 @@ mod tests {
             keep: Keep::Rules { last: none, daily: Count::Of(2), weekly: none, monthly: none, yearly: none },
             max_duration: None,
             stall: Duration::from_secs(900),
+            test: crate::config::StepTest::default(),
         }
     }
 

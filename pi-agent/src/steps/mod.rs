@@ -10,6 +10,7 @@ use crate::config::{Settings, Source, StateDirectory};
 use crate::error::{Error, Kind, Result};
 use crate::health::Trouble;
 use crate::monitor::{Monitor, Problem};
+use crate::restore_test::{self, Earlier, Tested};
 use crate::storage::{Store, disk, place};
 
 pub mod child;
@@ -94,6 +95,8 @@ pub enum Task {
     },
     /// Only check.
     Check(Check),
+    /// Restore for real into a temporary place, and look at what came back.
+    RestoreTest(Earlier),
     /// The `agent` step: fetch the newest saved state database to this path.
     FetchState {
         /// Where to.
@@ -201,6 +204,9 @@ pub struct StepResult {
     /// What was wrong with the machine meanwhile. The supervisor sees that.
     #[serde(default)]
     pub machine: Vec<Trouble>,
+    /// What a restore test saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tested: Option<Tested>,
 }
 
 /// Sizes and counts of one step. `None`: not known or not meaningful for this kind.
@@ -283,6 +289,7 @@ impl StepResult {
             maintenance: Vec::new(),
             clock: None,
             machine: Vec::new(),
+            tested: None,
         }
     }
 
@@ -318,6 +325,10 @@ pub fn perform(job: &Job, monitor: &Monitor) -> StepResult {
     let Some(step) = job.settings.steps.iter().find(|step| step.name == job.step) else {
         return StepResult::failed(&Error::new(format!("there is no step \"{}\"", job.step)));
     };
+    if let Task::RestoreTest(earlier) = &job.task {
+        // It is no backup: it leaves no facts.
+        return restore_test::run(job, step, *earlier, monitor).unwrap_or_else(|error| StepResult::failed(&error));
+    }
     let result = match &step.source {
         Source::Postgres(postgres) => postgres::run(job, step, postgres, monitor),
         Source::Directory(directory) | Source::Agent(directory) => directory::run(job, step, directory, monitor),

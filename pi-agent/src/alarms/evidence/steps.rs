@@ -12,13 +12,16 @@ use crate::config::{AGENT, Settings, Source, Step};
 use crate::error::Result;
 use crate::lock;
 use crate::monitor::Problem;
-use crate::state::{Backup, RunEnd, State};
+use crate::state::{Backup, PastTest, RunEnd, State};
 use crate::steps::directory::CERTIFICATE;
 use crate::steps::{Outcome, PLACE};
 use crate::wal::WalState;
 
 /// Thirty good backups and some bad ones between: what the size of the next is held against.
 const RECENT: u32 = 60;
+
+/// Among so many restore tests there is a good one, or none for long.
+const TESTS: u32 = 12;
 
 /// What is known of one step.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +42,8 @@ pub struct StepEvidence {
     pub first_good: Option<Timestamp>,
     /// The last good check of its repository.
     pub last_check: Option<Timestamp>,
+    /// Its last restore tests, newest first.
+    pub tests: Vec<PastTest>,
     /// Time between two checks; `None`: it is not checked by itself.
     pub check_every: Option<Duration>,
     /// How its WAL stands; `None`: it has none, or nobody can tell.
@@ -133,6 +138,7 @@ impl StepEvidence {
     fn remember(&mut self, state: &State, now: Timestamp) -> Result<()> {
         let history = state.history(&self.name)?;
         (self.first_good, self.last_check) = (history.first_success, history.last_check);
+        self.tests = state.restore_tests(&self.name, TESTS)?;
         self.backups = state.newest_backups(&self.name, RECENT)?;
         self.last_good = last_good(&self.backups, now);
         if self.last_good.is_none() {

@@ -4,6 +4,7 @@ pub mod backups;
 pub mod history;
 pub mod keys;
 pub mod machine;
+pub mod restores;
 pub mod wal;
 
 use super::evidence::{Evidence, StepEvidence};

@@ -1,6 +1,7 @@
 //! A PostgreSQL cluster, of this host or of a container, by pgBackRest: [`run`] reads as the procedure it is.
 
 mod archiving;
+pub mod catalogue;
 pub mod container;
 pub mod dumps;
 mod holes;
@@ -19,6 +20,7 @@ use jiff::tz::TimeZone;
 
 pub use self::archiving::SetUp;
 use self::archiving::{Style, Way};
+use self::catalogue::{CATALOGUE, Catalogue, Psql};
 use self::container::{Seat, Spool};
 use self::dumps::Dumped;
 pub use self::look::{Look, look};
@@ -80,7 +82,9 @@ fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Mon
         Task::Backup { full, keep_everything, .. } => work.backup(*full, keep_everything.as_deref())?,
         Task::Prune { keep_everything } => work.only_expire(keep_everything.as_deref())?,
         Task::Check(_) => work.verify()?,
-        Task::FetchState { .. } => return Err(Error::new("a database step holds no state of the agent")),
+        Task::FetchState { .. } | Task::RestoreTest(_) => {
+            return Err(Error::new("a database step holds no state of the agent"));
+        }
     };
     result.place_verified = true;
     result.requests = work.store.meter().requests();
@@ -386,6 +390,7 @@ impl Work<'_> {
             let points = info.backups.iter().map(|backup| (backup.stopped, backup.label.as_str()));
             (POINTS.to_owned(), points::told(points))
         }));
+        facts.extend(self.catalogue(&made.label).map(|catalogue| (CATALOGUE.to_owned(), catalogue.told())));
         let telling = warnings.into_iter().filter(|warning| !warning.starts_with("no prior backup exists"));
         problems.extend(telling.map(|message| Problem { message, hint: None }));
         StepResult {
@@ -402,6 +407,14 @@ impl Work<'_> {
             maintenance: vec![expired],
             ..StepResult::of(outcome)
         }
+    }
+
+    /// What the cluster holds, for restore tests to compare with. A server that does not tell costs no backup: the test says
+    /// then what it could not compare.
+    fn catalogue(&self, label: &str) -> Option<Catalogue> {
+        let psql = Psql { connection: self.server.connection(), user: self.server.user };
+        let catalogue = psql.catalogue(&self.step.test.count).ok()?;
+        Some(Catalogue { label: label.to_owned(), ..catalogue })
     }
 
     /// Every object of this step. Only figures and notes are made of it, so a list that cannot be had is empty.

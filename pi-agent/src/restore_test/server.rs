@@ -1,0 +1,153 @@
+//! A temporary server on what was restored: reached through a socket in a directory of its own and by nothing else, small,
+//! and without any way to archive.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::error::{Context, Error, Result};
+use crate::monitor::Monitor;
+use crate::process::{Program, User};
+use crate::steps::postgres::catalogue::Psql;
+
+/// It has nothing to recover any more.
+const STARTING: Duration = Duration::from_mins(3);
+/// Longer than all that is asked of it.
+const LONGEST: Duration = Duration::from_hours(24);
+const PORT: u16 = 5432;
+
+/// What a server is started with.
+pub(super) struct Clone<'a> {
+    /// PostgreSQL's programs of its version.
+    pub programs: &'a Path,
+    /// The cluster.
+    pub data: &'a Path,
+    /// An empty directory, in which its user's alone is made.
+    pub home: PathBuf,
+    pub user: &'a User,
+    /// Who may do everything in it.
+    pub role: &'a str,
+}
+
+impl Clone<'_> {
+    /// Does the work while it runs.
+    ///
+    /// # Errors
+    /// It does not start, with what it said; else what the work returns.
+    pub fn running<T>(&self, monitor: &Monitor, work: impl FnOnce(&Psql<'_>) -> Result<T>) -> Result<T> {
+        let (config, rules) = self.configure()?;
+        let said = &Mutex::new(String::new());
+        std::thread::scope(|scope| {
+            // It dies with the thread that started it, and so with this process, whatever ends that.
+            let server = scope.spawn(|| {
+                self.program(&config, &rules).run(&mut |_, line| {
+                    if line.contains("FATAL") || line.contains("PANIC") {
+                        *said.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = line.to_owned();
+                    }
+                })
+            });
+            let psql = Psql {
+                connection: [
+                    "--no-password".into(),
+                    format!("--host={}", self.home.display()),
+                    format!("--port={PORT}"),
+                    format!("--username={}", self.role),
+                ],
+                user: self.user,
+            };
+            let began = Instant::now();
+            let ready = loop {
+                match psql.ask("postgres", "select 1", Duration::from_secs(20)) {
+                    Ok(_) => break Ok(()),
+                    Err(error) if server.is_finished() || began.elapsed() > STARTING => break Err(error),
+                    Err(_) => {}
+                }
+                monitor.alive();
+                std::thread::sleep(Duration::from_millis(100));
+            };
+            let done = match ready {
+                Ok(()) => work(&psql),
+                Err(error) => Err(error),
+            };
+            self.stop();
+            let ended = server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            match (done, ended) {
+                (Err(error), Ok(ended)) if !ended.status.success() && !said.is_empty() => {
+                    Err(Error::new(format!("start PostgreSQL on what was restored: {said}")).caused_by(error))
+                }
+                (done, Ok(_)) => done,
+                (done, Err(error)) => done.and(Err(error)),
+            }
+        })
+    }
+
+    /// An empty configuration, and who may come in: whoever reaches the socket.
+    fn configure(&self) -> Result<(PathBuf, PathBuf)> {
+        let (config, rules) = (self.home.join("postgresql.conf"), self.home.join("pg_hba.conf"));
+        let doing = || format!("make a server's directory {}", self.home.display());
+        fs::create_dir_all(&self.home).context(doing)?;
+        fs::write(&config, "").context(doing)?;
+        fs::write(&rules, "local all all trust\n").context(doing)?;
+        for path in [&config, &rules, &self.home] {
+            if nix::unistd::Uid::effective().is_root() {
+                chown(path, Some(self.user.uid), Some(self.user.gid)).context(doing)?;
+            }
+        }
+        fs::set_permissions(&self.home, fs::Permissions::from_mode(0o700)).context(doing)?;
+        Ok((config, rules))
+    }
+
+    fn program(&self, config: &Path, rules: &Path) -> Program {
+        let mut arguments = vec!["-D".to_owned(), self.data.display().to_string()];
+        let settings = [
+            format!("config_file={}", config.display()),
+            format!("hba_file={}", rules.display()),
+            format!("unix_socket_directories={}", self.home.display()),
+            format!("port={PORT}"),
+        ];
+        // The cluster brings settings of its own in postgresql.auto.conf; these outweigh them.
+        let fixed = [
+            "listen_addresses=",
+            "archive_mode=off",
+            "archive_command=/bin/false",
+            "shared_preload_libraries=",
+            "session_preload_libraries=",
+            "local_preload_libraries=",
+            "shared_buffers=16MB",
+            "maintenance_work_mem=32MB",
+            "max_connections=20",
+            "max_prepared_transactions=100",
+            "max_parallel_workers=0",
+            "huge_pages=off",
+            "autovacuum=off",
+            // A copy that is removed need not survive a power cut.
+            "fsync=off",
+            "jit=off",
+            "ssl=off",
+            "logging_collector=off",
+            "log_destination=stderr",
+            "lc_messages=C",
+            "timezone=UTC",
+            "log_timezone=UTC",
+        ];
+        for setting in settings.iter().map(String::as_str).chain(fixed) {
+            arguments.extend(["-c".to_owned(), setting.to_owned()]);
+        }
+        Program::new(self.programs.join("postgres"), arguments).within(LONGEST).as_user(self.user)
+    }
+
+    /// Asks it to end at once, and well.
+    fn stop(&self) {
+        let lock = fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
+        if let Some(pid) = lock.lines().next().and_then(|line| line.parse().ok()) {
+            // It may have ended meanwhile.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What a cluster holds, noted down with each backup: databases, tables, and about how many rows they have. It is what a
+//! restore test compares with, and goes into the storage with the history.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::process::{Program, User};
+
+/// The fact that holds the [`Catalogue`] of the last backup, as JSON.
+pub const CATALOGUE: &str = "catalogue";
+
+/// A count reads a whole table.
+const COUNTING: Duration = Duration::from_mins(10);
+
+/// A server that can be asked.
+pub struct Psql<'a> {
+    /// The arguments with which PostgreSQL's programs find it.
+    pub connection: [String; 4],
+    /// As whom they run.
+    pub user: &'a User,
+}
+
+/// What a cluster held.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalogue {
+    /// The backup that was made then.
+    #[serde(default)]
+    pub label: String,
+    /// The role that the cluster was made with, which may do everything.
+    pub superuser: String,
+    /// By database; one that did not let us in is missing.
+    pub databases: BTreeMap<String, BTreeMap<String, i64>>,
+    /// Exact numbers of rows, by `DATABASE.SCHEMA.TABLE`, of the tables named in the configuration.
+    #[serde(default)]
+    pub counts: BTreeMap<String, i64>,
+}
+
+#[derive(Deserialize)]
+struct Cluster {
+    superuser: String,
+    databases: Vec<String>,
+}
+
+impl Psql<'_> {
+    /// What a query answers, as text without alignment.
+    ///
+    /// # Errors
+    /// psql's, with what it said.
+    pub fn ask(&self, database: &str, sql: &str, within: Duration) -> Result<String> {
+        let query = [
+            "--no-psqlrc".to_owned(),
+            "--no-align".into(),
+            "--tuples-only".into(),
+            "--quiet".into(),
+            "--set=ON_ERROR_STOP=1".into(),
+            format!("--dbname={database}"),
+            format!("--command={sql}"),
+        ];
+        let program = Program::new("psql", self.connection.iter().cloned().chain(query));
+        let output = program.as_user(self.user).env("PGCONNECT_TIMEOUT", "15").within(within).run(&mut |_, _| ())?;
+        if output.status.success() {
+            return Ok(output.stdout.trim_end().to_owned());
+        }
+        let kind = if output.status.code() == Some(2) { Kind::Transient } else { Kind::Permanent };
+        Err(Error::new(format!("ask database {database}: {}", output.stderr.trim())).kind_of(kind))
+    }
+
+    /// Every database that lets anybody in, and all their tables that survive a crash.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub fn catalogue(&self, counted: &[String]) -> Result<Catalogue> {
+        let minute = Duration::from_mins(1);
+        let text = self.ask(
+            "postgres",
+            // -2 is what is left of a DROP DATABASE that was interrupted.
+            "select json_build_object('superuser', (select rolname from pg_roles where oid = 10), 'databases', \
+               (select json_agg(datname) from pg_database where datallowconn and datconnlimit <> -2))",
+            minute,
+        )?;
+        let cluster: Cluster =
+            serde_json::from_str(&text).context(|| "understand PostgreSQL's list of databases".into())?;
+        let tables = |database: String| {
+            let text = self.ask(
+                &database,
+                "select coalesce(json_object_agg(format('%I.%I', n.nspname, c.relname), c.reltuples::bigint), '{}') \
+                 from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+                 where c.relkind in ('r', 'p', 'm') and c.relpersistence = 'p' \
+                   and n.nspname !~ '^(pg_|information_schema$)'",
+                minute,
+            );
+            Some((database, serde_json::from_str(&text.ok()?).ok()?))
+        };
+        let databases = cluster.databases.into_iter().filter_map(tables).collect();
+        let counts = counted.iter().filter_map(|name| Some((name.clone(), self.count(name).ok()?))).collect();
+        Ok(Catalogue { label: String::new(), superuser: cluster.superuser, databases, counts })
+    }
+
+    /// The rows of `DATABASE.SCHEMA.TABLE`.
+    ///
+    /// # Errors
+    /// There is no such table, or counting takes too long.
+    pub fn count(&self, name: &str) -> Result<i64> {
+        let mut parts = name.splitn(3, '.');
+        let [database, schema, table] = [(); 3].map(|()| parts.next().unwrap_or_default());
+        let quoted = [schema, table].map(|part| format!("\"{}\"", part.replace('"', "\"\""))).join(".");
+        let text = self.ask(database, &format!("select count(*) from {quoted}"), COUNTING)?;
+        text.parse().context(|| format!("count the rows of {name}"))
+    }
+}
+
+impl Catalogue {
+    /// As the fact.
+    pub fn told(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}

@@ -1,0 +1,305 @@
+//! Restore tests on real parts: what passes, what must not pass, and what is left of a test that was killed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use harness::cluster::give_to_postgres;
+use harness::{Agent, Census, Config, Household, Ran, Scratch, Size, Tmpfs, descendants};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::postgres::Host;
+
+/// What a test leaves nothing in.
+fn places(scratch: &Scratch) -> [PathBuf; 2] {
+    [scratch.join("cache/pi-agent-restore-test"), scratch.join("runtime/restore-test")]
+}
+
+fn nothing_is_left(scratch: &Scratch) {
+    for place in places(scratch) {
+        assert!(!place.exists(), "{} is left", place.display());
+    }
+}
+
+/// The checks of a step, as `NAME: VERDICT`.
+fn verdicts(ran: &Ran, step: &str) -> Vec<String> {
+    let checks = ran.step(step)["tested"]["checks"].clone();
+    let text = |check: &Value, key: &str| check[key].as_str().unwrap().to_owned();
+    let checks = checks.as_array().unwrap_or_else(|| panic!("no checks: {ran}")).iter();
+    checks.map(|check| format!("{}: {}", text(check, "name"), text(check, "verdict"))).collect()
+}
+
+fn household(scratch: &Scratch, config: Config, more: &str) -> (Household, Agent, Config) {
+    let household = Household::make(scratch.directory("srv"), Size::SMALL, 1);
+    let config = config.directory("foundry", &[&household.foundry()], more);
+    let agent = config.write();
+    (household, agent, config)
+}
+
+/// A test that fails, and names what.
+#[track_caller]
+fn fails(agent: &Agent, step: &str, what: &str) -> Ran {
+    let ran = agent.run(["restore-test", step, "--json"]).expect(3);
+    assert_eq!(ran.step(step)["outcome"], "failed", "{ran}");
+    assert!(ran.step(step).to_string().contains(what), "expected {what:?}: {ran}");
+    ran
+}
+
+#[test]
+fn a_directory_comes_back_byte_for_byte() {
+    let scratch = Scratch::new();
+    let critical = "restore-test = { critical = [\"Data/worlds/*/world.json\"] }";
+    let (_household, agent, config) = household(&scratch, Config::local(scratch.path()), critical);
+    agent.ok(["run"]);
+    // Neither the cache nor opened keys nor history is needed.
+    fs::remove_dir_all(config.secrets().join("master-keys")).unwrap();
+    fs::remove_dir_all(scratch.join("cache")).unwrap();
+
+    let ran = agent.ok(["restore-test", "--json"]);
+    let expected = ["content", "owners, modes, times", "critical files", "time", "newest moment"];
+    assert_eq!(verdicts(&ran, "foundry"), expected.map(|name| format!("{name}: passed")), "{ran}");
+    assert_eq!(verdicts(&ran, "agent").len(), 5, "its own history, too: {ran}");
+    let tested = &ran.step("foundry")["tested"];
+    assert!(tested["bytes"] == tested["whole_bytes"] && tested["bytes"].as_u64().unwrap() > 100_000, "{ran}");
+    assert!(tested["rto_seconds"].as_f64().unwrap() > 0.0 && tested["rpo_seconds"].as_u64().unwrap() < 600, "{ran}");
+    nothing_is_left(&scratch);
+    assert!(!config.secrets().join("master-keys").exists(), "it keeps no key");
+}
+
+#[test]
+fn a_share_at_a_time_all_of_it_comes_back() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv/files");
+    for number in 0..60 {
+        fs::write(source.join(format!("{number}.txt")), vec![number; 100_000]).unwrap();
+    }
+    fs::write(source.join("always.json"), "{}").unwrap();
+    let critical = "restore-test = { critical = [\"always.json\"] }";
+    let config = Config::local(scratch.path()).directory("files", &[&source], critical);
+    let agent = config.table("[restore-test]\nbudget = \"2MiB\"\nmonths = 12\n").write();
+    agent.ok(["run"]);
+    let (mut files, mut seen) = (0, Vec::new());
+    for _ in 0..3 {
+        let ran = agent.ok(["restore-test", "files", "--json"]);
+        let step = ran.step("files");
+        assert_eq!(step["tested"]["share"]["of"], 3, "{ran}");
+        assert!(step["tested"]["bytes"].as_u64() < step["tested"]["whole_bytes"].as_u64(), "{ran}");
+        assert!(step["tested"]["projected_rto_seconds"].as_f64() > step["tested"]["rto_seconds"].as_f64(), "{ran}");
+        seen.push(step["tested"]["share"]["part"].as_u64().unwrap());
+        files += step["files"].as_u64().unwrap();
+    }
+    assert_eq!(seen, [1, 2, 3]);
+    // What is critical comes back each time.
+    assert_eq!(files, 60 + 3);
+}
+
+#[test]
+fn it_refuses_what_does_not_fit() {
+    let scratch = Scratch::new();
+    let small = Tmpfs::mount(scratch.join("small"), 1 << 20);
+    let table = format!("[restore-test]\ndirectory = \"{}\"\n", small.path().display());
+    let source = scratch.directory("srv/large");
+    fs::write(source.join("large"), harness::Random::new(1).bytes(3 << 20)).unwrap();
+    let agent = Config::local(scratch.path()).directory("large", &[&source], "").table(&table).write();
+    agent.ok(["run"]);
+    let ran = fails(&agent, "large", "a restore test needs 3.0 MiB");
+    ran.says("[restore-test] directory may be on another disk");
+    assert_eq!(fs::read_dir(small.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_critical_must_be_there_and_whole() {
+    let scratch = Scratch::new();
+    let more = "restore-test = { critical = [\"worlds/*/world.json\", \"no/such.db\"] }";
+    let (household, agent, _) = household(&scratch, Config::local(scratch.path()), more);
+    let world = household.foundry().join("Data/worlds/world-1/world.json");
+    fs::write(&world, "{\"id\": \"world-1\"").unwrap();
+    agent.ok(["run"]);
+    let ran = fails(&agent, "foundry", "world-1/world.json is not JSON");
+    ran.says("the snapshot holds no no/such.db");
+    assert!(verdicts(&ran, "foundry").contains(&"content: passed".to_owned()), "it is what was backed up: {ran}");
+}
+
+/// The largest file below a directory of a repository.
+fn largest(folder: &Path) -> PathBuf {
+    largest_named(folder, |_| true)
+}
+
+fn largest_named(folder: &Path, wanted: impl Fn(&str) -> bool) -> PathBuf {
+    let mut all = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap()) {
+            match entry.file_type().unwrap().is_dir() {
+                true => folders.push(entry.path()),
+                false if !wanted(entry.file_name().to_str().unwrap()) => {}
+                false => all.push((entry.metadata().unwrap().len(), entry.path())),
+            }
+        }
+    }
+    all.into_iter().max().expect("a file").1
+}
+
+fn flip(file: &Path, at: usize) {
+    let mut bytes = fs::read(file).unwrap();
+    bytes[at] ^= 1;
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn no_damage_passes() {
+    let scratch = Scratch::new();
+    let (_household, agent, config) = household(&scratch, Config::local(scratch.path()), "");
+    agent.ok(["run"]);
+    let repository = config.storage_folder().join("foundry");
+    // The largest pack is one of data; a tree pack is told by what restic's check would say, so all others are tried.
+    for folder in ["data", "index", "snapshots", "keys"] {
+        let file = largest(&repository.join(folder));
+        let whole = fs::read(&file).unwrap();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        flip(&file, whole.len() / 2);
+        let flipped = agent.run(["restore-test", "foundry"]);
+        assert_eq!(flipped.code(), Some(3), "a flipped bit in {folder}/{name}: {flipped}");
+        fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+        let cut = agent.run(["restore-test", "foundry"]);
+        assert_eq!(cut.code(), Some(3), "half of {folder}/{name}: {cut}");
+        fs::remove_file(&file).unwrap();
+        let gone = agent.run(["restore-test", "foundry"]);
+        assert_eq!(gone.code(), Some(3), "without {folder}/{name}: {gone}");
+        fs::write(&file, &whole).unwrap();
+        agent.ok(["restore-test", "foundry"]);
+    }
+    nothing_is_left(&scratch);
+}
+
+#[test]
+fn slow_a_database_comes_back_to_its_newest_moment_and_to_another() {
+    let host = database(
+        "[step.restore-test]\ncount = [\"postgres.public.voters\"]\n\
+         assert = [{ database = \"postgres\", sql = \"select count(*) >= 2 from voters\" }]",
+    );
+    let ran = host.agent.ok(["restore-test", "database", "--json"]);
+    let verdicts = verdicts(&ran, "database");
+    assert!(verdicts.iter().all(|verdict| verdict.ends_with(": passed")), "{ran}");
+    for name in ["databases", "WAL", "tables", "rows", "assertion", "pg_amcheck", "pg_checksums", "moment", "time"] {
+        assert!(name == "pg_checksums" || verdicts.contains(&format!("{name}: passed")), "no {name}: {ran}");
+    }
+    nothing_is_left(&host.scratch);
+    host.good_run();
+}
+
+/// A database with a backup, and WAL behind it in three segments.
+fn database(more: &str) -> Host {
+    let scratch = Scratch::new();
+    let local = Config::local(scratch.path());
+    let host = Host::with(scratch, &local, more);
+    host.insert("before");
+    host.agent.ok(["run"]);
+    for name in ["one", "two", "three"] {
+        host.insert(name);
+        host.cluster.finish_segment();
+    }
+    host.agent.ok(["wal", "push"]);
+    host
+}
+
+#[test]
+fn slow_a_table_that_is_gone_and_an_assertion_that_is_false_are_named() {
+    let host = database(
+        "[step.restore-test]\nassert = [{ database = \"postgres\", sql = \"select count(*) > 1000 from voters\" }]",
+    );
+    host.cluster.sql("create table kept (id int); create table lost (id int)");
+    host.agent.ok(["run"]);
+    host.cluster.sql("drop table lost");
+    // As if the server here lacked an extension that the database uses.
+    host.cluster.sql("update pg_extension set extname = 'postgis' where extname = 'plpgsql'");
+    host.cluster.finish_segment();
+    host.agent.ok(["wal", "push"]);
+    let ran = fails(&host.agent, "database", "postgres: public.lost is missing");
+    ran.says("select count(*) > 1000 from voters: \\\"f\\\" instead of true");
+    ran.says("not tested, because the server here lacks postgis");
+    assert!(!ran.stdout.contains("public.kept"), "{ran}");
+    nothing_is_left(&host.scratch);
+    // It is shown, and alarming.
+    let status = host.agent.run(["status", "--json"]);
+    assert_eq!(status.step("database")["last_restore_test"]["outcome"], "failed", "{status}");
+    let alarms = status.json()["alarms"].to_string();
+    assert!(alarms.contains("restore-test") && alarms.contains("public.lost is missing"), "{status}");
+    host.agent.ok(["status"]).says("failed");
+    let metrics = fs::read_to_string(host.agent.state().join("pi-agent.prom")).unwrap();
+    assert!(metrics.contains("pi_agent_backup_restore_test_good{step=\"database\"} 0\n"), "{metrics}");
+}
+
+#[test]
+fn slow_no_damage_of_a_database_passes() {
+    let host = database("");
+    let repository = host.scratch.join("storage/database");
+    let wal = largest_named(&repository.join("archive"), |name| name.len() > 25 && name.ends_with(".zst"));
+    let bundle = largest(&repository.join("backup"));
+    let manifest = largest_named(&repository.join("backup/main"), |name| name == "backup.manifest");
+    for file in [wal, bundle, manifest] {
+        let whole = fs::read(&file).unwrap();
+        for damage in ["flipped", "cut", "gone"] {
+            match damage {
+                "flipped" => flip(&file, whole.len() / 2),
+                "cut" => fs::write(&file, &whole[..whole.len() / 2]).unwrap(),
+                _ => fs::remove_file(&file).unwrap(),
+            }
+            let ran = host.agent.run(["restore-test", "database"]);
+            assert_eq!(ran.code(), Some(3), "{} {damage}: {ran}", file.display());
+            nothing_is_left(&host.scratch);
+        }
+        fs::write(&file, &whole).unwrap();
+        give_to_postgres(&file);
+    }
+    host.agent.ok(["restore-test", "database"]);
+}
+
+#[test]
+fn slow_killed_at_any_moment_nothing_is_left_after_the_next_start() {
+    let host = database("");
+    let began = std::time::Instant::now();
+    host.agent.ok(["restore-test", "database"]);
+    let whole = began.elapsed();
+    let mut random = harness::Random::new(7);
+    for number in 0..12 {
+        let mut running = host.agent.start(["restore-test", "database"]);
+        let census = Census::of(running.pid());
+        std::thread::sleep(whole.mul_f64(random.fraction()));
+        if running.has_ended() {
+            census.assert_all_gone(Duration::from_secs(1));
+            continue;
+        }
+        match number % 3 {
+            // As systemd stops it: it cleans up itself.
+            0 => running.signal(Signal::SIGTERM),
+            // The supervisor alone: its step ends by itself.
+            1 => running.signal(Signal::SIGKILL),
+            // All of it at once.
+            _ => {
+                let below = descendants(running.pid());
+                running.signal(Signal::SIGKILL);
+                for process in below {
+                    let _ = nix::sys::signal::kill(process.pid(), Signal::SIGKILL);
+                }
+            }
+        }
+        let ran = running.wait();
+        census.assert_all_gone(Duration::from_secs(15));
+        if number % 3 == 0 {
+            assert!(ran.code().is_some(), "{ran}");
+        } else {
+            // Whoever comes next cleans up: here the shortest run there is.
+            host.agent.run(["check", "agent"]);
+        }
+        nothing_is_left(&host.scratch);
+    }
+    let left: Vec<_> =
+        fs::read_dir("/tmp").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok()).collect();
+    let ours = left.iter().filter(|name| name.starts_with("pi-agent-recovery-")).count();
+    assert_eq!(ours, 0, "{left:?}");
+    host.agent.ok(["restore-test", "database"]);
+    // Nothing of it went into the real repository.
+    host.good_run();
+}
