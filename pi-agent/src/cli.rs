@@ -1,14 +1,14 @@
 //! The command line as types; each arm is one call into the library.
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::config::{self, Location, Settings, Source, StateDirectory};
+use crate::config::{self, Settings, Source, StateDirectory};
 use crate::error::{Context, Error, Kind, Result};
 use crate::kit::To;
 use crate::lock::RunLock;
@@ -17,12 +17,10 @@ use crate::report::{self, History, Look, Status, digest, words};
 use crate::restore;
 use crate::restore::ask::{Asked, Order};
 use crate::run::{self, Options, Watcher};
-use crate::secrets::{CREDENTIALS, Secrets, write_shared};
+use crate::secrets::{CREDENTIALS, write_shared};
 use crate::state::{Opened, State};
-use crate::storage::disk::{self, Disk};
-use crate::storage::{Store, place};
 use crate::terminal::Terminal;
-use crate::{alarms, boot, doctor, kit, live, logs, notify, setup, steps, systemd, wal};
+use crate::{alarms, boot, doctor, kit, live, logs, notify, recover, setup, steps, systemd, wal};
 
 /// The backup appliance for the Raspberry Pi.
 #[derive(Debug, Parser)]
@@ -130,6 +128,23 @@ enum Command {
         /// Ask nothing
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// The whole host back, onto a blank machine, with its recovery kit; goes on where it was interrupted
+    Recover {
+        /// The recovery kit
+        #[arg(long, value_name = "FILE")]
+        kit: PathBuf,
+        /// As it was then: a time (2026-11-20 21:30, or with an offset)
+        #[arg(long, value_name = "TIME", default_value = "latest")]
+        at: String,
+        /// What is there already gives way, and is kept as *.before-recovery
+        #[arg(long)]
+        overwrite: bool,
+        /// Enable and start the timers when everything is back
+        #[arg(long)]
+        start_timers: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -322,6 +337,14 @@ impl Cli {
                 let wanted = Asked { step, to, in_place, at, paths, overwrite, yes };
                 restore(&settings()?, &directory, wanted, &output)
             }
+            Command::Recover { kit, at, overwrite, start_timers, output } => {
+                let options = recover::Options { kit, at: restore::at::parse(&at), overwrite, start_timers };
+                let watch = |what: &str| Terminal::new(std::io::stderr().is_terminal()).into_monitor(what);
+                let config = std::path::absolute(&self.config).context(|| "understand --config".into())?;
+                let report = recover::recover(&options, &config, &directory, &watch)?;
+                output.print(|| report.json(), || report.text())?;
+                Ok(report.exit_code())
+            }
             Command::Wal { command: WalCommand::Push { steps, retry_for } } => {
                 let settings =
                     settings()?.handed_over(std::env::var_os(CREDENTIALS), std::env::var_os("RUNTIME_DIRECTORY"));
@@ -408,14 +431,7 @@ fn adopt(settings: &Settings, directory: &StateDirectory, step: Option<&str>) ->
     run::make_private(directory.path())?;
     let _lock = RunLock::take(&directory.run_lock(), "adopt")?;
     let Some(name) = step else {
-        let store = Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;
-        let (system, location) = (Path::new("/"), &settings.storage.location);
-        let disk = match location {
-            Location::File(path) => Disk::of(system, path),
-            Location::S3(_) => None,
-        };
-        place::take_over(&store, &settings.host, &place::machine_id(system)?, disk.as_ref())?;
-        disk::remember(directory, location, disk.as_ref())?;
+        recover::adopt::adopt(settings, directory)?;
         println!("{} is now this machine's", settings.storage.location);
         return Ok(0);
     };

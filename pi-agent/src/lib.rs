@@ -13,7 +13,7 @@
 //! * [`steps`] is what happens inside such a process: one file per kind of source. They stand on
 //!   [`repository`] (files, restic's format), [`pgbackrest`] (PostgreSQL), [`docker`] (containers), [`live`] (who must be quiet meanwhile) and [`storage`] (a folder or S3).
 //! * [`state`] remembers; [`report`] tells those who ask, [`alarms`] and [`notify`] those who do not. [`restore`] gives everything back.
-//! * [`setup`] is the first hour, and [`kit`] what survives the machine.
+//! * [`setup`] is the first hour, [`kit`] what survives the machine, and [`recover`] makes the machine of it again.
 
 pub mod error;
 
@@ -51,6 +51,7 @@ pub mod forecast;
 pub mod health;
 pub mod kit;
 pub mod logs;
+pub mod recover;
 pub mod restore;
 pub mod setup;
 

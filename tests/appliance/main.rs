@@ -10,6 +10,8 @@ mod home;
 mod installation;
 mod interruptions;
 mod night;
+mod recovery;
+mod runbook;
 mod wal;
 
 macro_rules! in_each {
@@ -40,6 +42,16 @@ fn containers_are_backed_up_by_the_units() {
 }
 
 #[test]
+fn slow_a_dead_card_is_no_disaster() {
+    recovery::a_dead_card_is_no_disaster("bookworm-docker");
+}
+
+#[test]
+fn a_server_of_the_machine_serves_again() {
+    recovery::a_server_of_the_machine_serves_again("trixie");
+}
+
+#[test]
 fn what_fails_in_a_run_is_told_once_and_its_end_too() {
     failures::what_fails_in_a_run_is_told_once_and_its_end_too("trixie");
 }
@@ -47,4 +59,9 @@ fn what_fails_in_a_run_is_told_once_and_its_end_too() {
 #[test]
 fn what_the_agent_cannot_tell_the_script_does() {
     failures::what_the_agent_cannot_tell_the_script_does("bookworm");
+}
+
+#[test]
+fn slow_every_command_of_the_runbook_is_run() {
+    runbook::every_command_of_the_runbook_is_run("bookworm");
 }

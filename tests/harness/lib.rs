@@ -11,7 +11,8 @@
 //! * [`nights`] makes histories to look at.
 //! * [`generated`] is what of the package is made from the sources.
 //! * [`Discord`] takes messages as Discord's webhooks do.
-//! * [`Garage`] is an S3 server, [`TlsProxy`] the TLS and the faults in front of it, [`Tap`] counts on the way to it.
+//! * [`Garage`] is an S3 server, [`TlsProxy`] the TLS and the faults in front of it, [`Tap`] counts on the way to it, and a
+//!   [`Wire`] leads to it from a machine.
 //!
 //! Everything panics with a readable message: it is for tests only.
 #![allow(clippy::unwrap_used)]
@@ -45,6 +46,7 @@ pub mod terminal;
 pub mod tls_proxy;
 pub mod tmpfs;
 pub mod tree;
+pub mod wire;
 
 pub use agent::{Agent, Ran, Running};
 pub use cluster::Cluster;
@@ -69,3 +71,4 @@ pub use terminal::TypedInto;
 pub use tls_proxy::TlsProxy;
 pub use tmpfs::Tmpfs;
 pub use tree::Tree;
+pub use wire::Wire;

@@ -41,9 +41,14 @@ impl Machine {
 
     /// Boots a copy of the system of that name, and waits until everything is started.
     pub fn boot(system: &str) -> Self {
+        Self::boot_with(system, DISK)
+    }
+
+    /// The same with a disk of that size, as `truncate` understands it.
+    pub fn boot_with(system: &str, size: &str) -> Self {
         let scratch = Scratch::new();
         let disk = scratch.join("disk");
-        sh(Command::new("truncate").args(["--size", DISK]).arg(&disk));
+        sh(Command::new("truncate").args(["--size", size]).arg(&disk));
         sh(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&disk));
         static MACHINES: AtomicU32 = AtomicU32::new(1);
         let number = MACHINES.fetch_add(1, Ordering::Relaxed);
@@ -74,7 +79,12 @@ impl Machine {
 
     /// Runs a bash script in it as root, at most [`Self::PATIENCE`] long.
     pub fn run(&self, script: &str) -> Ran {
-        let seconds = Self::PATIENCE.as_secs().to_string();
+        self.run_within(script, Self::PATIENCE)
+    }
+
+    /// Runs one that may take so long.
+    pub fn run_within(&self, script: &str, patience: Duration) -> Ran {
+        let seconds = patience.as_secs().to_string();
         let started = Instant::now();
         let output = self
             .inside()
@@ -135,6 +145,11 @@ impl Machine {
     pub fn path(&self, inside: &str) -> PathBuf {
         let leader = self.leader().pid();
         Path::new(&format!("/proc/{leader}/root")).join(inside.trim_start_matches('/'))
+    }
+
+    /// Its network, for `setns`.
+    pub fn network(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.leader().pid()).into()
     }
 
     fn leader(&self) -> &Process {

@@ -1,24 +1,27 @@
 //! The recovery kit: one printable text with everything that a blank machine needs to get everything back. Until it lies
 //! somewhere else, the only key to the backups is on the card that they protect.
 //!
-//! [`gather`] collects, [`text`] writes, [`record`] remembers that it was made and saved.
+//! [`gather`] collects, [`text`] writes, [`read()`] takes it apart again, [`record`] remembers that it was made and saved.
 
+mod read;
 pub mod record;
 pub mod text;
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::config::{Location, Settings, StateDirectory};
+use crate::config::{Location, Settings, StateDirectory, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::pgbackrest;
 use crate::secrets::{Secret, read_private, write_private};
 use crate::steps::postgres::container::data_on_this_machine;
 use crate::storage::place;
 
+pub use read::{Found, read};
 use record::Record;
 
 /// Everything that the text tells.
@@ -34,10 +37,23 @@ pub struct Kit {
     pub marks: Marks,
     /// The installed pgBackRest.
     pub pgbackrest: Option<String>,
-    /// The major versions of the clusters, by step.
-    pub postgres: Vec<(String, String)>,
+    /// The clusters.
+    pub postgres: Vec<Cluster>,
     /// The files it holds, in the order of the text.
     pub files: Vec<KitFile>,
+}
+
+/// Where a cluster is at home: what a blank machine cannot find out when a container holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// The step.
+    pub step: String,
+    /// PostgreSQL's major version.
+    pub major: String,
+    /// Its data directory on this machine.
+    pub data: Option<PathBuf>,
+    /// User and group that the data belongs to.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// A file, exactly.
@@ -66,16 +82,21 @@ impl Marks {
     /// # Errors
     /// A secret cannot be read.
     pub fn of(settings: &Settings) -> Result<Self> {
-        let restic = required(settings, "restic.key")?;
+        required(settings, "restic.key")?;
+        Self::from(settings, |name| secret(settings, name))
+    }
+
+    /// Those of the secrets that `secret` gives.
+    fn from(settings: &Settings, secret: impl Fn(&str) -> Result<Option<Secret>>) -> Result<Self> {
         let line = |secret: &Secret| secret.reveal().trim_end_matches(['\r', '\n']).to_owned();
-        let pgbackrest = secret(settings, "pgbackrest.key")?.map(|secret| line(&secret)).unwrap_or_default();
-        let keys = mark("keys", &[&line(&restic), &pgbackrest]);
+        let key = |name: &str| Ok::<_, Error>(secret(name)?.map(|secret| line(&secret)).unwrap_or_default());
+        let keys = mark("keys", &[&key("restic.key")?, &key("pgbackrest.key")?]);
         // A folder needs no credentials.
         let (place, aws) = match &settings.storage.location {
             Location::File(_) => (settings.storage.location.to_string(), String::new()),
             Location::S3(s3) => (
                 format!("{} {} {}", settings.storage.location, s3.region, s3.endpoint.as_deref().unwrap_or("")),
-                secret(settings, "aws.env")?.map(|secret| secret.reveal().to_owned()).unwrap_or_default(),
+                secret("aws.env")?.map(|secret| secret.reveal().to_owned()).unwrap_or_default(),
             ),
         };
         Ok(Self { keys, access: mark("access", &[&place, &aws]) })
@@ -133,11 +154,13 @@ pub fn gather(settings: &Settings, root: &Path) -> Result<Kit> {
         files.push(KitFile { name: "ca.pem", path: ca.clone(), content: plain(ca)? });
     }
     files.push(KitFile { name: "config.toml", path: settings.file.clone(), content: plain(&settings.file)? });
-    let clusters = settings.steps.iter().filter_map(|step| Some((step.name.clone(), step.postgres()?)));
-    let version = |data: &Path| std::fs::read_to_string(data.join("PG_VERSION")).ok();
-    let postgres: Vec<_> = clusters
-        .filter_map(|(name, postgres)| Some((name, version(&data_on_this_machine(postgres)?)?.trim().to_owned())))
-        .collect();
+    let cluster = |step: &Step| {
+        let data = data_on_this_machine(step.postgres()?)?;
+        let major = std::fs::read_to_string(data.join("PG_VERSION")).ok()?.trim().to_owned();
+        let owner = data.metadata().ok().map(|found| (found.uid(), found.gid()));
+        Some(Cluster { step: step.name.clone(), major, data: Some(data), owner })
+    };
+    let postgres: Vec<_> = settings.steps.iter().filter_map(cluster).collect();
     let has_databases = settings.steps.iter().any(|step| step.postgres().is_some());
     Ok(Kit {
         settings: settings.clone(),

@@ -78,6 +78,15 @@ impl Record {
     }
 }
 
+/// This machine was recovered with a kit of these: it is saved, or it could not have been had.
+///
+/// # Errors
+/// The state directory cannot be written.
+pub fn recovered(directory: &StateDirectory, marks: &Marks, made_at: Option<Timestamp>) -> Result<()> {
+    let now = Timestamp::now();
+    Record { saved_at: Some(now), ..Record::made(marks, made_at.unwrap_or(now), None) }.write(directory)
+}
+
 /// A person says that the kit of these keys lies somewhere else.
 ///
 /// # Errors

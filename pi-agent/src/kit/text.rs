@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::Kit;
+use super::{Cluster, Kit};
 use crate::config::{Location, S3Location, Source, Step};
 use crate::report::words;
 use crate::secrets::Secret;
@@ -71,7 +71,7 @@ fn versions(kit: &Kit) -> String {
 }
 
 fn majors(kit: &Kit) -> Vec<&str> {
-    let mut majors: Vec<_> = kit.postgres.iter().map(|(_, major)| major.as_str()).collect();
+    let mut majors: Vec<_> = kit.postgres.iter().map(|cluster| cluster.major.as_str()).collect();
     majors.sort_unstable();
     majors.dedup();
     majors
@@ -85,8 +85,19 @@ fn by_hand(kit: &Kit) -> String {
     if has_databases(kit) {
         text.push_str(&format!("   apt install pgbackrest{}\n", packages.concat()));
     }
+    text.push('\n');
+    if let Location::File(path) = &kit.settings.storage.location {
+        text.push_str(&format!("   Connect the disk with the backups, so that they are in\n   {}\n\n", path.display()));
+    }
     text.push_str(
-        "\n2. Copy this text to /root/kit.txt, and put what it holds in place. Paste:\n\n\
+        "2. Copy this text to /root/kit.txt (from paper, type what stands between the\n   \
+         BEGIN and END lines, and these lines). This brings everything back, goes on\n   \
+         where it was interrupted, and says what is left to do. `--at TIME` goes back\n   \
+         further:\n\n   pi-agent recover --kit /root/kit.txt --start-timers\n",
+    );
+    text.push_str(&heading("The same by hand"));
+    text.push_str(
+        "1. With the packages installed, put what this text holds in place. Paste:\n\n\
          \x20  take() { awk -v name=\"$1\" '\n\
          \x20    index($0, \"----- BEGIN \" name \" -----\") == 1 { on = 1; next }\n\
          \x20    on && /^-----/ { exit }\n\
@@ -105,16 +116,13 @@ fn by_hand(kit: &Kit) -> String {
         text.push_str(&format!("   take {} > {}\n", file.name, word(&file.path)));
     }
     text.push_str("\n   From paper: type each file as it stands below, chmod 600.\n\n");
-    if let Location::File(path) = &kit.settings.storage.location {
-        text.push_str(&format!("   Connect the disk with the backups, so that they are in\n   {}\n\n", path.display()));
-    }
-    text.push_str("3. This machine takes the place of the old one. What can be had back?\n\n");
-    text.push_str("   pi-agent adopt\n   pi-agent points\n\n4. Get it back. `--at TIME` goes back further:\n\n");
+    text.push_str("2. This machine takes the place of the old one. What can be had back?\n\n");
+    text.push_str("   pi-agent adopt\n   pi-agent points\n\n3. Get it back. `--at TIME` goes back further:\n\n");
     for step in &kit.settings.steps {
         text.push_str(&restore(step));
     }
     text.push_str(
-        "5. When all runs again: a backup, a new kit, and the timers.\n\n\
+        "4. When all runs again: a backup, a new kit, and the timers.\n\n\
          \x20  pi-agent doctor\n   pi-agent run\n   pi-agent setup\n",
     );
     text
@@ -237,8 +245,13 @@ fn facts(kit: &Kit) -> String {
     set("pi-agent", env!("CARGO_PKG_VERSION"));
     set("pgbackrest", kit.pgbackrest.as_deref().unwrap_or_default());
     table.insert("kit-format".into(), 1.into());
-    let postgres = kit.postgres.iter().map(|(step, major)| (step.clone(), major.as_str().into()));
-    table.insert("postgres".into(), toml::Value::Table(postgres.collect()));
+    let mut by_step = |key: &str, value: &dyn Fn(&Cluster) -> Option<String>| {
+        let values = kit.postgres.iter().filter_map(|one| Some((one.step.clone(), value(one)?.into())));
+        table.insert(key.into(), toml::Value::Table(values.collect()));
+    };
+    by_step("postgres", &|one| Some(one.major.clone()));
+    by_step("data", &|one| Some(one.data.as_ref()?.display().to_string()));
+    by_step("owner", &|one| one.owner.map(|(uid, gid)| format!("{uid}:{gid}")));
     let files = kit.files.iter().map(|file| (file.name.to_owned(), file.path.display().to_string().into()));
     table.insert("files".into(), toml::Value::Table(files.collect()));
     table.to_string()
@@ -325,7 +338,12 @@ paths = ["/srv/foundry/data"]
             made_at: "2026-11-21T03:00:00Z".parse::<Timestamp>().unwrap(),
             marks: Marks { keys: "1a2b-3c4d".into(), access: "5e6f-7a8b".into() },
             pgbackrest: Some("2.45".into()),
-            postgres: vec![("database".into(), "15".into())],
+            postgres: vec![Cluster {
+                step: "database".into(),
+                major: "15".into(),
+                data: Some("/var/lib/postgresql/15/main".into()),
+                owner: Some((110, 115)),
+            }],
             files: files.iter().map(file).collect(),
         }
     }
@@ -386,6 +404,7 @@ paths = ["/srv/foundry/data"]
         assert!(wide.is_empty(), "{wide:#?}");
         for part in [
             "apt install pgbackrest postgresql-15\n",
+            "   pi-agent recover --kit /root/kit.txt --start-timers\n",
             "   take restic.key > /etc/pi-agent/secrets/restic.key\n",
             "   pi-agent adopt\n   pi-agent points\n",
             "   pi-agent restore foundry --to /srv/restored-foundry\n",

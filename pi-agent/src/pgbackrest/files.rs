@@ -45,6 +45,10 @@ pub fn server_user(settings: &Settings, step: &Step, postgres: &Postgres) -> Res
     };
     let user = match postgres.container {
         Some(_) => User::in_container_owning(place)?,
+        // Data whose owner has no name is that of a container which is still to be made, in a recovery.
+        None if *place == postgres.data_directory => {
+            User::owner_of(place).or_else(|_| User::in_container_owning(place))?
+        }
         None => User::owner_of(place).map_err(|error| error.hint("apt install postgresql"))?,
     };
     if user.uid == 0 {

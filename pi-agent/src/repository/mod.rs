@@ -60,6 +60,9 @@ const PACK_SIZE: &str = "4 MiB";
 /// each of that.
 const PIECE_SIZE: &str = "4 MiB";
 
+/// What the error says when a repository has another password.
+pub(crate) const NOT_ITS_PASSWORD: &str = "the password in restic.key is not this repository's";
+
 /// An open repository of one step.
 pub struct Repository {
     backend: Arc<Backend>,
@@ -119,12 +122,17 @@ impl Repository {
         let password = secrets.restic_key()?;
         let opened = this.with_credentials(&Credentials::password(password.reveal()));
         let opened = opened.map_err(|error| match error.is_incorrect_password() {
+<<<<<<< HEAD
             _ if let Ok(Some(trouble)) = this.key_trouble() => trouble,
             true => Error::usage(format!(
                 "open {}: the password in restic.key is not this repository's",
                 this.backend.store()
             ))
             .hint("put the password it was made with into restic.key"),
+=======
+            true => Error::usage(format!("open {}: {NOT_ITS_PASSWORD}", this.backend.store()))
+                .hint("put the password it was made with into restic.key"),
+>>>>>>> main
             false => this.failed("open", &error).error,
         })?;
         this.key = opened.key();

@@ -6,7 +6,7 @@ pub mod brake;
 mod courier;
 mod pressure;
 mod ready;
-mod recover;
+pub mod recover;
 mod rest;
 mod supervise;
 mod written;

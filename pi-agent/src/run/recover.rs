@@ -7,12 +7,12 @@ use std::time::Duration;
 use log::{info, warn};
 
 use crate::config::{AGENT, Settings, Source, StateDirectory};
-use crate::error::{Context, Result};
-use crate::monitor::Problem;
+use crate::error::{Context, Error, Result};
+use crate::monitor::{Monitor, Problem};
 use crate::run::supervise::{Ended, Signals, supervise};
 use crate::run::{Watcher, make_private};
 use crate::state::{Opened, State};
-use crate::steps::{Job, Task};
+use crate::steps::{self, Job, Task};
 
 /// Where the copy of the state database lies while the `agent` step saves it: in memory on most machines, since years of
 /// history are too much to write to an SD card each night.
@@ -75,30 +75,12 @@ fn fetch(
     signals: &mut Signals,
     watcher: &mut dyn Watcher,
 ) -> Result<(), String> {
-    let path = directory.database();
-    let fetched = directory.path().join("state.db.fetched");
-    let mut settings = settings.clone();
-    let saved = saved_state(&settings);
-    for step in &mut settings.steps {
-        if let Source::Agent(own) = &mut step.source {
-            own.paths.push(saved.clone());
-        }
-    }
-    let job = Job {
-        run_id: "recover".into(),
-        settings,
-        state_directory: directory.clone(),
-        step: AGENT.into(),
-        task: Task::FetchState { to: fetched.clone() },
-        deadline: None,
-        place_verified: true, // Restores may look into another machine's place.
-        facts: BTreeMap::new(),
-        status: None,
-    };
+    let fetched = directory.path().join(FETCHED);
+    let job = job(settings, directory);
     let ended = supervise(&job, Some(PATIENCE), PATIENCE, signals, watcher, None).map_err(|error| error.chain())?;
     let outcome = match ended {
         Ended::Answered(result) if result.outcome.is_usable() => {
-            install(&fetched, &path).map_err(|error| error.chain())
+            install(&fetched, &directory.database()).map_err(|error| error.chain())
         }
         Ended::Answered(result) => Err(result.error.map_or_else(|| "no answer".into(), |problem| problem.message)),
         Ended::Unanswered(error) | Ended::Overran(error) => Err(error.chain()),
@@ -109,11 +91,55 @@ fn fetch(
     outcome
 }
 
+/// Gets history back onto a machine that has none, in this process; `false`: it has some.
+///
+/// # Errors
+/// There is none in storage, or it cannot be read.
+pub fn bring_back(settings: &Settings, directory: &StateDirectory, monitor: &Monitor) -> Result<bool> {
+    if directory.database().exists() {
+        return Ok(false);
+    }
+    let result = steps::perform(&job(settings, directory), monitor);
+    if let Some(problem) = result.error {
+        let error = Error::new(problem.message);
+        return Err(match problem.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        });
+    }
+    install(&directory.path().join(FETCHED), &directory.database()).map(|()| true)
+}
+
+const FETCHED: &str = "state.db.fetched";
+
+/// What fetches the saved database.
+fn job(settings: &Settings, directory: &StateDirectory) -> Job {
+    let fetched = directory.path().join(FETCHED);
+    let mut settings = settings.clone();
+    let saved = saved_state(&settings);
+    for step in &mut settings.steps {
+        if let Source::Agent(own) = &mut step.source {
+            own.paths.push(saved.clone());
+        }
+    }
+    Job {
+        run_id: "recover".into(),
+        settings,
+        state_directory: directory.clone(),
+        step: AGENT.into(),
+        task: Task::FetchState { to: fetched },
+        deadline: None,
+        place_verified: true, // Restores may look into another machine's place.
+        facts: BTreeMap::new(),
+        status: None,
+    }
+}
+
 fn install(fetched: &Path, path: &Path) -> Result<()> {
     make_private(path.parent().expect("it lies in the state directory"))?;
     // Proves that it is one of ours, and takes it to this version's schema.
     let Opened::Ready(state) = State::open(fetched)? else {
-        return Err(crate::Error::new("the saved state database is damaged"));
+        return Err(Error::new("the saved state database is damaged"));
     };
     state.settle_copy()?;
     drop(state);

@@ -15,7 +15,7 @@ mod keys;
 mod questions;
 mod render;
 mod servers;
-mod units;
+pub(crate) mod units;
 mod walk;
 
 use std::io::{IsTerminal, Write};

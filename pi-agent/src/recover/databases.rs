@@ -1,0 +1,176 @@
+//! A database back into its data directory. It is restored and recovered beside it; only then the server is stopped, what it
+//! had is moved aside, and the new one takes its place.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+use super::aside::{There, is_mount_point, move_aside, on_its_way, there, with};
+use super::note::{Notebook, Part};
+use super::server::Server;
+use super::{Back, Order};
+use crate::config::{Postgres, Settings, Source, Step};
+use crate::error::{Context, Error, Result};
+use crate::monitor::{Monitor, Problem};
+use crate::pgbackrest;
+use crate::process::User;
+use crate::restore::{self, Request};
+use crate::steps::postgres::container;
+
+/// Brings it back, unless that was done before.
+///
+/// # Errors
+/// It is not known where it belongs, another database is there, PostgreSQL's programs are missing, or the restore fails.
+pub fn bring_back(
+    order: &Order<'_>,
+    notes: &mut Notebook<'_>,
+    step: &Step,
+    postgres: &Postgres,
+    monitor: &Monitor,
+) -> Result<Back> {
+    let home = Home::of(order, step, postgres)?;
+    let known = notes.part(&step.name).cloned();
+    let is_there = home.data.join("PG_VERSION").exists();
+    if let Some(part) = known.as_ref().filter(|part| part.in_place && is_there) {
+        return Ok(Back::before(part.clone()));
+    }
+    // Cut off after it was put in place, before that was noted.
+    let settled = is_there && known.is_some() && home.stage != home.data && !home.stage.exists();
+    if !settled {
+        home.is_free(order.overwrite)?;
+    }
+
+    // 1. Whole, beside its place: what an interrupted one left is gone on with.
+    let mut problems = Vec::new();
+    let part = match known.filter(|part| settled || (!part.in_place && home.stage.exists())) {
+        Some(whole) => whole,
+        None => {
+            pgbackrest::directory(&home.stage, &home.user, 0o700)?;
+            let (to, at) = (home.stage.clone(), order.at.clone());
+            let request = Request { to, at, paths: Vec::new(), overwrite: true };
+            let restored = restore::restore(&home.settings(order.settings, step), &step.name, &request, monitor)?;
+            problems.clone_from(&restored.problems);
+            let part = Part::whole(restored, &home.data, false);
+            notes.keep(&step.name, part.clone())?;
+            part
+        }
+    };
+
+    // 2. Into its place.
+    let server = Server::of(&home.data, postgres)?;
+    let aside = match settled {
+        true => None,
+        false => server.stop().and_then(|()| home.settle())?,
+    };
+    let part = Part { in_place: true, aside, left: server.left(), ..part };
+    notes.keep(&step.name, part.clone())?;
+
+    // 3. It goes on archiving where the agent fetches.
+    container::provide_spool(order.settings, postgres, &home.user)?;
+    problems.extend(server.start().err().map(|error| Problem::from(&error)));
+    Ok(Back { part, problems, was_there: false })
+}
+
+/// Where a cluster belongs, and to whom.
+struct Home {
+    data: PathBuf,
+    user: User,
+    /// It is restored there.
+    stage: PathBuf,
+}
+
+impl Home {
+    fn of(order: &Order<'_>, step: &Step, postgres: &Postgres) -> Result<Self> {
+        let told = order.clusters.iter().find(|cluster| cluster.step == step.name);
+        let data = container::data_on_this_machine(postgres).or_else(|| told?.data.clone());
+        let data = data.ok_or_else(|| {
+            let name = postgres.container.as_deref().unwrap_or_default();
+            Error::new(format!("nobody knows where the data of the container {name} belongs")).hint(format!(
+                "make the container without starting it (docker compose up --no-start {name}), then recover again"
+            ))
+        })?;
+        let stage = if is_mount_point(&data) { data.clone() } else { on_its_way(&data) };
+        let user = match &postgres.container {
+            Some(_) => Self::user_in_container(&[&stage, &data], told.and_then(|told| told.owner))?,
+            None => match User::owner_of(&data) {
+                Ok(user) if user.uid != 0 => user,
+                _ => User::named("postgres").map_err(|error| error.hint("apt install postgresql"))?,
+            },
+        };
+        Ok(Self { data, user, stage })
+    }
+
+    /// Whom the data belongs to already, else whom it did.
+    fn user_in_container(places: &[&Path], told: Option<(u32, u32)>) -> Result<User> {
+        let owner =
+            |path: &&Path| path.metadata().ok().map(|found| (found.uid(), found.gid())).filter(|(uid, _)| *uid != 0);
+        // That of the official image.
+        let (uid, gid) = places.iter().find_map(owner).or(told).unwrap_or((999, 999));
+        let known = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+        Ok(User { name: known.map_or_else(|| uid.to_string(), |user| user.name), uid, gid, groups: vec![gid] })
+    }
+
+    /// A restore into the stage is one in place: the original comes back, and goes on archiving.
+    fn settings(&self, settings: &Settings, step: &Step) -> Settings {
+        let mut settings = settings.clone();
+        for one in settings.steps.iter_mut().filter(|one| one.name == step.name) {
+            if let Source::Postgres(postgres) = &mut one.source {
+                postgres.container = None;
+                postgres.data_directory.clone_from(&self.stage);
+            }
+        }
+        settings
+    }
+
+    /// Nothing is in the way, or it may be moved: a cluster that a package has just made is worth nothing.
+    fn is_free(&self, overwrite: bool) -> Result<()> {
+        let in_the_way = there(&self.data)? == There::Something && !is_new(&self.data);
+        // What lies on a disk of its own is what an interrupted recovery left, or cannot be moved.
+        if !in_the_way || overwrite || (self.stage == self.data && !self.data.join("PG_VERSION").exists()) {
+            return Ok(());
+        }
+        let data = self.data.display();
+        Err(Error::usage(format!("bring back the database in {data}: another one is there"))
+            .hint(format!("--overwrite keeps it as {data}.before-recovery")))
+    }
+
+    /// From beside its place into it; what was there before, moved aside.
+    fn settle(&self) -> Result<Option<PathBuf>> {
+        if self.stage == self.data {
+            return Ok(None);
+        }
+        let doing = || format!("put the database in place as {}", self.data.display());
+        let aside = move_aside(&self.data)?;
+        fs::rename(&self.stage, &self.data).context(doing)?;
+        self.settle_tablespaces().context(doing)?;
+        Ok(aside)
+    }
+
+    /// They lie beside it, and links lead to them.
+    fn settle_tablespaces(&self) -> std::io::Result<()> {
+        let (staged, settled) = (with(&self.stage, ".tablespaces"), with(&self.data, ".tablespaces"));
+        if !staged.exists() {
+            return Ok(());
+        }
+        fs::rename(&staged, &settled)?;
+        for link in fs::read_dir(self.data.join("pg_tblspc"))? {
+            let link = link?.path();
+            if let Ok(old) = fs::read_link(&link)
+                && let Ok(rest) = old.strip_prefix(&staged)
+            {
+                fs::remove_file(&link)?;
+                symlink(settled.join(rest), &link)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A cluster that nobody made a database in.
+fn is_new(data: &Path) -> bool {
+    /// PostgreSQL's own (`FirstNormalObjectId`).
+    const FIRST_OF_A_USER: u32 = 16384;
+    let Ok(databases) = fs::read_dir(data.join("base")) else { return false };
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+    databases.flatten().filter_map(number).all(|oid| oid < FIRST_OF_A_USER)
+}

@@ -1,0 +1,171 @@
+//! The whole host back onto a blank machine, with nothing but the recovery kit and the storage.
+//!
+//! Whatever is restored lies beside its place until it is whole ([`directories`], [`databases`]), what was in its place is
+//! moved aside and never removed ([`aside`]), and what is done is noted ([`note`]), so that a recovery that was interrupted
+//! goes on when it is started again.
+
+pub mod adopt;
+mod aside;
+mod databases;
+mod directories;
+mod files;
+mod note;
+mod probe;
+mod report;
+mod server;
+mod timers;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use jiff::Timestamp;
+use log::{info, warn};
+
+use crate::config::{Settings, Source, StateDirectory};
+use crate::error::{Error, Result};
+use crate::kit::{self, Cluster, Found, record};
+use crate::lock::RunLock;
+use crate::monitor::{Monitor, Problem};
+use crate::restore::At;
+use crate::run::{self, recover::bring_back};
+use note::{Notebook, Part};
+pub use report::{Outcome, Recovered, Report};
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// The kit.
+    pub kit: PathBuf,
+    /// To which moment.
+    pub at: At,
+    /// What is there already is kept beside its place, and replaced.
+    pub overwrite: bool,
+    /// Enable and start the timers at the end.
+    pub start_timers: bool,
+}
+
+/// What all parts need.
+struct Order<'a> {
+    settings: &'a Settings,
+    directory: &'a StateDirectory,
+    at: At,
+    overwrite: bool,
+    clusters: &'a [Cluster],
+}
+
+/// One part that is back.
+struct Back {
+    part: Part,
+    problems: Vec<Problem>,
+    /// An earlier recovery brought it back.
+    was_there: bool,
+}
+
+impl Back {
+    fn before(part: Part) -> Self {
+        Self { part, problems: Vec::new(), was_there: true }
+    }
+}
+
+/// Recovers the host. A part that fails stops no other, and is in the report. `config`: where the configuration belongs when
+/// the kit does not say. `watch`: makes the monitor for a part of that name.
+///
+/// # Errors
+/// The kit cannot be read, the storage or the keys are not right, or the kit's files would replace others: then nothing was
+/// changed. Or the place cannot be taken over.
+pub fn recover(
+    options: &Options,
+    config: &Path,
+    directory: &StateDirectory,
+    watch: &dyn Fn(&str) -> Monitor,
+) -> Result<Report> {
+    let started = Instant::now();
+
+    // 1. What the kit says, tried before anything is changed.
+    let kit = kit::read(&options.kit, config)?;
+    let at = words_of(&options.at)?;
+    let previous = probe::probe(&kit)?;
+
+    // 2. This machine becomes the lost one.
+    run::make_private(directory.path())?;
+    let _lock = RunLock::take(&directory.run_lock(), "recover")?;
+    let kept = files::put(&kit.files, options.overwrite)?;
+    adopt::adopt(&kit.settings, directory)?;
+    record::recovered(directory, &kit.marks, kit.made_at)?;
+    let mut report = Report::new(&kit.settings, previous, kept);
+    match bring_back(&kit.settings, directory, &watch("history")) {
+        Ok(_) => {}
+        Err(error) => report.problems.push(Problem {
+            message: format!("history starts anew: {}", error.chain()),
+            hint: error.advice().map(str::to_owned),
+        }),
+    }
+
+    // 3. Everything else: files first, since a compose file may be among them.
+    let order = Order {
+        settings: &kit.settings,
+        directory,
+        at: options.at.clone(),
+        overwrite: options.overwrite,
+        clusters: &kit.clusters,
+    };
+    let mut notes = Notebook::open(directory, &kit.marks.keys, &at)?;
+    bring_all_back(&order, &kit, &mut notes, &mut report, watch);
+
+    // 4. It backs up again.
+    timers::start(&kit.settings, options.start_timers, &mut report);
+    report.seconds = started.elapsed().as_secs();
+    Ok(report)
+}
+
+fn bring_all_back(
+    order: &Order<'_>,
+    kit: &Found,
+    notes: &mut Notebook<'_>,
+    report: &mut Report,
+    watch: &dyn Fn(&str) -> Monitor,
+) {
+    for step in &kit.settings.steps {
+        let Source::Directory(directory) = &step.source else { continue };
+        for path in &directory.paths {
+            let what = path.display().to_string();
+            told(report, &step.name, &what, || {
+                directories::bring_back(order, notes, step, path, &watch(&format!("{} {what}", step.name)))
+            });
+        }
+    }
+    for step in &kit.settings.steps {
+        let Source::Postgres(postgres) = &step.source else { continue };
+        told(report, &step.name, "database", || {
+            databases::bring_back(order, notes, step, postgres, &watch(&step.name))
+        });
+    }
+}
+
+/// Does one part, and puts how it went into the report.
+fn told(report: &mut Report, step: &str, what: &str, work: impl FnOnce() -> Result<Back>) {
+    let started = Instant::now();
+    let outcome = match work() {
+        Ok(back) => {
+            info!("{step}: {what} is back in {}", back.part.to.display());
+            back.problems.iter().for_each(|problem| warn!("{step}: {}", problem.message));
+            Outcome::Back(Box::new(back))
+        }
+        Err(error) => Outcome::Failed(Problem::from(&error)),
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    report.parts.push(Recovered { step: step.to_owned(), what: what.to_owned(), seconds, outcome });
+}
+
+/// How the note names the moment.
+fn words_of(at: &At) -> Result<String> {
+    match at {
+        At::Latest => Ok("latest".into()),
+        At::Time(time) if *time > Timestamp::now() => {
+            Err(Error::usage(format!("{time} is in the future")).hint("give a moment with its offset, such as +10:00"))
+        }
+        At::Time(time) => Ok(time.to_string()),
+        At::Id(id) => Err(Error::usage(format!("--at {id}: a whole host goes back to a moment, not to a backup"))
+            .hint("--at \"2026-11-20 21:30\"; single steps by id: pi-agent restore STEP --to DIR --at ID")),
+    }
+}

@@ -1,0 +1,102 @@
+//! What a recovery has done already: `STATE/recovery.json`. It is written after each part, so that whatever ends a recovery,
+//! the next one goes on from there.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::config::StateDirectory;
+use crate::error::{Context, Result};
+use crate::restore::Restored;
+use crate::secrets::{read_private, write_private};
+
+/// What is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// Version of this record: 1.
+    schema: u32,
+    /// Which recovery: that of a kit with these keys.
+    keys: String,
+    /// To which moment, as it was asked for.
+    at: String,
+    /// By what was brought back.
+    parts: BTreeMap<String, Part>,
+}
+
+/// How far one part is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// It is in its place; before, it lies whole beside it.
+    pub in_place: bool,
+    /// The point used.
+    pub restore_point: String,
+    /// Its time.
+    pub time: Timestamp,
+    /// Bytes, when known.
+    pub bytes: Option<u64>,
+    /// Its place.
+    pub to: PathBuf,
+    /// Its place is not its own, which something of the system's has.
+    pub elsewhere: bool,
+    /// What was there before, moved aside.
+    pub aside: Option<PathBuf>,
+    /// What is left for a person to do.
+    pub left: Vec<String>,
+}
+
+impl Part {
+    /// Whole, and not yet in place.
+    pub fn whole(restored: Restored, to: &Path, elsewhere: bool) -> Self {
+        Self {
+            in_place: false,
+            restore_point: restored.restore_point,
+            time: restored.time,
+            bytes: restored.bytes,
+            to: to.to_owned(),
+            elsewhere,
+            aside: None,
+            left: Vec::new(),
+        }
+    }
+}
+
+/// The note of one recovery, in its file.
+pub struct Notebook<'a> {
+    directory: &'a StateDirectory,
+    note: Note,
+}
+
+impl<'a> Notebook<'a> {
+    /// That of this recovery; another one's is forgotten with the first word that is written.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn open(directory: &'a StateDirectory, keys: &str, at: &str) -> Result<Self> {
+        let known = read_private(&file(directory))?.and_then(|text| serde_json::from_str::<Note>(text.reveal()).ok());
+        let note = known.filter(|note| note.keys == keys && note.at == at);
+        let new = || Note { schema: 1, keys: keys.into(), at: at.into(), parts: BTreeMap::new() };
+        Ok(Self { directory, note: note.unwrap_or_else(new) })
+    }
+
+    /// How far that part is.
+    pub fn part(&self, name: &str) -> Option<&Part> {
+        self.note.parts.get(name)
+    }
+
+    /// Keeps how far it is. What was restored must be on the disk before the note of it is.
+    ///
+    /// # Errors
+    /// The state directory cannot be written.
+    pub fn keep(&mut self, name: &str, part: Part) -> Result<()> {
+        nix::unistd::sync();
+        self.note.parts.insert(name.into(), part);
+        let text = serde_json::to_vec_pretty(&self.note).context(|| "write down what is recovered".into())?;
+        write_private(&file(self.directory), &text)
+    }
+}
+
+fn file(directory: &StateDirectory) -> PathBuf {
+    directory.path().join("recovery.json")
+}
