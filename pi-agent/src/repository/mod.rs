@@ -122,17 +122,9 @@ impl Repository {
         let password = secrets.restic_key()?;
         let opened = this.with_credentials(&Credentials::password(password.reveal()));
         let opened = opened.map_err(|error| match error.is_incorrect_password() {
-<<<<<<< HEAD
             _ if let Ok(Some(trouble)) = this.key_trouble() => trouble,
-            true => Error::usage(format!(
-                "open {}: the password in restic.key is not this repository's",
-                this.backend.store()
-            ))
-            .hint("put the password it was made with into restic.key"),
-=======
             true => Error::usage(format!("open {}: {NOT_ITS_PASSWORD}", this.backend.store()))
                 .hint("put the password it was made with into restic.key"),
->>>>>>> main
             false => this.failed("open", &error).error,
         })?;
         this.key = opened.key();
