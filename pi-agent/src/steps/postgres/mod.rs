@@ -317,9 +317,21 @@ impl Work<'_> {
     fn verify(&self) -> Result<StepResult> {
         self.monitor.phase("verifying every backup and WAL segment");
         let note = self.pgbackrest.verify(self.remaining()?)?;
-        let mut done = vec![Maintenance { what: "verify".into(), problem: None, note }];
+        let mut done = vec![Maintenance { what: "verify".into(), problem: self.lost_manifest()?, note }];
         done.extend(self.check_dumps()?);
         Ok(self.maintained(done))
+    }
+
+    /// Each backup's manifest is there twice, and a verify is silent when one of the two is not.
+    fn lost_manifest(&self) -> Result<Option<Problem>> {
+        let objects = self.store.join(&self.step.name).list("")?;
+        let there = |name: &str| objects.iter().any(|(key, _)| key.ends_with(name));
+        let lost = self.pgbackrest.info()?.backups.into_iter().find_map(|backup| {
+            let names = ["", ".copy"].map(|which| format!("/{}/backup.manifest{which}", backup.label));
+            names.into_iter().find(|name| !there(name))
+        });
+        let hint = "its copy stands in for it: make a backup now, and find out what removed it";
+        Ok(lost.map(|name| Problem { message: format!("{name} is gone from the repository"), hint: Some(hint.into()) }))
     }
 
     /// The result of maintenance alone.
