@@ -322,16 +322,29 @@ impl Work<'_> {
         Ok(self.maintained(done))
     }
 
-    /// Each backup's manifest is there twice, and a verify is silent when one of the two is not.
+    /// Each backup's manifest is there twice, and a verify is silent when one of the two is lost or damaged.
     fn lost_manifest(&self) -> Result<Option<Problem>> {
-        let objects = self.store.join(&self.step.name).list("")?;
-        let there = |name: &str| objects.iter().any(|(key, _)| key.ends_with(name));
-        let lost = self.pgbackrest.info()?.backups.into_iter().find_map(|backup| {
-            let names = ["", ".copy"].map(|which| format!("/{}/backup.manifest{which}", backup.label));
-            names.into_iter().find(|name| !there(name))
-        });
-        let hint = "its copy stands in for it: make a backup now, and find out what removed it";
-        Ok(lost.map(|name| Problem { message: format!("{name} is gone from the repository"), hint: Some(hint.into()) }))
+        let store = self.store.join(&self.step.name);
+        let hint = Some("the other one stands in for it: make a backup now, and find out what happened".to_owned());
+        for backup in self.pgbackrest.info()?.backups {
+            let mut contents = Vec::new();
+            for which in ["", ".copy"] {
+                let name = format!("backup/{}/{}/backup.manifest{which}", self.postgres.stanza, backup.label);
+                match store.get(&name) {
+                    Ok(content) => contents.push(content),
+                    Err(error) if error.kind() == Kind::NotFound => {
+                        return Ok(Some(Problem { message: format!("{name} is gone from {store}"), hint }));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if contents[0] != contents[1] {
+                let message =
+                    format!("the manifest of {} in {store} is damaged: it is not what its copy is", backup.label);
+                return Ok(Some(Problem { message, hint }));
+            }
+        }
+        Ok(None)
     }
 
     /// The result of maintenance alone.
