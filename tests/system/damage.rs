@@ -134,9 +134,11 @@ impl Home {
     }
 }
 
+type Codes = Option<[i32; 3]>;
+
 /// What; what a restore ends with for each damage; which night comes back. What has no codes is lost in part, and the
 /// restore says so when it is of what is wanted.
-const TABLE: [(&str, Option<[i32; 3]>, [usize; 3]); 6] = [
+const TABLE: [(&str, Codes, [usize; 3]); 6] = [
     ("key", Some([0, 0, 0]), [1, 1, 1]),
     ("config", Some([5, 5, 5]), [1, 1, 1]),
     ("index", Some([5, 5, 5]), [1, 1, 1]),

@@ -20,7 +20,7 @@ use crate::restore::no_room;
 use crate::{Error, Result};
 
 /// At most so many differences are named; all are counted.
-pub(super) const NAMED: usize = 50;
+const NAMED: usize = 50;
 
 /// A disk with less room is full.
 const FULL: u64 = 1 << 20;
