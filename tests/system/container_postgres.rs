@@ -230,6 +230,36 @@ fn a_server_in_a_container_comes_back_to_a_moment() {
 }
 
 #[test]
+fn a_server_in_a_container_is_put_back_in_its_place_and_goes_on() {
+    let home = Household::new();
+    home.start_db("data");
+    home.sql("create table votes (id int primary key, what text)");
+    let _ = home.run().expect(0);
+    home.sql("insert into votes values (1, 'kept')");
+    let moment = home.sql("select to_char(clock_timestamp() at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+    home.sql("delete from votes");
+    let id = || home.engine.docker(["inspect", "--format", "{{.State.Pid}}", "db"]);
+    let before = id();
+
+    // What cannot be restored stops it for a moment at most.
+    home.agent.run(["restore", "database", "--in-place", "--yes", "--at", "X"]).expect(1).says("there is no backup X");
+    home.wait("db");
+    let ran = home.agent.ok(["restore", "database", "--in-place", "--yes", "--at", &moment]);
+    home.wait("db");
+    assert!(id() != before, "it was started anew");
+    assert_eq!(home.sql("select id, what from votes"), "1|kept");
+    ran.says("pg.before-restore-").says("pi-agent run database");
+
+    // The newest moment is what the server wrote last, though nobody had pushed it.
+    let _ = home.run().expect(0);
+    home.sql("insert into votes values (2, 'the last of all')");
+    home.agent.ok(["restore", "database", "--in-place", "--yes"]);
+    home.wait("db");
+    assert_eq!(home.sql("select id, what from votes order by id"), "1|kept\n2|the last of all");
+    let _ = home.run().expect(0);
+}
+
+#[test]
 fn what_is_wrong_with_a_container_fails_its_step_alone_and_says_what_to_do() {
     let mut home = Household::new();
     home.fails("there is no container \"db\"", "Docker has no containers");

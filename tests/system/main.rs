@@ -23,7 +23,6 @@ mod live;
 mod live_commands;
 mod logs;
 mod memory;
-mod moments;
 mod no_space;
 mod notices;
 mod packaging;

@@ -202,3 +202,20 @@ fn entries(mut header: &[u8]) -> Option<Vec<serde_json::Value>> {
     }
     Some(blobs)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packs_header_names_its_blobs() {
+        let plain = [&[0][..], &5_u32.to_le_bytes(), &[0xaa; 32]].concat();
+        let compressed = [&[3][..], &7_u32.to_le_bytes(), &9_u32.to_le_bytes(), &[0xbb; 32]].concat();
+        let blobs = entries(&[plain.clone(), compressed].concat()).expect("whole");
+        assert_eq!(blobs[0]["type"], "data");
+        assert_eq!(blobs[0]["id"], "aa".repeat(32));
+        assert_eq!((&blobs[1]["type"], &blobs[1]["offset"]), (&"tree".into(), &5.into()));
+        assert_eq!((&blobs[1]["length"], &blobs[1]["uncompressed_length"]), (&7.into(), &9.into()));
+        assert_eq!(entries(&plain[..20]), None);
+    }
+}

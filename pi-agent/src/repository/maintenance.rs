@@ -84,6 +84,16 @@ impl Repository {
             options.read_data_subset = ReadSubsetOption::IdSubSet((part % of.max(1), of.max(1)));
         }
         self.gauge.phase("checking", Unit::Items);
+        // It is open by a key that was kept; whoever has only the password needs these.
+        let trouble = self.key_trouble()?.map(|trouble| trouble.chain());
+        let lost = match self.watched(monitor, || self.unreadable_trees()) {
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => vec![error.chain()],
+            Ok(lost) => lost,
+        };
+        if !lost.is_empty() {
+            return Ok(Findings { errors: trouble.into_iter().chain(lost).collect(), leftovers: 0 });
+        }
         let check = || self.attempt("check", || self.rustic()?.check(options));
         // rustic gives its threads a tenth of a second to end, and panics when they had no processor for so long.
         let unlucky = |failed: &super::Failed| !failed.storage && failed.error.chain().contains("index still in use");
@@ -100,8 +110,6 @@ impl Repository {
         if let Some(cause) = self.backend.take_failure().filter(|cause| cause.kind() == Kind::Transient) {
             return Err(Error::transient(format!("check {}", self.store())).caused_by(cause));
         }
-        // It is open by a key that was kept; whoever has only the password needs these.
-        let trouble = self.key_trouble()?.map(|trouble| trouble.chain());
         let mut findings = Findings { errors: trouble.into_iter().collect(), leftovers: 0 };
         for (level, finding) in results.0 {
             let text = one_line(&finding.to_string());

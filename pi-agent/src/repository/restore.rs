@@ -20,7 +20,7 @@ use crate::restore::no_room;
 use crate::{Error, Result};
 
 /// At most so many differences are named; all are counted.
-pub(super) const NAMED: usize = 50;
+const NAMED: usize = 50;
 
 /// A disk with less room is full.
 const FULL: u64 = 1 << 20;
@@ -95,8 +95,12 @@ impl Repository {
                     .caused_by(failed));
             }
             log::warn!("{}; looking for what can be had", failed.chain());
-            self.damaged(failed.chain());
-            self.salvage(selection, target, monitor)
+            let (bytes, problems) = self.salvage(selection, target, monitor)?;
+            if problems.is_empty() && self.damage().is_empty() {
+                // All is there after all; what went wrong is told.
+                self.damaged(failed.chain());
+            }
+            Ok((bytes, problems))
         })
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustic_core::repofile::{BlobType, Node, PackId};
 use rustic_core::{BlobId, DataId, IndexedFullStatus, Repository as Rustic};
 
-use super::restore::{NAMED, Selection};
+use super::restore::Selection;
 use super::{Repository, cipher};
 use crate::error::{Context, Kind};
 use crate::monitor::{Monitor, Problem, Unit};
@@ -76,11 +76,8 @@ impl Repository {
                 let _ = fs::remove_file(&path);
             }
         }
-        let count = lost.len();
-        problems.extend(lost.into_iter().take(NAMED).map(|message| Problem { message, hint: None }));
-        if count > NAMED {
-            problems.push(Problem { message: format!("{} more are lost", count - NAMED), hint: None });
-        }
+        // All of them: what is not named is whole.
+        problems.extend(lost.into_iter().map(|message| Problem { message, hint: None }));
         Ok((bytes, problems))
     }
 }

@@ -1,8 +1,9 @@
 //! Going through a snapshot whose directories may be damaged: what cannot be read is named, and the rest is there.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use rustic_core::repofile::Node;
+use rustic_core::repofile::{Node, SnapshotFile};
 use rustic_core::{IndexedFullStatus, Repository as Rustic, TreeId};
 
 use super::Repository;
@@ -52,5 +53,28 @@ impl Repository {
         // As a walk through the target goes.
         walked.nodes.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(walked)
+    }
+
+    /// What is wrong with the directories of all snapshots. rustic's own check waits for ever behind the first that it cannot
+    /// read.
+    ///
+    /// # Errors
+    /// Storage cannot be reached, or there are snapshots or parts of the index that cannot be read.
+    pub(super) fn unreadable_trees(&self) -> Result<Vec<String>> {
+        let snapshots: Vec<SnapshotFile> = self.cached("list the snapshots of", |rustic| rustic.get_all_snapshots())?;
+        let rustic = self.cached("read the index of", Rustic::to_indexed_ids)?;
+        let mut open: Vec<TreeId> = snapshots.iter().map(|snapshot| snapshot.tree).collect();
+        let (mut known, mut lost) = (HashSet::new(), Vec::new());
+        while let Some(tree) = open.pop() {
+            if !known.insert(tree) {
+                continue;
+            }
+            match self.attempt("read a directory of", || rustic.get_tree(&tree)) {
+                Ok(tree) => open.extend(tree.nodes.into_iter().filter_map(|node| node.subtree)),
+                Err(failed) if failed.error.is_transient() => return Err(failed.error),
+                Err(failed) => lost.push(failed.error.chain()),
+            }
+        }
+        Ok(lost)
     }
 }

@@ -157,7 +157,7 @@ fn refuse_paths(step: &Step, paths: &[PathBuf]) -> Result<()> {
 
 /// Before or while a disk fills up.
 pub(crate) fn no_room(to: &Path, needed: u64, free: u64) -> Error {
-    Error::usage(format!(
+    Error::new(format!(
         "restore into {}: {} are needed, and {} are free",
         to.display(),
         words::size(needed),

@@ -99,6 +99,7 @@ fn restore_as(
     // 2. The files.
     let to = std::path::absolute(&request.to).context(|| format!("find {}", request.to.display()))?;
     let place = Place { in_place, original, tablespaces: beside(&to, ".tablespaces"), to };
+    place.forget_a_mere_beginning(request)?;
     let delta = place.prepare(&user)?;
     if delta {
         place.forget_a_dead_server()?;
@@ -246,6 +247,15 @@ impl Place {
         pgbackrest::directory(&self.to, user, 0o700)?;
         pgbackrest::directory(&self.tablespaces, user, 0o700)?;
         Ok(holds_something)
+    }
+
+    /// Killed before it said what it restores, it has restored nothing; pgBackRest would not go on with that.
+    fn forget_a_mere_beginning(&self, request: &Request) -> Result<()> {
+        let said = ["backup.manifest", "PG_VERSION"].iter().any(|name| self.to.join(name).exists());
+        if request.overwrite || said || Unfinished::of(&self.to).is_none() || !self.to.exists() {
+            return Ok(());
+        }
+        fs::remove_dir_all(&self.to).context(|| format!("remove the unfinished {}", self.to.display()))
     }
 
     /// A recovery that was killed leaves its lock, and pgBackRest refuses where there is one.

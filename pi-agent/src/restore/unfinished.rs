@@ -28,13 +28,13 @@ impl Unfinished {
         serde_json::from_slice(&fs::read(note(to)).ok()?).ok()
     }
 
-    /// Says that this restore has begun; one that goes on has said so before.
+    /// Says that this restore has begun; one that goes on has said so before, and one that may overwrite needs no such leave.
     ///
     /// # Errors
     /// The note cannot be written.
     pub fn begin(step: &str, request: &Request, point: Option<&str>) -> Result<()> {
         let note = note(&request.to);
-        if note.exists() {
+        if note.exists() || request.overwrite {
             return Ok(());
         }
         let paths = request.paths.clone();

@@ -12,28 +12,33 @@ use crate::live::Quiet;
 /// Longer than any restore of a household.
 const A_WEEK: Duration = Duration::from_hours(7 * 24);
 
-/// Those who use these paths: the step's own writer, and every running container that sees them as they are now. Paused
-/// would not do: it would go on with the old.
+/// Those who use these paths: the step's own writer, and every container that sees them as they are now. Paused would not
+/// do: it would go on with the old.
 ///
 /// # Errors
-/// Docker does not answer. That there is none is fine.
+/// Docker does not answer, or one of the containers is paused. That there is no Docker is fine.
 pub fn of_directory(directory: &Directory, paths: &[PathBuf]) -> Result<Vec<Writer>> {
-    let mut users: Vec<_> = directory
-        .live
-        .iter()
-        .map(|live| match live.writer.clone() {
-            Writer::Pause(name) => Writer::Stop(name),
-            other => other,
-        })
-        .collect();
+    let writer = directory.live.as_ref().map(|live| &live.writer);
+    let own = match writer {
+        Some(Writer::Pause(name) | Writer::Stop(name)) => Some(name),
+        _ => None,
+    };
+    let mut users: Vec<_> = writer.filter(|_| own.is_none()).cloned().into_iter().collect();
     let containers = match Docker::open().and_then(|docker| docker.containers()) {
         Err(error) if error.kind() == Kind::NotFound => Vec::new(),
         containers => containers?,
     };
-    for container in containers.into_iter().filter(|container| holds(container, paths)) {
-        let user = Writer::Stop(container.name);
-        if !users.contains(&user) {
-            users.push(user);
+    for container in containers {
+        let uses = own == Some(&container.name) || (container.state != State::Stopped && holds(&container, paths));
+        if uses && container.state == State::Paused {
+            return Err(Error::usage(format!(
+                "the container {0} is paused, and would go on with the old",
+                container.name
+            ))
+            .hint(format!("docker unpause {0}, or docker stop {0}", container.name)));
+        }
+        if uses {
+            users.push(Writer::Stop(container.name));
         }
     }
     Ok(users)
@@ -48,12 +53,8 @@ fn holds(container: &Container, paths: &[PathBuf]) -> bool {
             .map(|path| real(path))
             .any(|path| source.starts_with(&path) || (writable && path.starts_with(source)))
     };
-    container.state != State::Stopped
-        && container
-            .mounts
-            .iter()
-            .filter(|mount| !mount.source.as_os_str().is_empty())
-            .any(|mount| overlaps(&real(&mount.source), mount.writable))
+    let mut mounts = container.mounts.iter().filter(|mount| !mount.source.as_os_str().is_empty());
+    mounts.any(|mount| overlaps(&real(&mount.source), mount.writable))
 }
 
 /// The server of a database: its container, or its unit; none, when it does not run.

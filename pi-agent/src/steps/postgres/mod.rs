@@ -46,6 +46,9 @@ pub(crate) const ARCHIVE_TIMEOUT: &str = "archive-timeout";
 /// How long a segment may take into the repository; it is counted anew from each one that gets there.
 const ARRIVAL: Duration = Duration::from_secs(600);
 
+/// The fact that says how large a segment of WAL is, for who does not ask the server.
+const SEGMENT: &str = "wal-segment-size";
+
 /// What every part of the procedure needs.
 struct Work<'a> {
     job: &'a Job,
@@ -208,6 +211,13 @@ impl Work<'_> {
         })
     }
 
+    /// The segments around the first hole behind a backup.
+    fn hole_behind(&self, backup: &Backup, segment: u64, objects: &[(String, u64)]) -> Option<(String, String)> {
+        let folder = format!("archive/{}/{}/", self.postgres.stanza, backup.archive);
+        let keys = objects.iter().map(|(key, _)| key.as_str()).filter(|key| key.starts_with(&folder));
+        holes::first(keys, backup.wal_start.as_ref()?, segment)
+    }
+
     /// WAL that went missing since the last backup. Told once: the backup just made is beyond the hole.
     fn hole_since(
         &self,
@@ -216,10 +226,8 @@ impl Work<'_> {
         identity: &Identity,
         objects: &[(String, u64)],
     ) -> Option<Problem> {
-        let folder = format!("archive/{}/{}/", self.postgres.stanza, made.archive);
-        let from = before.wal_start.as_ref().filter(|_| before.archive == made.archive)?;
-        let keys = objects.iter().map(|(key, _)| key.as_str()).filter(|key| key.starts_with(&folder));
-        let (last, next) = holes::first(keys, from, identity.wal_segment_size)?;
+        let before = Some(before).filter(|before| before.archive == made.archive)?;
+        let (last, next) = self.hole_behind(before, identity.wal_segment_size, objects)?;
         Some(Problem {
             message: format!("the archived WAL has a hole between {last} and {next}"),
             hint: Some(format!(
@@ -321,9 +329,49 @@ impl Work<'_> {
     fn verify(&self) -> Result<StepResult> {
         self.monitor.phase("verifying every backup and WAL segment");
         let note = self.pgbackrest.verify(self.remaining()?)?;
-        let mut done = vec![Maintenance { what: "verify".into(), problem: None, note }];
+        let info = self.pgbackrest.info()?;
+        let problem = match self.lost_manifest(&info)? {
+            None => self.lost_wal(&info),
+            lost => lost,
+        };
+        let mut done = vec![Maintenance { what: "verify".into(), problem, note }];
         done.extend(self.check_dumps()?);
         Ok(self.maintained(done))
+    }
+
+    /// Each backup's manifest is there twice, and a verify is silent when one of the two is lost or damaged.
+    fn lost_manifest(&self, info: &Info) -> Result<Option<Problem>> {
+        let store = self.store.join(&self.step.name);
+        let hint = Some("the other one stands in for it: make a backup now, and find out what happened".to_owned());
+        for backup in &info.backups {
+            let mut contents = Vec::new();
+            for which in ["", ".copy"] {
+                let name = format!("backup/{}/{}/backup.manifest{which}", self.postgres.stanza, backup.label);
+                match store.get(&name) {
+                    Ok(content) => contents.push(content),
+                    Err(error) if error.kind() == Kind::NotFound => {
+                        return Ok(Some(Problem { message: format!("{name} is gone from {store}"), hint }));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if contents[0] != contents[1] {
+                let message =
+                    format!("the manifest of {} in {store} is damaged: it is not what its copy is", backup.label);
+                return Ok(Some(Problem { message, hint }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A verify takes WAL with a hole for two stretches of WAL. Holes before the newest backup were told when that was made.
+    fn lost_wal(&self, info: &Info) -> Option<Problem> {
+        let segment = self.job.facts.get(SEGMENT)?.parse().ok()?;
+        let (last, next) = self.hole_behind(info.newest()?, segment, &self.objects())?;
+        Some(Problem {
+            message: format!("the archived WAL has a hole between {last} and {next}"),
+            hint: Some("no moment behind it can be restored until there is a new backup: pi-agent run".into()),
+        })
     }
 
     /// The result of maintenance alone.
@@ -385,6 +433,7 @@ impl Work<'_> {
             (SYSTEM_ID.to_owned(), identity.system_id.to_string()),
             (VERSION.to_owned(), identity.version().to_string()),
             (ARCHIVE_TIMEOUT.to_owned(), identity.archive_timeout.to_string()),
+            (SEGMENT.to_owned(), identity.wal_segment_size.to_string()),
         ]);
         facts.extend(left.iter().map(|info| {
             let points = info.backups.iter().map(|backup| (backup.stopped, backup.label.as_str()));
