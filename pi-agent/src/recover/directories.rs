@@ -167,21 +167,13 @@ impl Place {
         Ok(aside)
     }
 
-    /// The directories above, as they were on the lost machine.
+    /// The directories above. No snapshot tells what they were like: others pass through, to what has a mode of its own.
     fn make_above(&self) -> std::io::Result<()> {
-        let mut staged = self.staged.parent();
-        let mut made = Vec::new();
-        for above in self.target.ancestors().skip(1).take_while(|above| !above.exists()) {
-            made.push((above, staged));
-            staged = staged.and_then(Path::parent);
-        }
-        for (above, staged) in made.into_iter().rev() {
+        let missing: Vec<_> = self.target.ancestors().skip(1).take_while(|above| !above.exists()).collect();
+        missing.into_iter().rev().try_for_each(|above| {
             fs::create_dir(above)?;
-            if let Some(staged) = staged.filter(|staged| staged.starts_with(&self.stage) && *staged != self.stage) {
-                copy_manners(staged, above)?;
-            }
-        }
-        Ok(())
+            fs::set_permissions(above, Permissions::from_mode(0o755))
+        })
     }
 
     /// Only empty directories are left of it.
