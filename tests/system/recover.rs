@@ -185,6 +185,25 @@ fn a_moment_is_a_moment_of_everything() {
 }
 
 #[test]
+fn what_was_configured_after_the_kit_comes_back_too() {
+    let home = Home::local();
+    let later = home.scratch.directory("srv/later");
+    fs::write(later.join("file"), "later").unwrap();
+    let config = home.scratch.join("etc/config.toml");
+    let step = format!("[[step]]\nname = \"later\"\nkind = \"directory\"\npaths = [\"{}\"]\n", later.display());
+    fs::write(&config, fs::read_to_string(&config).unwrap() + &step).unwrap();
+    home.agent.ok(["run"]);
+    let text = fs::read_to_string(&config).unwrap();
+    home.lose_everything();
+    let ran = home.recover(&[]).expect(0);
+    ran.says("it was changed after the kit was made").says("make a kit of the newest configuration");
+    assert_eq!(fs::read_to_string(later.join("file")).unwrap(), "later");
+    assert_eq!(fs::read_to_string(&config).unwrap(), text);
+    // The next time nothing differs from what is there.
+    let _ = home.recover(&[]).expect(0).says("later: was back already");
+}
+
+#[test]
 fn what_is_cut_off_goes_on() {
     let home = Home::local();
     let (dump, trees) = (home.dump(), home.trees());

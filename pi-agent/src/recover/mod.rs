@@ -9,6 +9,7 @@ mod aside;
 mod databases;
 mod directories;
 mod files;
+mod newest;
 mod note;
 mod probe;
 mod report;
@@ -82,9 +83,9 @@ pub fn recover(
     let started = Instant::now();
 
     // 1. What the kit says, tried before anything is changed.
-    let kit = kit::read(&options.kit, config)?;
+    let mut kit = kit::read(&options.kit, config)?;
     let at = words_of(&options.at)?;
-    let previous = probe::probe(&kit)?;
+    let told = probe::probe(&mut kit, &options.at)?;
 
     // 2. This machine becomes the lost one.
     run::make_private(directory.path())?;
@@ -92,7 +93,7 @@ pub fn recover(
     let kept = files::put(&kit.files, options.overwrite)?;
     adopt::adopt(&kit.settings, directory)?;
     record::recovered(directory, &kit.marks, kit.made_at)?;
-    let mut report = Report::new(&kit.settings, previous, kept);
+    let mut report = Report::new(&kit.settings, told, kept);
     match bring_back(&kit.settings, directory, &watch("history")) {
         Ok(_) => {}
         Err(error) => report.problems.push(Problem {
@@ -113,6 +114,7 @@ pub fn recover(
     bring_all_back(&order, &kit, &mut notes, &mut report, watch);
 
     // 4. It backs up again.
+    report.left.extend(server::only_for_the_recovery(&kit.settings));
     timers::start(&kit.settings, options.start_timers, &mut report);
     report.seconds = started.elapsed().as_secs();
     Ok(report)
@@ -129,21 +131,21 @@ fn bring_all_back(
         let Source::Directory(directory) = &step.source else { continue };
         for path in &directory.paths {
             let what = path.display().to_string();
-            told(report, &step.name, &what, || {
+            part_of(report, &step.name, &what, || {
                 directories::bring_back(order, notes, step, path, &watch(&format!("{} {what}", step.name)))
             });
         }
     }
     for step in &kit.settings.steps {
         let Source::Postgres(postgres) = &step.source else { continue };
-        told(report, &step.name, "database", || {
+        part_of(report, &step.name, "database", || {
             databases::bring_back(order, notes, step, postgres, &watch(&step.name))
         });
     }
 }
 
 /// Does one part, and puts how it went into the report.
-fn told(report: &mut Report, step: &str, what: &str, work: impl FnOnce() -> Result<Back>) {
+fn part_of(report: &mut Report, step: &str, what: &str, work: impl FnOnce() -> Result<Back>) {
     let started = Instant::now();
     let outcome = match work() {
         Ok(back) => {
