@@ -200,7 +200,7 @@ fn what_was_configured_after_the_kit_comes_back_too() {
     assert_eq!(fs::read_to_string(later.join("file")).unwrap(), "later");
     assert_eq!(fs::read_to_string(&config).unwrap(), text);
     // The next time nothing differs from what is there.
-    let _ = home.recover(&[]).expect(0).says("later: was back already");
+    let _ = home.recover(&[]).expect(0).says("was back already");
 }
 
 #[test]
