@@ -55,6 +55,9 @@ _pi__agent() {
             pi__agent,prune)
                 cmd="pi__agent__subcmd__prune"
                 ;;
+            pi__agent,recover)
+                cmd="pi__agent__subcmd__recover"
+                ;;
             pi__agent,recovery-kit)
                 cmd="pi__agent__subcmd__recovery__subcmd__kit"
                 ;;
@@ -117,6 +120,9 @@ _pi__agent() {
                 ;;
             pi__agent__subcmd__help,prune)
                 cmd="pi__agent__subcmd__help__subcmd__prune"
+                ;;
+            pi__agent__subcmd__help,recover)
+                cmd="pi__agent__subcmd__help__subcmd__recover"
                 ;;
             pi__agent__subcmd__help,recovery-kit)
                 cmd="pi__agent__subcmd__help__subcmd__recovery__subcmd__kit"
@@ -203,7 +209,7 @@ _pi__agent() {
 
     case "${cmd}" in
         pi__agent)
-            opts="-h -V --config --state-directory --no-limits --help --version setup recovery-kit run plan doctor adopt status alarms points restore check prune wal logs notify heartbeat boot resume guard step help"
+            opts="-h -V --config --state-directory --no-limits --help --version setup recovery-kit run plan doctor adopt status alarms points restore recover check prune wal logs notify heartbeat boot resume guard step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -379,7 +385,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help)
-            opts="setup recovery-kit run plan doctor adopt status alarms points restore check prune wal logs notify heartbeat boot resume guard step help"
+            opts="setup recovery-kit run plan doctor adopt status alarms points restore recover check prune wal logs notify heartbeat boot resume guard step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -603,6 +609,20 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help__subcmd__prune)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__help__subcmd__recover)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1009,6 +1029,36 @@ _pi__agent() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__recover)
+            opts="-h -V --kit --at --overwrite --start-timers --json --config --state-directory --no-limits --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --kit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --at)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
