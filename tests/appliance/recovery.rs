@@ -38,7 +38,7 @@ pub fn a_dead_card_is_no_disaster(system: &str) {
     machine.write("/etc/pi-agent/ca.pem", 0o644, &std::fs::read(proxy.ca_file()).unwrap());
     let setup = machine.run(&format!(
         "pi-agent setup --unattended --name pi-hosting --storage s3://{}/pi-hosting --region {} --endpoint {} \
-         --path-style true --ca-file /etc/pi-agent/ca.pem --aws-env /root/aws.env \
+         --path-style --ca-file /etc/pi-agent/ca.pem --aws-env /root/aws.env \
          --directory foundry=/srv/foundry --directory configs=/srv/compose,/srv/secrets,/etc --kit {KIT} --kit-saved",
         Garage::BUCKET,
         Garage::REGION,
