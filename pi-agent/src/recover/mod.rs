@@ -43,6 +43,8 @@ pub struct Options {
     pub overwrite: bool,
     /// Enable and start the timers at the end.
     pub start_timers: bool,
+    /// Whatever `[limits]` says.
+    pub no_limits: bool,
 }
 
 /// What all parts need.
@@ -86,6 +88,9 @@ pub fn recover(
     let mut kit = kit::read(&options.kit, config)?;
     let at = words_of(&options.at)?;
     let told = probe::probe(&mut kit, &options.at)?;
+    if options.no_limits {
+        kit.settings = kit.settings.without_limits();
+    }
 
     // 2. This machine becomes the lost one.
     run::make_private(directory.path())?;
