@@ -50,13 +50,16 @@ impl Repository {
             return Err(Error::usage(format!("cannot restore to {}: its name is not UTF-8", selection.to.display())));
         };
         // Until a file gets its own mode, it is its owner's alone.
-        umask(Mode::from_bits_truncate(0o077));
-        self.watched(monitor, || {
+        let before = umask(Mode::from_bits_truncate(0o077));
+        let restored = self.watched(monitor, || {
             let rustic = self.cached("read the index of", Rustic::to_indexed)?;
             let what = format!("restore to {target} from");
             // Twice a result: rustic's around ours.
             self.attempt(&what, || self.write(&rustic, selection, target)).map_err(|failed| failed.error)?
-        })
+        });
+        // What comes next makes files that others are to read.
+        umask(before);
+        restored
     }
 
     fn write(
