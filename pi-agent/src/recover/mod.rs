@@ -29,6 +29,7 @@ use crate::lock::RunLock;
 use crate::monitor::{Monitor, Problem};
 use crate::restore::At;
 use crate::run::{self, recover::bring_back};
+use crate::state::{Opened, State};
 use note::{Notebook, Part};
 pub use report::{Outcome, Recovered, Report};
 
@@ -140,12 +141,28 @@ fn bring_all_back(
                 directories::bring_back(order, notes, step, path, &watch(&format!("{} {what}", step.name)))
             });
         }
+        if !report.any_failed_of(&step.name)
+            && let Err(error) = accept(order.directory, &step.name)
+        {
+            report.problems.push((&error).into());
+        }
     }
     for step in &kit.settings.steps {
         let Source::Postgres(postgres) = &step.source else { continue };
         part_of(report, &step.name, "database", || {
             databases::bring_back(order, notes, step, postgres, &watch(&step.name))
         });
+    }
+}
+
+/// History knows the files on a disk that is dead: the next run takes them as it finds them, as after `adopt STEP`. Of what
+/// is not back it goes on to say that it is not what it was.
+fn accept(directory: &StateDirectory, step: &str) -> Result<()> {
+    if !directory.database().exists() {
+        return Ok(());
+    }
+    match State::open(&directory.database())? {
+        Opened::Ready(state) | Opened::Fresh(state, _) => state.forget_facts(step),
     }
 }
 

@@ -71,6 +71,11 @@ impl Report {
         self.parts.iter().any(|part| matches!(part.outcome, Outcome::Failed(_)))
     }
 
+    /// Something of that step is not back.
+    pub fn any_failed_of(&self, step: &str) -> bool {
+        self.parts.iter().any(|part| part.step == step && matches!(part.outcome, Outcome::Failed(_)))
+    }
+
     /// 3: something is not back; 5: something needs a look.
     pub fn exit_code(&self) -> u8 {
         let needs_a_look = |part: &Recovered| matches!(&part.outcome, Outcome::Back(back) if !back.problems.is_empty());
