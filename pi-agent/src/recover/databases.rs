@@ -46,6 +46,7 @@ pub fn bring_back(
         Some(whole) => whole,
         None => {
             pgbackrest::directory(&home.stage, &home.user, 0o700)?;
+            home.forget_cut_off_server()?;
             let (to, at) = (home.stage.clone(), order.at.clone());
             let request = Request { to, at, paths: Vec::new(), overwrite: true };
             let restored = restore::restore(&home.settings(order.settings, step), &step.name, &request, monitor)?;
@@ -108,6 +109,22 @@ impl Home {
         let (uid, gid) = places.iter().find_map(owner).or(told).unwrap_or((999, 999));
         let known = nix::unistd::User::from_uid(uid.into()).ok().flatten();
         Ok(User { name: known.map_or_else(|| uid.to_string(), |user| user.name), uid, gid, groups: vec![gid] })
+    }
+
+    /// A recovery that was cut off leaves PostgreSQL's note that it is at work, and pgBackRest believes it.
+    fn forget_cut_off_server(&self) -> Result<()> {
+        let note = self.stage.join("postmaster.pid");
+        let Ok(text) = fs::read_to_string(&note) else { return Ok(()) };
+        // In single-user mode the number is negative.
+        let pid = text.lines().next().unwrap_or_default().trim_start_matches('-');
+        if fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == self.stage) {
+            return Err(Error::transient(format!(
+                "process {pid} still recovers the database in {}",
+                self.stage.display()
+            ))
+            .hint("wait until it has ended, then recover again"));
+        }
+        fs::remove_file(&note).context(|| format!("remove {}", note.display()))
     }
 
     /// A restore into the stage is one in place: the original comes back, and goes on archiving.
