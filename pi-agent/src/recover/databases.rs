@@ -141,14 +141,21 @@ impl Home {
 
     /// Nothing is in the way, or it may be moved: a cluster that a package has just made is worth nothing.
     fn is_free(&self, overwrite: bool) -> Result<()> {
-        let in_the_way = there(&self.data)? == There::Something && !is_new(&self.data);
-        // What lies on a disk of its own is what an interrupted recovery left, or cannot be moved.
-        if !in_the_way || overwrite || (self.stage == self.data && !self.data.join("PG_VERSION").exists()) {
+        let own_disk = self.stage == self.data;
+        let in_the_way = match own_disk {
+            // What an interrupted recovery left there is gone on with; a cluster could not be moved aside.
+            true => self.data.join("PG_VERSION").exists(),
+            false => there(&self.data)? == There::Something && !is_new(&self.data),
+        };
+        if !in_the_way || (overwrite && !own_disk) {
             return Ok(());
         }
         let data = self.data.display();
-        Err(Error::usage(format!("bring back the database in {data}: another one is there"))
-            .hint(format!("--overwrite keeps it as {data}.before-recovery")))
+        let error = Error::usage(format!("bring back the database in {data}: another one is there"));
+        Err(match own_disk {
+            true => error.hint("it is a disk of its own: move what is on it to another place"),
+            false => error.hint(format!("--overwrite keeps it as {data}.before-recovery")),
+        })
     }
 
     /// From beside its place into it; what was there before, moved aside.
