@@ -204,7 +204,7 @@ fn what_was_configured_after_the_kit_comes_back_too() {
 }
 
 #[test]
-fn what_is_cut_off_goes_on() {
+fn slow_what_is_cut_off_goes_on() {
     let home = Home::local();
     let (dump, trees) = (home.dump(), home.trees());
     home.lose_everything();
