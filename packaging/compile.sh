@@ -27,6 +27,8 @@ CFLAGS+=" -DZSTD_LEGACY_SUPPORT=0"
 for strategy in GREEDY LAZY LAZY2 BTLAZY2 BTOPT BTULTRA; do
     CFLAGS+=" -DZSTD_EXCLUDE_${strategy}_BLOCK_COMPRESSOR"
 done
+# Tables for unwinding through C code, which nothing does: no function of ours that C calls panics.
+CFLAGS+=" -fno-asynchronous-unwind-tables -fno-unwind-tables"
 export CFLAGS
 
 "$cargo" build --release --locked --package pi-agent --bin pi-agent --target "$target" \

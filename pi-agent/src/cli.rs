@@ -14,7 +14,8 @@ use crate::kit::To;
 use crate::lock::RunLock;
 use crate::plan::Wanted;
 use crate::report::{self, History, Look, Status, digest, words};
-use crate::restore::{self, Request};
+use crate::restore;
+use crate::restore::ask::{Asked, Order};
 use crate::run::{self, Options, Watcher};
 use crate::secrets::{CREDENTIALS, write_shared};
 use crate::state::{Opened, State};
@@ -105,22 +106,28 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Get something back
+    /// Get something back; on a terminal it asks for what is not said
     Restore {
         /// The step
-        step: String,
+        step: Option<String>,
         /// Into this directory
-        #[arg(long, value_name = "DIR")]
-        to: PathBuf,
-        /// As it was then: a time (2026-11-20 21:30, or with an offset), or an id from `points`
-        #[arg(long, value_name = "TIME|ID", default_value = "latest")]
-        at: String,
+        #[arg(long, value_name = "DIR", conflicts_with = "in_place")]
+        to: Option<PathBuf>,
+        /// Where it was: who uses it is stopped and started, what is there is kept beside it
+        #[arg(long)]
+        in_place: bool,
+        /// As it was then: a time (2026-11-20 21:30, or with an offset), or an id from `points` [default: latest]
+        #[arg(long, value_name = "TIME|ID")]
+        at: Option<String>,
         /// Only this path, as it was on the source
         #[arg(long = "path", value_name = "PATH")]
         paths: Vec<PathBuf>,
         /// Even if the directory holds something
         #[arg(long)]
         overwrite: bool,
+        /// Ask nothing
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -323,10 +330,12 @@ impl Cli {
                 }
                 Ok(u8::from(!points.failures.is_empty()))
             }
-            Command::Restore { step, to, at, paths, overwrite, output } => {
-                let to = std::path::absolute(&to).context(|| format!("understand {}", to.display()))?;
-                let request = Request { to, at: restore::at::parse(&at), paths, overwrite };
-                restore(&settings()?, &step, &request, &output)
+            Command::Restore { step, to, in_place, at, paths, overwrite, yes, output } => {
+                let absolute =
+                    |to: PathBuf| std::path::absolute(&to).context(|| format!("understand {}", to.display()));
+                let (to, at) = (to.map(absolute).transpose()?, at.as_deref().map(restore::at::parse));
+                let wanted = Asked { step, to, in_place, at, paths, overwrite, yes };
+                restore(&settings()?, &directory, wanted, &output)
             }
             Command::Recover { kit, at, overwrite, start_timers, output } => {
                 let (at, no_limits) = (restore::at::parse(&at), self.no_limits);
@@ -395,17 +404,25 @@ fn status(settings: &Settings, directory: &StateDirectory, html: Option<PathBuf>
     if output.json { output.print(|| status.json(), String::new).map(|()| 0) } else { Ok(0) }
 }
 
-fn restore(settings: &Settings, step: &str, request: &Request, output: &Output) -> Result<u8> {
-    let terminal = Terminal::new(std::io::stderr().is_terminal());
-    let restored = restore::restore(settings, step, request, &terminal.into_monitor(&format!("restore of {step}")))?;
+fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, output: &Output) -> Result<u8> {
+    let Some(Order { step, request, in_place }) = restore::ask::complete(settings, wanted)? else {
+        println!("nothing was changed");
+        return Ok(0);
+    };
+    let monitor = Terminal::new(std::io::stderr().is_terminal()).into_monitor(&format!("restore of {step}"));
+    let (restored, place) = match &in_place {
+        Some(in_place) => (in_place.restore(directory, &request, &monitor)?, "its place".to_owned()),
+        None => (restore::restore(settings, &step, &request, &monitor)?, request.to.display().to_string()),
+    };
     output.print(
         || {
             serde_json::json!({
-                "schema": report::SCHEMA, "step": step, "to": request.to, "restore_point": restored.restore_point,
-                "time": words::stamp(restored.time), "bytes": restored.bytes, "problems": restored.problems, "next": restored.next,
+                "schema": report::SCHEMA, "step": step, "to": request.to, "in_place": in_place.is_some(),
+                "restore_point": restored.restore_point, "time": words::stamp(restored.time), "bytes": restored.bytes,
+                "problems": restored.problems, "next": restored.next,
             })
         },
-        || restored.text(step, request),
+        || restored.text(&step, &place),
     )?;
     Ok(if restored.problems.is_empty() { 0 } else { 5 })
 }

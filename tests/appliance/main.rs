@@ -11,6 +11,7 @@ mod installation;
 mod interruptions;
 mod night;
 mod recovery;
+mod runbook;
 mod wal;
 
 macro_rules! in_each {
@@ -58,4 +59,9 @@ fn what_fails_in_a_run_is_told_once_and_its_end_too() {
 #[test]
 fn what_the_agent_cannot_tell_the_script_does() {
     failures::what_the_agent_cannot_tell_the_script_does("bookworm");
+}
+
+#[test]
+fn slow_every_command_of_the_runbook_is_run() {
+    runbook::every_command_of_the_runbook_is_run("bookworm");
 }

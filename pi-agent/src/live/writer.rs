@@ -7,6 +7,8 @@ use crate::docker::{Docker, State};
 use crate::error::{Error, Kind, Result};
 use crate::process::Program;
 
+/// What a service gets to end in peace when there is all the time in the world.
+const LONGEST_STOP: Duration = Duration::from_secs(300);
 /// What a command that resumes may take.
 const COMMAND: Duration = Duration::from_secs(60);
 
@@ -49,7 +51,7 @@ impl Writer {
         match self {
             Self::Pause(name) => Docker::open()?.pause(name),
             // Half of the time is left for copying and starting; Docker kills what does not end by then.
-            Self::Stop(name) => Docker::open()?.stop(name, at_most / 2),
+            Self::Stop(name) => Docker::open()?.stop(name, (at_most / 2).min(LONGEST_STOP)),
             Self::Commands { quiet, .. } => run(quiet, at_most),
         }
     }

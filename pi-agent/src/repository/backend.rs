@@ -1,5 +1,6 @@
 //! restic's repository layout over a [`Store`], as rustic's backend.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,12 @@ pub(super) struct Backend {
     /// What is read is given back only when what came of it is written: see [`Permitted`].
     restoring: AtomicBool,
     cipher: Mutex<Option<Cipher>>,
+    /// What stands in for a config that is lost.
+    assumed_config: Mutex<Option<Bytes>>,
+    /// Damaged, and not to be read.
+    left_out: Mutex<HashSet<Id>>,
+    /// An index file of what is in no other.
+    index: Mutex<Option<(Id, Bytes)>>,
 }
 
 impl Backend {
@@ -55,6 +62,9 @@ impl Backend {
             readers: Arc::new(Permits::new(READERS)),
             restoring: AtomicBool::new(false),
             cipher: Mutex::default(),
+            assumed_config: Mutex::default(),
+            left_out: Mutex::default(),
+            index: Mutex::default(),
         }
     }
 
@@ -64,11 +74,29 @@ impl Backend {
 
     /// The repository's configuration, asked for once; `None`: there is none.
     pub(super) fn config(&self) -> crate::Result<Option<Bytes>> {
+        if let Some(assumed) = lock(&self.assumed_config).clone() {
+            return Ok(Some(assumed));
+        }
         let mut config = lock(&self.config);
         if config.is_none() {
             *config = self.read_config()?;
         }
         Ok(config.clone())
+    }
+
+    /// Takes that for the config, whatever storage says.
+    pub(super) fn assume_config(&self, config: Bytes) {
+        *lock(&self.assumed_config) = Some(config);
+    }
+
+    /// Is silent about a damaged part of the index or snapshot.
+    pub(super) fn leave_out(&self, id: Id) {
+        lock(&self.left_out).insert(id);
+    }
+
+    /// Shows an index file that storage does not have.
+    pub(super) fn stand_in(&self, id: Id, content: Bytes) {
+        *lock(&self.index) = Some((id, content));
     }
 
     fn read_config(&self) -> crate::Result<Option<Bytes>> {
@@ -240,12 +268,17 @@ impl ReadBackend for Backend {
             _ => self.listed(|listing| listing.below(&prefix)),
         };
         let listed = listed.map_err(|error| self.failed(error))?;
+        let left_out = lock(&self.left_out).clone();
+        let stand_in =
+            lock(&self.index).as_ref().filter(|_| kind == FileType::Index).map(|(id, content)| (*id, content.len()));
+        let stand_in =
+            stand_in.map(|(id, length)| Ok::<_, Box<RusticError>>((id, u32::try_from(length).unwrap_or(u32::MAX))));
         listed
             .into_iter()
             .filter_map(|(key, size)| {
                 // What has another kind of name is none of the repository's.
                 let name = key.rsplit('/').next().filter(|name| name.len() == 64)?;
-                let id = name.parse::<Id>().ok()?;
+                let id = name.parse::<Id>().ok().filter(|id| !left_out.contains(id))?;
                 Some(u32::try_from(size).map(|size| (id, size)).map_err(|_| {
                     self.failed(Error::new(format!(
                         "list {prefix} in {}: {key} of {size} bytes is no part of a repository",
@@ -253,6 +286,7 @@ impl ReadBackend for Backend {
                     )))
                 }))
             })
+            .chain(stand_in)
             .collect()
     }
 
@@ -265,7 +299,10 @@ impl ReadBackend for Backend {
                 })
                 .map_err(|error| self.failed(error)),
             FileType::Pack => self.read_pack(|| self.store.get(&key(kind, id))),
-            _ => self.store.get(&key(kind, id)).map_err(|error| self.failed(error)),
+            _ => match &*lock(&self.index) {
+                Some((stand_in, content)) if kind == FileType::Index && stand_in == id => Ok(content.clone()),
+                _ => self.store.get(&key(kind, id)).map_err(|error| self.failed(error)),
+            },
         }
     }
 

@@ -166,7 +166,16 @@ mod tests {
 
     fn snapshot(id: &str, label: &str, unfinished: bool) -> Snapshot {
         let time = jiff::Timestamp::UNIX_EPOCH;
-        Snapshot { id: id.into(), time, label: label.into(), unfinished, bytes: None, files: None, tags: Vec::new() }
+        Snapshot {
+            id: id.into(),
+            time,
+            label: label.into(),
+            unfinished,
+            bytes: None,
+            new_bytes: None,
+            files: None,
+            tags: Vec::new(),
+        }
     }
 
     #[test]

@@ -100,7 +100,9 @@ impl Repository {
         if let Some(cause) = self.backend.take_failure().filter(|cause| cause.kind() == Kind::Transient) {
             return Err(Error::transient(format!("check {}", self.store())).caused_by(cause));
         }
-        let mut findings = Findings { errors: Vec::new(), leftovers: 0 };
+        // It is open by a key that was kept; whoever has only the password needs these.
+        let trouble = self.key_trouble()?.map(|trouble| trouble.chain());
+        let mut findings = Findings { errors: trouble.into_iter().collect(), leftovers: 0 };
         for (level, finding) in results.0 {
             let text = one_line(&finding.to_string());
             match CheckResults(vec![(level, finding)]).is_ok() {

@@ -8,6 +8,7 @@ mod backend;
 mod backup;
 pub mod cache;
 mod cipher;
+mod damage;
 mod hold;
 mod index_parts;
 mod key_file;
@@ -16,15 +17,17 @@ mod maintenance;
 mod permits;
 mod progress;
 mod restore;
+mod salvage;
 mod source;
 mod streams;
+mod walk;
 
 use std::any::Any;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use rustic_core::repofile::{MasterKey, SnapshotFile};
@@ -69,6 +72,7 @@ pub struct Repository {
     step: String,
     host: String,
     remarks: Vec<Problem>,
+    damage: Mutex<Vec<Problem>>,
 }
 
 /// A snapshot as its file tells it.
@@ -84,6 +88,8 @@ pub struct Snapshot {
     pub unfinished: bool,
     /// Bytes of the source it covers, when recorded.
     pub bytes: Option<u64>,
+    /// Bytes of contents that were not in the repository before, when recorded.
+    pub new_bytes: Option<u64>,
     /// Files it covers, when recorded.
     pub files: Option<u64>,
     /// Its tags.
@@ -116,6 +122,7 @@ impl Repository {
         let password = secrets.restic_key()?;
         let opened = this.with_credentials(&Credentials::password(password.reveal()));
         let opened = opened.map_err(|error| match error.is_incorrect_password() {
+            _ if let Ok(Some(trouble)) = this.key_trouble() => trouble,
             true => Error::usage(format!("open {}: {NOT_ITS_PASSWORD}", this.backend.store()))
                 .hint("put the password it was made with into restic.key"),
             false => this.failed("open", &error).error,
@@ -173,6 +180,7 @@ impl Repository {
             step: step.into(),
             host: settings.host.clone(),
             remarks: Vec::new(),
+            damage: Mutex::default(),
         }
     }
 
@@ -197,19 +205,22 @@ impl Repository {
         Ok(snapshots)
     }
 
-    /// Those of `snapshots` that hold `path` (absolute, as it was on the source).
+    /// Those of `snapshots` that hold `path` (absolute, as it was on the source), each with its size if it is a file, and the
+    /// number of its version: equal ones are the same in everything.
     ///
     /// # Errors
     /// The repository cannot be read.
-    pub fn holding(&self, snapshots: &[Snapshot], path: &Path) -> Result<Vec<Snapshot>> {
+    pub fn holding(&self, snapshots: &[Snapshot], path: &Path) -> Result<Vec<(Snapshot, Option<u64>, usize)>> {
         let ids: Vec<_> = snapshots.iter().map(|snapshot| snapshot.id.as_str()).collect();
         let found = self.cached("look into the snapshots of", |rustic| {
             let files = rustic.get_snapshots(&ids)?;
             let rustic = rustic.to_indexed_ids()?;
             rustic.find_nodes_from_path(files.iter().map(|file| file.tree), path)
         })?;
-        let matched = snapshots.iter().zip(found.matches).filter(|(_, found)| found.is_some());
-        Ok(matched.map(|(snapshot, _)| snapshot.clone()).collect())
+        let size = |version: usize| found.nodes.get(version).filter(|node| node.is_file()).map(|node| node.meta.size);
+        let matched =
+            snapshots.iter().zip(&found.matches).filter_map(|(snapshot, version)| Some((snapshot, (*version)?)));
+        Ok(matched.map(|(snapshot, version)| (snapshot.clone(), size(version), version)).collect())
     }
 
     /// Where a snapshot holds a file of that name (the first one), as an absolute path.
@@ -329,6 +340,7 @@ impl From<&SnapshotFile> for Snapshot {
             label: file.label.clone(),
             unfinished: file.tags.contains(UNFINISHED),
             bytes: summary.map(|summary| summary.total_bytes_processed),
+            new_bytes: summary.map(|summary| summary.data_added_files),
             files: summary.map(|summary| summary.total_files_processed),
             tags: file.tags.iter().cloned().collect(),
         }

@@ -14,11 +14,16 @@ use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository as 
 
 use super::{Repository, Snapshot};
 use crate::error::{Context, Kind};
+use crate::health::room;
 use crate::monitor::{Monitor, Problem};
+use crate::restore::no_room;
 use crate::{Error, Result};
 
 /// At most so many differences are named; all are counted.
-const NAMED: usize = 50;
+pub(super) const NAMED: usize = 50;
+
+/// A disk with less room is full.
+const FULL: u64 = 1 << 20;
 
 /// What to restore where.
 #[derive(Clone, Debug)]
@@ -34,9 +39,32 @@ pub struct Selection {
 }
 
 impl Selection {
-    fn wants(&self, path: &Path) -> bool {
+    pub(super) fn wants(&self, path: &Path) -> bool {
         let whole = Path::new("/").join(path);
         self.paths.is_empty() || self.paths.iter().any(|wanted| whole.starts_with(wanted) || wanted.starts_with(&whole))
+    }
+
+    /// It is one of those asked for by name.
+    fn names(&self, path: &Path) -> bool {
+        self.paths.contains(&Path::new("/").join(path))
+    }
+
+    /// Each that is asked for is among `found`, or was in a directory that is lost.
+    ///
+    /// # Errors
+    /// One is not.
+    pub(super) fn check_paths<'a>(&self, found: impl Iterator<Item = &'a Path>, lost: &[PathBuf]) -> Result<()> {
+        let found: Vec<_> =
+            found.map(|path| Path::new("/").join(path)).filter(|path| self.paths.contains(path)).collect();
+        let was_lost = |path: &Path| lost.iter().any(|lost| path.starts_with(Path::new("/").join(lost)));
+        match self.paths.iter().find(|path| !found.contains(path) && !was_lost(path)) {
+            None => Ok(()),
+            Some(missing) => {
+                Err(Error::new(format!("{} is not in snapshot {}", missing.display(), short(&self.snapshot.id)))
+                    .kind_of(Kind::NotFound)
+                    .hint("paths are absolute, as they were on the source"))
+            }
+        }
     }
 }
 
@@ -52,14 +80,35 @@ impl Repository {
         // Until a file gets its own mode, it is its owner's alone.
         let before = umask(Mode::from_bits_truncate(0o077));
         let restored = self.watched(monitor, || {
-            let rustic = self.cached("read the index of", Rustic::to_indexed)?;
-            let what = format!("restore to {target} from");
-            // Twice a result: rustic's around ours.
-            self.attempt(&what, || self.write(&rustic, selection, target)).map_err(|failed| failed.error)?
+            let failed = match self.restore_whole(selection, target) {
+                Ok(result) => return result,
+                Err(error) => error,
+            };
+            if failed.is_transient() {
+                return Err(failed);
+            }
+            if let Ok(room) = room(&selection.to)
+                && room.free < FULL
+            {
+                return Err(Error::new(format!("restore into {target}: the disk is full"))
+                    .hint("make room; the same command goes on from here")
+                    .caused_by(failed));
+            }
+            log::warn!("{}; looking for what can be had", failed.chain());
+            self.damaged(failed.chain());
+            self.salvage(selection, target, monitor)
         });
         // What comes next makes files that others are to read.
         umask(before);
         restored
+    }
+
+    /// The outer error is the repository's, the inner one the request's or the target's.
+    fn restore_whole(&self, selection: &Selection, target: &str) -> Result<Result<(u64, Vec<Problem>)>> {
+        let rustic = self.cached("read the index of", Rustic::to_indexed)?;
+        let what = format!("restore to {target} from");
+        // Twice a result: rustic's around ours.
+        self.attempt(&what, || self.write(&rustic, selection, target)).map_err(|failed| failed.error)
     }
 
     fn write(
@@ -74,24 +123,34 @@ impl Repository {
             Ok((path, _)) => selection.wants(path),
             Err(_) => true,
         });
-        let mut present = Present::default();
+        let mut paths = Vec::new();
         for item in nodes.clone() {
-            let (path, node) = item?;
-            present.see(selection, &path);
-            if !selection.fresh
-                && let Err(error) = present.clear_the_way(&selection.to, &path, &node)
-            {
-                return Ok(Err(error));
+            let (path, _) = item?;
+            if selection.names(&path) {
+                paths.push(path);
             }
         }
-        if let Some(missing) = present.missing(selection) {
-            return Ok(Err(Error::new(format!(
-                "{} is not in snapshot {}",
-                missing.display(),
-                short(&selection.snapshot.id)
-            ))
-            .kind_of(Kind::NotFound)
-            .hint("paths are absolute, as they were on the source")));
+        if let Err(missing) = selection.check_paths(paths.iter().map(PathBuf::as_path), &[]) {
+            return Ok(Err(missing));
+        }
+        self.write_nodes(rustic, selection, target, nodes)
+    }
+
+    pub(super) fn write_nodes(
+        &self,
+        rustic: &Rustic<IndexedFullStatus>,
+        selection: &Selection,
+        target: &str,
+        nodes: impl Iterator<Item = RusticResult<(PathBuf, Node)>> + Clone,
+    ) -> RusticResult<Result<(u64, Vec<Problem>)>> {
+        if !selection.fresh {
+            let mut way = Way::default();
+            for item in nodes.clone() {
+                let (path, node) = item?;
+                if let Err(error) = way.clear(&selection.to, &path, &node) {
+                    return Ok(Err(error));
+                }
+            }
         }
         if let Err(error) = make_target(&selection.to) {
             return Ok(Err(error));
@@ -107,6 +166,11 @@ impl Repository {
         }
         let plan = rustic.prepare_restore(&options, nodes.clone(), &destination, false)?;
         let bytes = plan.restore_size;
+        match room(&selection.to) {
+            Ok(room) if room.free < bytes => return Ok(Err(no_room(&selection.to, bytes, room.free))),
+            Ok(_) => {}
+            Err(error) => return Ok(Err(error)),
+        }
         self.backend.restoring(|| rustic.restore(plan, &options, nodes.clone(), &destination))?;
         let mut seen = Compared::default();
         for item in nodes {
@@ -125,32 +189,20 @@ fn make_target(target: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(target).context(|| format!("cannot make {}", target.display()))
 }
 
-fn short(id: &str) -> &str {
+pub(super) fn short(id: &str) -> &str {
     id.get(..8).unwrap_or(id)
 }
 
-/// What the snapshot holds of what is wanted, and what stands in its way.
+/// What stands in the way.
 #[derive(Default)]
-struct Present {
-    found: Vec<PathBuf>,
+struct Way {
     links: HashMap<(u64, u64), ()>,
 }
 
-impl Present {
-    fn see(&mut self, selection: &Selection, path: &Path) {
-        let whole = Path::new("/").join(path);
-        if selection.paths.contains(&whole) {
-            self.found.push(whole);
-        }
-    }
-
-    fn missing<'a>(&self, selection: &'a Selection) -> Option<&'a PathBuf> {
-        selection.paths.iter().find(|wanted| !self.found.contains(wanted))
-    }
-
+impl Way {
     /// Removes an existing entry that rustic cannot turn into the node: of another type, or a link. A directory is
     /// never removed for a file, and a link to a directory never followed out of the target.
-    fn clear_the_way(&mut self, target: &Path, path: &Path, node: &Node) -> Result<()> {
+    fn clear(&mut self, target: &Path, path: &Path, node: &Node) -> Result<()> {
         let further_link = link_key(node).is_some_and(|key| self.links.insert(key, ()).is_some());
         let path = target.join(path);
         let Ok(existing) = fs::symlink_metadata(&path) else { return Ok(()) };

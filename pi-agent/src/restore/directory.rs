@@ -2,35 +2,41 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{At, Point, Request, Restored};
+use super::{At, Point, Request, Restored, Unfinished};
 use crate::config::{Settings, Source, Step};
 use crate::error::Kind;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Problem};
 use crate::repository::{Repository, Selection, Snapshot};
 use crate::secrets::Secrets;
 use crate::steps::directory::newest;
 use crate::storage::Store;
 use crate::{Error, Result};
 
-/// Every snapshot of a step, oldest first; with `path`, those that hold it.
+/// Every snapshot of a step, oldest first; with `path`, those that hold it, with its own size. Also what of the repository is
+/// damaged.
 ///
 /// # Errors
 /// The repository cannot be read.
-pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<Vec<Point>> {
-    let Some(repository) = open(settings, step)? else { return Ok(Vec::new()) };
-    let mut snapshots = repository.snapshots()?;
-    if let Some(path) = path {
-        snapshots = repository.holding(&snapshots, path)?;
-    }
+pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<(Vec<Point>, Vec<Problem>)> {
+    let Some(repository) = open(settings, step)? else { return Ok((Vec::new(), Vec::new())) };
+    let snapshots = repository.readable_snapshots()?;
     let point = |snapshot: Snapshot| Point {
         step: step.name.clone(),
         id: snapshot.id,
         time: snapshot.time,
         kind: if snapshot.unfinished { "unfinished" } else { "snapshot" }.into(),
         bytes: snapshot.bytes,
+        new_bytes: snapshot.new_bytes,
+        same: false,
         postgresql: None,
     };
-    Ok(snapshots.into_iter().map(point).collect())
+    let Some(path) = path else { return Ok((snapshots.into_iter().map(point).collect(), repository.damage())) };
+    let mut before = None;
+    let held = repository.holding(&snapshots, path)?.into_iter().map(|(snapshot, bytes, version)| {
+        let same = before.replace(version) == Some(version);
+        Point { bytes, new_bytes: None, same, ..point(snapshot) }
+    });
+    Ok((held.collect(), repository.damage()))
 }
 
 /// Restores a snapshot, or paths of it, below a directory: `/srv/a` becomes `TO/srv/a`.
@@ -40,11 +46,15 @@ pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<V
 pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Monitor) -> Result<Restored> {
     monitor.phase("opening the repository");
     let repository = open(settings, step)?.ok_or_else(|| nothing(step, "nothing was ever backed up there"))?;
-    let snapshots = repository.snapshots()?;
+    let snapshots = repository.readable_snapshots()?;
     let snapshot = choose(&snapshots, step, &request.at)?.clone();
     let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
+    if fresh {
+        Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
+    }
     let selection = Selection { snapshot, to: request.to.clone(), paths: request.paths.clone(), fresh };
-    let (bytes, problems) = repository.restore(&selection, monitor)?;
+    let (bytes, mut problems) = repository.restore(&selection, monitor)?;
+    problems.splice(0..0, repository.damage());
     let Selection { snapshot, .. } = selection;
     Ok(Restored {
         restore_point: snapshot.id,
@@ -58,7 +68,7 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
 fn open(settings: &Settings, step: &Step) -> Result<Option<Repository>> {
     let secrets = Secrets::new(&settings.secrets);
     let store = Store::open(&settings.storage, &settings.storage.location, &secrets)?.join(&step.name);
-    Repository::open(settings, &step.name, store, &secrets)
+    Repository::open_what_is_left(settings, &step.name, store, &secrets)
 }
 
 fn choose<'a>(snapshots: &'a [Snapshot], step: &Step, at: &At) -> Result<&'a Snapshot> {

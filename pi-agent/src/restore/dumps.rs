@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::directory::{by_id, nothing, quoted};
-use super::{Point, Request, Restored};
+use super::{Point, Request, Restored, Unfinished};
 use crate::Result;
 use crate::config::{Postgres, Settings, Step};
 use crate::error::Context;
@@ -24,6 +24,8 @@ pub fn points(settings: &Settings, step: &Step) -> Result<Vec<Point>> {
         time: snapshot.time,
         kind: "dump".into(),
         bytes: snapshot.bytes,
+        new_bytes: snapshot.new_bytes,
+        same: false,
         postgresql: dumps::version(&snapshot),
         id: snapshot.id,
     };
@@ -51,6 +53,9 @@ pub fn restore(
     let repository = dumps::open(settings, step)?.ok_or_else(|| nothing(step, &format!("there is no dump {id}")))?;
     let snapshot = by_id(&repository.snapshots()?, step, id)?.clone();
     let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
+    if fresh {
+        Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
+    }
     let selection = Selection { snapshot, to: request.to.clone(), paths: Vec::new(), fresh };
     let (bytes, problems) = repository.restore(&selection, monitor)?;
     let user = server_user(settings, step, postgres).map_or_else(|_| "postgres".into(), |user| user.name);

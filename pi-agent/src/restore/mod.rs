@@ -1,20 +1,27 @@
 //! Getting it back: what there is to restore to ([`points`]) and restoring it.
 
+pub mod ask;
 pub mod at;
 pub mod directory;
 pub mod dumps;
+mod in_place;
 pub mod points;
 pub mod postgres;
+mod unfinished;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Settings, Source};
+use crate::config::{Settings, Source, Step};
 use crate::error::{Context, Error, Result};
 use crate::monitor::Monitor;
 use crate::report::{short, words};
+
+pub use in_place::InPlace;
+use unfinished::Unfinished;
 
 /// One point one can restore to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +36,10 @@ pub struct Point {
     pub kind: String,
     /// Bytes of the source it covers.
     pub bytes: Option<u64>,
+    /// Bytes that the one before does not hold.
+    pub new_bytes: Option<u64>,
+    /// Versions of a path: it is what it was in the one before.
+    pub same: bool,
     /// Databases: PostgreSQL's major version. A backup needs that one to be restored, a dump that one or a newer.
     pub postgresql: Option<u32>,
 }
@@ -45,7 +56,7 @@ pub struct Window {
 }
 
 /// Which point.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum At {
     /// The newest there is.
     Latest,
@@ -84,15 +95,11 @@ pub struct Restored {
 }
 
 impl Restored {
-    /// For people.
-    pub fn text(&self, step: &str, request: &Request) -> String {
+    /// For people; `place`: where it is now.
+    pub fn text(&self, step: &str, place: &str) -> String {
         let size = self.bytes.map_or_else(String::new, |bytes| format!(", {}", words::size(bytes)));
         let point = short(&self.restore_point);
-        let mut text = format!(
-            "{step} of {} (restore point {point}{size}) is in {}\n",
-            words::time(self.time),
-            request.to.display()
-        );
+        let mut text = format!("{step} of {} (restore point {point}{size}) is in {place}\n", words::time(self.time));
         for problem in &self.problems {
             text.push_str(&format!("! {}\n", problem.message));
         }
@@ -109,21 +116,58 @@ impl Restored {
 /// The target holds something already and may not be overwritten; no such point; the repository cannot be read.
 pub fn restore(settings: &Settings, step: &str, request: &Request, monitor: &Monitor) -> Result<Restored> {
     let step = settings.step(step)?;
+    let mut request = request.clone();
     if !request.overwrite && !is_empty(&request.to)? {
-        return Err(Error::usage(format!("restore into {}: it is not empty", request.to.display()))
-            .hint("choose a new directory, or allow it with --overwrite"));
+        request = match Unfinished::of(&request.to) {
+            Some(begun) => {
+                let in_the_way = begun.in_the_way(&request.to);
+                begun.continues(&step.name, &request).ok_or(in_the_way)?
+            }
+            None => {
+                return Err(Error::usage(format!("restore into {}: it is not empty", request.to.display()))
+                    .hint("choose a new directory, or allow it with --overwrite"));
+            }
+        };
     }
-    match &step.source {
-        Source::Postgres(_) if !request.paths.is_empty() => {
-            Err(Error::usage(format!("restore of {}: --path is for directories", step.name))
-                .hint("a database is restored whole; take single tables from the restored copy with pg_dump"))
+    let restored = match &step.source {
+        Source::Postgres(postgres) => {
+            refuse_paths(step, &request.paths)?;
+            match &request.at {
+                At::Id(id) if dumps::is_id(id) => dumps::restore(settings, step, postgres, id, &request, monitor),
+                _ => postgres::restore(settings, step, postgres, &request, monitor),
+            }
         }
-        Source::Postgres(postgres) => match &request.at {
-            At::Id(id) if dumps::is_id(id) => dumps::restore(settings, step, postgres, id, request, monitor),
-            _ => postgres::restore(settings, step, postgres, request, monitor),
-        },
-        Source::Directory(_) | Source::Agent(_) => directory::restore(settings, step, request, monitor),
+        Source::Directory(_) | Source::Agent(_) => directory::restore(settings, step, &request, monitor),
+    }?;
+    Unfinished::end(&request.to)?;
+    Ok(restored)
+}
+
+fn refuse_paths(step: &Step, paths: &[PathBuf]) -> Result<()> {
+    if paths.is_empty() {
+        return Ok(());
     }
+    Err(Error::usage(format!("restore of {}: --path is for directories", step.name))
+        .hint("a database is restored whole; take single tables from the restored copy with pg_dump"))
+}
+
+/// Before or while a disk fills up.
+pub(crate) fn no_room(to: &Path, needed: u64, free: u64) -> Error {
+    Error::usage(format!(
+        "restore into {}: {} are needed, and {} are free",
+        to.display(),
+        words::size(needed),
+        words::size(free)
+    ))
+    .hint("make room or choose a directory on a larger disk; some of it alone: --path")
+}
+
+/// `PATHsuffix`.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    // Without a slash at its end.
+    let mut name = OsString::from(path.components().as_path());
+    name.push(suffix);
+    name.into()
 }
 
 fn is_empty(path: &Path) -> Result<bool> {

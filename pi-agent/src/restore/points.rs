@@ -54,7 +54,9 @@ fn ask(settings: &Settings, step: &Step, path: Option<&PathBuf>, found: &mut Poi
         }
         Source::Postgres(_) => {}
         Source::Directory(_) | Source::Agent(_) => {
-            found.points.extend(directory::points(settings, step, path.map(PathBuf::as_path))?);
+            let (points, damage) = directory::points(settings, step, path.map(PathBuf::as_path))?;
+            found.points.extend(points);
+            found.failures.extend(damage.into_iter().map(|problem| (step.name.clone(), Error::new(problem.message))));
         }
     }
     Ok(())
@@ -71,6 +73,8 @@ impl Points {
                 "time": words::stamp(point.time),
                 "kind": point.kind,
                 "bytes": point.bytes,
+                "new_bytes": point.new_bytes,
+                "same_as_before": point.same,
                 "postgresql": point.postgresql,
             })).collect::<Vec<_>>(),
             "windows": self.windows.iter().map(|window| json!({
@@ -89,12 +93,20 @@ impl Points {
     /// For people.
     pub fn text(&self) -> String {
         let mut rows = vec![["step", "time", "kind", "size", "id"].map(String::from)];
-        rows.extend(self.points.iter().map(|point| {
+        let mut points = self.points.iter().peekable();
+        while let Some(point) = points.next() {
+            let mut again = 0;
+            while points.next_if(|next| next.same && next.step == point.step).is_some() {
+                again += 1;
+            }
             let size = point.bytes.map_or_else(|| "-".into(), words::size);
-            let kind =
+            let mut kind =
                 point.postgresql.map_or_else(|| point.kind.clone(), |major| format!("{} of {major}", point.kind));
-            [point.step.clone(), words::time(point.time), kind, size, short(&point.id).to_owned()]
-        }));
+            if again > 0 {
+                kind.push_str(&format!(", the same in {again} later"));
+            }
+            rows.push([point.step.clone(), words::time(point.time), kind, size, short(&point.id).to_owned()]);
+        }
         let mut text = table(&rows);
         for window in &self.windows {
             text.push_str(&format!(

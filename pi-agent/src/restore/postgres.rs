@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{At, Point, Request, Restored, Window};
+use super::{At, Point, Request, Restored, Unfinished, Window, beside, in_place};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Error, Kind, Result};
+use crate::health::room;
 use crate::monitor::{Monitor, Problem, Progress, Unit};
 use crate::mounts::{Bind, privately, within_reach};
 use crate::pgbackrest::{self, Backup, Info, PgBackRest, RestoreOrder, Target};
@@ -42,6 +43,8 @@ pub fn points(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<(
         time: backup.stopped,
         kind: backup.kind,
         bytes: Some(backup.size),
+        new_bytes: Some(backup.copied),
+        same: false,
         postgresql: Some(backup.version),
     });
     Ok((points.collect(), window))
@@ -58,6 +61,33 @@ pub fn restore(
     request: &Request,
     monitor: &Monitor,
 ) -> Result<Restored> {
+    let original = container::data_on_this_machine(postgres);
+    let in_place = original.as_ref().is_some_and(|original| same(&request.to, original));
+    restore_as(settings, step, postgres, request, monitor, (original, in_place))
+}
+
+/// The same for what will take the place of the original, and go on archiving.
+///
+/// # Errors
+/// As of [`restore`].
+pub(super) fn restore_original(
+    settings: &Settings,
+    step: &Step,
+    postgres: &Postgres,
+    request: &Request,
+    monitor: &Monitor,
+) -> Result<Restored> {
+    restore_as(settings, step, postgres, request, monitor, (None, true))
+}
+
+fn restore_as(
+    settings: &Settings,
+    step: &Step,
+    postgres: &Postgres,
+    request: &Request,
+    monitor: &Monitor,
+    (original, in_place): (Option<PathBuf>, bool),
+) -> Result<Restored> {
     // 1. What, with which programs, as whom.
     monitor.phase("looking for the backup");
     let user = container::user(settings, step, postgres)?;
@@ -68,10 +98,14 @@ pub fn restore(
 
     // 2. The files.
     let to = std::path::absolute(&request.to).context(|| format!("find {}", request.to.display()))?;
-    let original = container::data_on_this_machine(postgres);
-    let in_place = original.as_ref().is_some_and(|original| same(&to, original));
     let place = Place { in_place, original, tablespaces: beside(&to, ".tablespaces"), to };
     let delta = place.prepare(&user)?;
+    if delta {
+        place.forget_a_dead_server()?;
+    } else {
+        Unfinished::begin(&step.name, request, None)?;
+    }
+    place.has_room(backup)?;
     let order = RestoreOrder {
         to: &place.to,
         label: &backup.label,
@@ -166,10 +200,14 @@ fn same(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
+fn bytes_below(path: &Path) -> u64 {
+    let Ok(entries) = path.read_dir() else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
 }
 
 /// Gives a path to the server's user when we are root; otherwise we are that user.
@@ -205,6 +243,25 @@ impl Place {
         pgbackrest::directory(&self.to, user, 0o700)?;
         pgbackrest::directory(&self.tablespaces, user, 0o700)?;
         Ok(holds_something)
+    }
+
+    /// A recovery that was killed leaves its lock, and pgBackRest refuses where there is one.
+    fn forget_a_dead_server(&self) -> Result<()> {
+        let lock = self.to.join("postmaster.pid");
+        if in_place::runs(&self.to) || !lock.exists() {
+            return Ok(());
+        }
+        fs::remove_file(&lock).context(|| format!("remove {}", lock.display()))
+    }
+
+    /// Said before hours are spent.
+    fn has_room(&self, backup: &Backup) -> Result<()> {
+        let (needed, there) = (backup.size, bytes_below(&self.to));
+        let free = room(&self.to)?.free;
+        if needed.saturating_sub(there) <= free {
+            return Ok(());
+        }
+        Err(super::no_room(&self.to, needed.saturating_sub(there), free))
     }
 
     /// Removes the settings of the recovery that is over: they name this machine's generated configuration.

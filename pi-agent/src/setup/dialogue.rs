@@ -70,8 +70,10 @@ impl Dialogue {
         write!(out, "{prompt}").and_then(|()| out.flush()).context(|| "write to the terminal".into())?;
         let mut line = String::new();
         match std::io::stdin().lock().read_line(&mut line).context(|| "read the answer".into())? {
-            0 => Err(Error::usage("no answer: the terminal was closed")
-                .hint("start `pi-agent setup` again: it goes on where it was left")),
+            0 => {
+                Err(Error::usage("no answer: the terminal was closed")
+                    .hint("start it again: it goes on where it was left"))
+            }
             _ => Ok(line.trim().to_owned()),
         }
     }

@@ -33,8 +33,8 @@ use crate::systemd;
 use crate::terminal::Terminal;
 
 use detect::Found;
-use dialogue::Dialogue;
 
+pub use dialogue::Dialogue;
 pub use estimate::size_of_source;
 pub use flags::Flags;
 pub use render::render;

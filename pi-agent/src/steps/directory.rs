@@ -16,7 +16,7 @@ use crate::error::{Context, Kind};
 use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem};
 use crate::repository::{Backup, Repository, Selection, Snapshot, Sources, cache};
-use crate::retention::{self, Point};
+use crate::retention::{self, Family, Point};
 use crate::secrets::Secrets;
 use crate::storage::Store;
 use crate::storage::shaper::Reading;
@@ -66,7 +66,11 @@ impl Work<'_> {
                 self.backup(*prune, *check, keep_everything.is_some())
             }
             Task::Prune { keep_everything } => self.only_prune(keep_everything.as_deref()),
-            Task::Check(check) => self.alone(|repository| maintenance::check(repository, *check, self.monitor).0),
+            Task::Check(check) => self.alone(|repository| {
+                let (checked, _) = maintenance::check(repository, *check, self.monitor);
+                let problem = checked.problem.or_else(|| self.lost_points(repository));
+                Maintenance { problem, ..checked }
+            }),
             Task::FetchState { to } => self.fetch_state(to),
         }
     }
@@ -237,8 +241,31 @@ impl Work<'_> {
     fn existing(&self) -> Result<Repository> {
         let store = self.root.join(&self.step.name);
         let place = store.to_string();
-        Repository::open(&self.job.settings, &self.step.name, store, &self.secrets)?
-            .ok_or_else(|| Error::new(format!("{place} holds no repository yet")).kind_of(Kind::NotFound))
+        let repository = Repository::open(&self.job.settings, &self.step.name, store.clone(), &self.secrets)?;
+        if repository.is_none() && !store.list("snapshots/")?.is_empty() {
+            return Err(Error::new(format!("{place} has lost its config"))
+                .hint("pi-agent restore gives back what is there all the same; put a copy of that object back"));
+        }
+        repository.ok_or_else(|| Error::new(format!("{place} holds no repository yet")).kind_of(Kind::NotFound))
+    }
+
+    /// What the last run saw and what is there no more: only runs forget, and they note what is left.
+    fn lost_points(&self, repository: &Repository) -> Option<Problem> {
+        let known = points::understood(self.job.facts.get(POINTS).filter(|_| self.job.was_here())?, Family::Snapshots);
+        let there = repository.snapshots().ok()?;
+        let lost: Vec<_> =
+            known.iter().filter(|point| !there.iter().any(|snapshot| snapshot.id.starts_with(&point.id))).collect();
+        let newest = lost.last()?;
+        Some(Problem {
+            message: format!(
+                "{} restore points are gone from {} that were there, the newest {} of {}",
+                lost.len(),
+                repository.store(),
+                newest.id,
+                newest.time
+            ),
+            hint: Some("find out who removed them; if it was you, the next run takes it as it is".into()),
+        })
     }
 
     /// Brings the newest saved state database back to `to`, whole or not at all.
@@ -350,7 +377,16 @@ mod tests {
 
     fn snapshot(id: &str, label: &str, days_ago: i64, unfinished: bool) -> Snapshot {
         let time = Timestamp::now() - SignedDuration::from_hours(24 * days_ago);
-        Snapshot { id: id.into(), time, label: label.into(), unfinished, bytes: None, files: None, tags: Vec::new() }
+        Snapshot {
+            id: id.into(),
+            time,
+            label: label.into(),
+            unfinished,
+            bytes: None,
+            new_bytes: None,
+            files: None,
+            tags: Vec::new(),
+        }
     }
 
     #[test]

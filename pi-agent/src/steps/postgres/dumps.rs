@@ -231,6 +231,7 @@ mod tests {
             label: String::new(),
             unfinished: false,
             bytes: None,
+            new_bytes: None,
             files: None,
             tags,
         }

@@ -1,0 +1,204 @@
+//! Reading a repository that has lost some of its parts. Each of them is named by the hash of its content, which tells
+//! damage; what a lost one said is taken from elsewhere where that is possible. Nothing is written to storage.
+
+use std::collections::HashSet;
+
+use rustic_core::Id;
+use rustic_core::repofile::{IndexFile, KeyFile, MasterKey};
+use serde_json::json;
+
+use super::cipher::{self, Cipher};
+use super::{Repository, Snapshot};
+use crate::config::Settings;
+use crate::error::Kind;
+use crate::monitor::Problem;
+use crate::secrets::{Secrets, read_private};
+use crate::storage::Store;
+use crate::{Error, Result};
+
+/// An entry of a pack's header: type, length, length before compression, id.
+const PLAIN_ENTRY: usize = 37;
+const COMPRESSED_ENTRY: usize = 41;
+
+impl Repository {
+    /// As [`Self::open`], for who only reads: also without the config, which says nothing that reading needs.
+    ///
+    /// # Errors
+    /// Storage fails, the password is wrong, or the keys are lost.
+    pub fn open_what_is_left(settings: &Settings, step: &str, store: Store, secrets: &Secrets) -> Result<Option<Self>> {
+        let failed = match Self::open(settings, step, store.clone(), secrets) {
+            Ok(Some(this)) => return Ok(Some(this)),
+            Ok(None) => None,
+            Err(error) if error.is_transient() || error.kind() == Kind::Usage => return Err(error),
+            Err(error) => Some(error),
+        };
+        if store.list("snapshots/")?.is_empty() {
+            return failed.map_or(Ok(None), Err);
+        }
+        let mut this = Self::closed(settings, step, store);
+        this.key = this.find_key(secrets)?;
+        let config = json!({ "version": 2, "id": "0".repeat(64), "chunker_polynomial": "3DA3358B4DC173" });
+        this.backend.assume_config(Cipher::of(&this.key).seal(config.to_string().as_bytes())?.into());
+        this.attempt("open", || this.rustic()).map_err(|failed| failed.error)?;
+        this.damaged(format!("the config of {} is lost or damaged; it is read without", this.store()));
+        Ok(Some(this))
+    }
+
+    /// What was found damaged so far.
+    pub fn damage(&self) -> Vec<Problem> {
+        self.damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn damaged(&self, message: String) {
+        let mut damage = self.damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !damage.iter().any(|known| known.message == message) {
+            damage.push(Problem { message, hint: None });
+        }
+    }
+
+    /// The snapshots that can be read; the others are damage.
+    ///
+    /// # Errors
+    /// Storage fails.
+    pub fn readable_snapshots(&self) -> Result<Vec<Snapshot>> {
+        match self.snapshots() {
+            Err(error) if !error.is_transient() => {
+                self.leave_out_damaged("snapshots")?;
+                self.snapshots()
+            }
+            snapshots => snapshots,
+        }
+    }
+
+    fn leave_out_damaged(&self, kind: &str) -> Result<()> {
+        for name in self.damaged_files(kind)? {
+            self.damaged(format!("{kind}/{name} in {} is damaged and left out", self.store()));
+            if let Ok(id) = name.parse() {
+                self.backend.leave_out(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Names of the files of a kind that are not what their names say.
+    ///
+    /// # Errors
+    /// Storage fails.
+    pub(super) fn damaged_files(&self, kind: &str) -> Result<Vec<String>> {
+        let mut damaged = Vec::new();
+        for (key, _) in self.store().list(&format!("{kind}/"))? {
+            let name = key.rsplit('/').next().unwrap_or_default();
+            if name.len() == 64 && cipher::name(&self.store().get(&key)?) != name {
+                damaged.push(name.to_owned());
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// Leaves out damaged parts of the index, and makes up for those that are not there from the headers of the packs.
+    ///
+    /// # Errors
+    /// Storage fails.
+    pub(super) fn mend_index(&self) -> Result<()> {
+        self.leave_out_damaged("index")?;
+        let indexed = self.cached("read the index of", |rustic| {
+            let mut packs = HashSet::new();
+            for file in rustic.stream_files::<IndexFile>()? {
+                let (_, file) = file?;
+                packs.extend(file.packs.iter().chain(&file.packs_to_delete).map(|pack| *pack.id));
+            }
+            Ok(packs)
+        })?;
+        let cipher = Cipher::of(&self.key);
+        let mut found = Vec::new();
+        for (key, size) in self.store().list("data/")? {
+            let id = key.rsplit('/').next().and_then(|name| name.parse::<Id>().ok());
+            let Some(id) = id.filter(|id| !indexed.contains(id)) else { continue };
+            match self.header(&key, size, &cipher) {
+                Ok(Some(blobs)) => found.push(json!({ "id": id.to_hex().as_str(), "blobs": blobs })),
+                Err(error) if error.is_transient() => return Err(error),
+                _ => self.damaged(format!("{key} in {} is in no index, and is damaged", self.store())),
+            }
+        }
+        if !found.is_empty() {
+            self.damaged(format!(
+                "{} packs in {} were in no index; they are read all the same",
+                found.len(),
+                self.store()
+            ));
+            let content = cipher.seal(json!({ "packs": found }).to_string().as_bytes())?;
+            let id = cipher::name(&content).parse().expect("64 hexadecimal digits");
+            self.backend.stand_in(id, content.into());
+        }
+        Ok(())
+    }
+
+    /// What a pack holds, by its own words at its end; `None`: they are damaged.
+    fn header(&self, key: &str, size: u64, cipher: &Cipher) -> Result<Option<Vec<serde_json::Value>>> {
+        let store = self.store();
+        let Some(end) = size.checked_sub(4) else { return Ok(None) };
+        let length = store.get_range(key, end, 4)?;
+        let length = length.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let Some(start) = end.checked_sub(length.into()) else { return Ok(None) };
+        let Some(plain) = cipher.open(&store.get_range(key, start, length as usize)?) else { return Ok(None) };
+        Ok(entries(&plain))
+    }
+
+    /// The key that was kept, else that of a key file which the password opens.
+    fn find_key(&self, secrets: &Secrets) -> Result<MasterKey> {
+        let kept = read_private(&secrets.master_key_file(&self.step)).ok().flatten();
+        if let Some(key) = kept.and_then(|key| serde_json::from_str(key.reveal()).ok()) {
+            return Ok(key);
+        }
+        let password = secrets.restic_key()?;
+        for (key, _) in self.store().list("keys/")? {
+            let Ok(file) = serde_json::from_slice::<KeyFile>(&self.store().get(&key)?) else { continue };
+            if let Ok(opened) = file.key_from_password(&password.reveal()) {
+                let (encrypt, k, r) = opened.to_keys();
+                let mut master = MasterKey::new();
+                (master.encrypt, master.mac.k, master.mac.r) = (encrypt, k, r);
+                return Ok(master);
+            }
+        }
+        Err(self
+            .key_trouble()?
+            .unwrap_or_else(|| Error::usage(format!("open {}: the password is wrong", self.store()))))
+    }
+
+    /// Why no password may open it.
+    ///
+    /// # Errors
+    /// Storage fails.
+    pub(super) fn key_trouble(&self) -> Result<Option<Error>> {
+        let what = match (self.store().list("keys/")?.is_empty(), self.damaged_files("keys")?.first()) {
+            (true, _) => "it has no key file any more".to_owned(),
+            (_, Some(name)) => format!("its key file keys/{name} is damaged"),
+            _ => return Ok(None),
+        };
+        let step = &self.step;
+        Ok(Some(Error::new(format!("open {}: {what}, and without one nothing in it can be read", self.store())).hint(
+            format!("put a copy of keys/ back; or master-keys/{step}.json from the secrets of the machine that made it into this one's"),
+        )))
+    }
+}
+
+/// The blobs of a pack's header, as the index names them.
+fn entries(mut header: &[u8]) -> Option<Vec<serde_json::Value>> {
+    let mut offset = 0;
+    let mut blobs = Vec::new();
+    while let Some(kind) = header.first().copied() {
+        let (entry, rest) = header.split_at_checked(if kind & 2 == 0 { PLAIN_ENTRY } else { COMPRESSED_ENTRY })?;
+        header = rest;
+        let number = |at: usize| entry.get(at..at + 4)?.first_chunk::<4>().map(|bytes| u32::from_le_bytes(*bytes));
+        let length = number(1)?;
+        let id: String = entry[entry.len() - 32..].iter().map(|byte| format!("{byte:02x}")).collect();
+        let kind_name = if kind & 1 == 0 { "data" } else { "tree" };
+        let mut blob = json!({ "id": id, "type": kind_name, "offset": offset, "length": length });
+        if kind & 2 != 0 {
+            blob["uncompressed_length"] = number(5)?.into();
+        }
+        blobs.push(blob);
+        offset += length;
+    }
+    Some(blobs)
+}

@@ -1,0 +1,189 @@
+//! A restore from a damaged repository: all that is whole comes back as always. A file that lacks parts comes back as
+//! `NAME.incomplete`, with holes where they were, and everything lost is named. What is not named is whole.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, fchown};
+use std::path::Path;
+
+use rustic_core::repofile::{BlobType, Node, PackId};
+use rustic_core::{BlobId, DataId, IndexedFullStatus, Repository as Rustic};
+
+use super::restore::{NAMED, Selection};
+use super::{Repository, cipher};
+use crate::error::{Context, Kind};
+use crate::monitor::{Monitor, Problem, Unit};
+use crate::restore::beside;
+use crate::{Error, Result};
+
+impl Repository {
+    /// # Errors
+    /// Storage cannot be reached, the target cannot be written, or nothing of what is wanted is left.
+    pub(super) fn salvage(
+        &self,
+        selection: &Selection,
+        target: &str,
+        monitor: &Monitor,
+    ) -> Result<(u64, Vec<Problem>)> {
+        monitor.phase("looking for what is left");
+        self.mend_index()?;
+        let rustic = self.cached("read the index of", Rustic::to_indexed)?;
+        let read = || Ok(rustic.get_snapshots(&[&selection.snapshot.id])?.remove(0));
+        let snapshot = self.attempt("read a snapshot of", read).map_err(|failed| failed.error)?;
+        let walked = self.walk(&rustic, snapshot.tree, &|path| selection.wants(path))?;
+        if walked.nodes.is_empty() {
+            return Err(Error::new(format!(
+                "nothing can be restored of snapshot {}: what it says of its directories is lost or damaged",
+                super::restore::short(&selection.snapshot.id)
+            ))
+            .hint("an older snapshot may be whole: see pi-agent points, and try --at ID"));
+        }
+        selection.check_paths(walked.nodes.iter().map(|(path, _)| path.as_path()), &walked.lost)?;
+
+        // What is whole.
+        self.gauge.phase("looking at the packs", Unit::Items);
+        let mut parts = Parts { repository: self, rustic: &rustic, packs: HashMap::new(), bad: HashSet::new() };
+        let (mut whole, mut damaged) = (Vec::new(), Vec::new());
+        for (path, node) in walked.nodes {
+            let missing = parts.missing(&node)?;
+            if missing == 0 { whole.push((path, node)) } else { damaged.push((path, node, missing)) }
+        }
+        let again = Selection { fresh: false, ..selection.clone() };
+        let (bytes, mut problems) = self
+            .attempt("restore what is left of", || {
+                self.write_nodes(&rustic, &again, target, whole.iter().cloned().map(Ok))
+            })
+            .map_err(|failed| failed.error)??;
+
+        // The rest.
+        let mut lost: Vec<String> = walked
+            .lost
+            .iter()
+            .map(|path| format!("{}: what was in it is lost", selection.to.join(path).display()))
+            .collect();
+        for (path, node, missing) in &damaged {
+            let path = selection.to.join(path);
+            let of = node.content.as_ref().map_or(0, Vec::len);
+            let what = match parts.write_incomplete(&path, node)? {
+                true => {
+                    format!("{missing} of its {of} parts are lost, the others are in {}.incomplete", path.display())
+                }
+                false => "is lost".to_owned(),
+            };
+            lost.push(format!("{}: {what}", path.display()));
+            if selection.fresh {
+                // Begun before it was known, and looking whole.
+                let _ = fs::remove_file(&path);
+            }
+        }
+        let count = lost.len();
+        problems.extend(lost.into_iter().take(NAMED).map(|message| Problem { message, hint: None }));
+        if count > NAMED {
+            problems.push(Problem { message: format!("{} more are lost", count - NAMED), hint: None });
+        }
+        Ok((bytes, problems))
+    }
+}
+
+/// Contents of files, and whether they can be read.
+struct Parts<'a> {
+    repository: &'a Repository,
+    rustic: &'a Rustic<IndexedFullStatus>,
+    /// Whether they are what their names say.
+    packs: HashMap<PackId, bool>,
+    bad: HashSet<DataId>,
+}
+
+impl Parts<'_> {
+    /// How many parts of a file cannot be read.
+    fn missing(&mut self, node: &Node) -> Result<usize> {
+        let mut missing = 0;
+        for id in node.content.iter().flatten() {
+            missing += usize::from(!self.is_good(id)?);
+        }
+        Ok(missing)
+    }
+
+    fn is_good(&mut self, id: &DataId) -> Result<bool> {
+        if self.bad.contains(id) {
+            return Ok(false);
+        }
+        let Ok(entry) = self.rustic.get_index_entry(id) else {
+            self.bad.insert(*id);
+            return Ok(false);
+        };
+        let whole = match self.packs.get(&entry.pack) {
+            Some(whole) => *whole,
+            None => {
+                let whole = self.is_whole(&entry.pack)?;
+                self.packs.insert(entry.pack, whole);
+                whole
+            }
+        };
+        let good = whole || self.read(id)?.is_some();
+        if !good {
+            self.bad.insert(*id);
+        }
+        Ok(good)
+    }
+
+    fn is_whole(&self, pack: &PackId) -> Result<bool> {
+        let name = pack.to_hex();
+        let name = name.as_str();
+        let store = self.repository.store();
+        let key = format!("data/{}/{name}", &name[..2]);
+        let state = match store.get(&key) {
+            Ok(content) if cipher::name(&content) == name => return Ok(true),
+            Ok(_) => "damaged",
+            Err(error) if error.kind() == Kind::NotFound => "gone",
+            Err(error) if error.is_transient() => return Err(error),
+            Err(_) => "unreadable",
+        };
+        self.repository.damaged(format!("{key} in {store} is {state}"));
+        Ok(false)
+    }
+
+    /// # Errors
+    /// Storage cannot be reached.
+    fn read(&self, id: &DataId) -> Result<Option<bytes::Bytes>> {
+        let read = || self.rustic.get_blob_cached(&BlobId::from(*id), BlobType::Data);
+        match self.repository.attempt("read from", read) {
+            Ok(data) => Ok(Some(data)),
+            Err(failed) if failed.error.is_transient() => Err(failed.error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// False: there is nothing of it.
+    fn write_incomplete(&self, path: &Path, node: &Node) -> Result<bool> {
+        let content: Vec<_> = node.content.iter().flatten().collect();
+        if content.iter().all(|id| self.bad.contains(id)) {
+            return Ok(false);
+        }
+        let path = beside(path, ".incomplete");
+        let doing = || format!("write {}", path.display());
+        let length =
+            |id: &DataId| self.rustic.get_index_entry(id).ok().map(|entry| u64::from(entry.location.data_length()));
+        let known: u64 = content.iter().filter_map(|id| length(id)).sum();
+        let unknown = content.iter().filter(|id| length(id).is_none()).count();
+        let file = File::create(&path).context(doing)?;
+        let mut at = 0;
+        for id in content {
+            if !self.bad.contains(id)
+                && let Some(data) = self.read(id)?
+            {
+                file.write_all_at(&data, at).context(doing)?;
+            }
+            at += match length(id) {
+                Some(length) => length,
+                // What no index knows has the length that is left.
+                None if unknown == 1 => node.meta.size.saturating_sub(known),
+                None => break,
+            };
+        }
+        file.set_len(node.meta.size).context(doing)?;
+        // Who may not give files away keeps them.
+        let _ = fchown(&file, node.meta.uid, node.meta.gid);
+        Ok(true)
+    }
+}

@@ -1,0 +1,83 @@
+//! `TO.unfinished`: what is being restored into `TO`, until all of it is there. With it the same command goes on where a
+//! killed one stopped; without it, what lies in `TO` is somebody's.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{At, Request};
+use crate::error::{Context, Error, Result};
+use crate::secrets::write_private;
+
+/// The note's content.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfinished {
+    step: String,
+    /// As it was asked for.
+    at: At,
+    /// What that meant then: a newer snapshot may have come since. Databases have none, their restore puts right what differs.
+    point: Option<String>,
+    paths: Vec<PathBuf>,
+}
+
+impl Unfinished {
+    /// The one of that directory.
+    pub fn of(to: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(note(to)).ok()?).ok()
+    }
+
+    /// Says that this restore has begun; one that goes on has said so before.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn begin(step: &str, request: &Request, point: Option<&str>) -> Result<()> {
+        let note = note(&request.to);
+        if note.exists() {
+            return Ok(());
+        }
+        let paths = request.paths.clone();
+        let this = Self { step: step.into(), at: request.at.clone(), point: point.map(str::to_owned), paths };
+        if let Some(parent) = note.parent() {
+            fs::create_dir_all(parent).context(|| format!("make {}", parent.display()))?;
+        }
+        write_private(&note, &serde_json::to_vec(&this).context(|| format!("write {}", note.display()))?)
+    }
+
+    /// All is there.
+    ///
+    /// # Errors
+    /// The note cannot be removed.
+    pub fn end(to: &Path) -> Result<()> {
+        let note = note(to);
+        match fs::remove_file(&note) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).context(|| format!("remove {}", note.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What goes on, when it is what is asked for now.
+    pub fn continues(self, step: &str, request: &Request) -> Option<Request> {
+        let same_point = self.at == request.at
+            || self.point.as_ref().is_some_and(|point| match &request.at {
+                At::Id(id) => point.starts_with(id),
+                _ => false,
+            });
+        (self.step == step && self.paths == request.paths && same_point)
+            .then(|| Request { at: self.point.map_or(self.at, At::Id), ..request.clone() })
+    }
+
+    /// What a person who wants something else there must know.
+    pub fn in_the_way(&self, to: &Path) -> Error {
+        let hint = "the command that was begun goes on; for another one choose a new directory";
+        Error::usage(format!("restore into {}: an unfinished restore of {} is there", to.display(), self.step))
+            .hint(hint)
+    }
+}
+
+fn note(to: &Path) -> PathBuf {
+    super::beside(to, ".unfinished")
+}
