@@ -354,7 +354,8 @@ impl Cli {
                 restore(&settings()?, &directory, wanted, &output)
             }
             Command::Recover { kit, at, overwrite, start_timers, output } => {
-                let options = recover::Options { kit, at: restore::at::parse(&at), overwrite, start_timers };
+                let (at, no_limits) = (restore::at::parse(&at), self.no_limits);
+                let options = recover::Options { kit, at, overwrite, start_timers, no_limits };
                 let watch = |what: &str| Terminal::new(std::io::stderr().is_terminal()).into_monitor(what);
                 let config = std::path::absolute(&self.config).context(|| "understand --config".into())?;
                 let report = recover::recover(&options, &config, &directory, &watch)?;

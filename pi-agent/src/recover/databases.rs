@@ -46,6 +46,7 @@ pub fn bring_back(
         Some(whole) => whole,
         None => {
             pgbackrest::directory(&home.stage, &home.user, 0o700)?;
+            home.forget_cut_off_server()?;
             let (to, at) = (home.stage.clone(), order.at.clone());
             let request = Request { to, at, paths: Vec::new(), overwrite: true };
             let restored = restore::restore(&home.settings(order.settings, step), &step.name, &request, monitor)?;
@@ -110,6 +111,22 @@ impl Home {
         Ok(User { name: known.map_or_else(|| uid.to_string(), |user| user.name), uid, gid, groups: vec![gid] })
     }
 
+    /// A recovery that was cut off leaves PostgreSQL's note that it is at work, and pgBackRest believes it.
+    fn forget_cut_off_server(&self) -> Result<()> {
+        let note = self.stage.join("postmaster.pid");
+        let Ok(text) = fs::read_to_string(&note) else { return Ok(()) };
+        // In single-user mode the number is negative.
+        let pid = text.lines().next().unwrap_or_default().trim_start_matches('-');
+        if fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == self.stage) {
+            return Err(Error::transient(format!(
+                "process {pid} still recovers the database in {}",
+                self.stage.display()
+            ))
+            .hint("wait until it has ended, then recover again"));
+        }
+        fs::remove_file(&note).context(|| format!("remove {}", note.display()))
+    }
+
     /// A restore into the stage is one in place: the original comes back, and goes on archiving.
     fn settings(&self, settings: &Settings, step: &Step) -> Settings {
         let mut settings = settings.clone();
@@ -124,14 +141,21 @@ impl Home {
 
     /// Nothing is in the way, or it may be moved: a cluster that a package has just made is worth nothing.
     fn is_free(&self, overwrite: bool) -> Result<()> {
-        let in_the_way = there(&self.data)? == There::Something && !is_new(&self.data);
-        // What lies on a disk of its own is what an interrupted recovery left, or cannot be moved.
-        if !in_the_way || overwrite || (self.stage == self.data && !self.data.join("PG_VERSION").exists()) {
+        let own_disk = self.stage == self.data;
+        let in_the_way = match own_disk {
+            // What an interrupted recovery left there is gone on with; a cluster could not be moved aside.
+            true => self.data.join("PG_VERSION").exists(),
+            false => there(&self.data)? == There::Something && !is_new(&self.data),
+        };
+        if !in_the_way || (overwrite && !own_disk) {
             return Ok(());
         }
         let data = self.data.display();
-        Err(Error::usage(format!("bring back the database in {data}: another one is there"))
-            .hint(format!("--overwrite keeps it as {data}.before-recovery")))
+        let error = Error::usage(format!("bring back the database in {data}: another one is there"));
+        Err(match own_disk {
+            true => error.hint("it is a disk of its own: move what is on it to another place"),
+            false => error.hint(format!("--overwrite keeps it as {data}.before-recovery")),
+        })
     }
 
     /// From beside its place into it; what was there before, moved aside.

@@ -72,6 +72,7 @@ pub fn bring_back(
     let part = match whole {
         Some(whole) => whole,
         None => {
+            place.make_above()?;
             let to = place.stage.clone();
             let request = Request { to, at: order.at.clone(), paths: vec![path.to_owned()], overwrite: true };
             let restored = restore::restore(order.settings, &step.name, &request, monitor)?;
@@ -157,7 +158,6 @@ impl Place {
             return Ok(None);
         }
         let aside = move_aside(&self.target)?;
-        self.make_above().context(doing)?;
         if !self.staged.is_dir() {
             // An empty directory gives way to a directory only.
             let _ = fs::remove_dir(&self.target);
@@ -167,21 +167,13 @@ impl Place {
         Ok(aside)
     }
 
-    /// The directories above, as they were on the lost machine.
-    fn make_above(&self) -> std::io::Result<()> {
-        let mut staged = self.staged.parent();
-        let mut made = Vec::new();
-        for above in self.target.ancestors().skip(1).take_while(|above| !above.exists()) {
-            made.push((above, staged));
-            staged = staged.and_then(Path::parent);
-        }
-        for (above, staged) in made.into_iter().rev() {
-            fs::create_dir(above)?;
-            if let Some(staged) = staged.filter(|staged| staged.starts_with(&self.stage) && *staged != self.stage) {
-                copy_manners(staged, above)?;
-            }
-        }
-        Ok(())
+    /// The directories above. No snapshot tells what they were like: others pass through, to what has a mode of its own.
+    fn make_above(&self) -> Result<()> {
+        let missing: Vec<_> = self.target.ancestors().skip(1).take_while(|above| !above.exists()).collect();
+        missing.into_iter().rev().try_for_each(|above| {
+            let made = fs::create_dir(above).and_then(|()| fs::set_permissions(above, Permissions::from_mode(0o755)));
+            made.context(|| format!("make {}", above.display()))
+        })
     }
 
     /// Only empty directories are left of it.

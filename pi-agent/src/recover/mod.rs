@@ -9,6 +9,7 @@ mod aside;
 mod databases;
 mod directories;
 mod files;
+mod newest;
 mod note;
 mod probe;
 mod report;
@@ -28,6 +29,7 @@ use crate::lock::RunLock;
 use crate::monitor::{Monitor, Problem};
 use crate::restore::At;
 use crate::run::{self, recover::bring_back};
+use crate::state::{Opened, State};
 use note::{Notebook, Part};
 pub use report::{Outcome, Recovered, Report};
 
@@ -42,6 +44,8 @@ pub struct Options {
     pub overwrite: bool,
     /// Enable and start the timers at the end.
     pub start_timers: bool,
+    /// Whatever `[limits]` says.
+    pub no_limits: bool,
 }
 
 /// What all parts need.
@@ -82,9 +86,12 @@ pub fn recover(
     let started = Instant::now();
 
     // 1. What the kit says, tried before anything is changed.
-    let kit = kit::read(&options.kit, config)?;
+    let mut kit = kit::read(&options.kit, config)?;
     let at = words_of(&options.at)?;
-    let previous = probe::probe(&kit)?;
+    let told = probe::probe(&mut kit, &options.at)?;
+    if options.no_limits {
+        kit.settings = kit.settings.without_limits();
+    }
 
     // 2. This machine becomes the lost one.
     run::make_private(directory.path())?;
@@ -92,7 +99,7 @@ pub fn recover(
     let kept = files::put(&kit.files, options.overwrite)?;
     adopt::adopt(&kit.settings, directory)?;
     record::recovered(directory, &kit.marks, kit.made_at)?;
-    let mut report = Report::new(&kit.settings, previous, kept);
+    let mut report = Report::new(&kit.settings, told, kept);
     match bring_back(&kit.settings, directory, &watch("history")) {
         Ok(_) => {}
         Err(error) => report.problems.push(Problem {
@@ -113,6 +120,7 @@ pub fn recover(
     bring_all_back(&order, &kit, &mut notes, &mut report, watch);
 
     // 4. It backs up again.
+    report.left.extend(server::only_for_the_recovery(&kit.settings));
     timers::start(&kit.settings, options.start_timers, &mut report);
     report.seconds = started.elapsed().as_secs();
     Ok(report)
@@ -129,21 +137,37 @@ fn bring_all_back(
         let Source::Directory(directory) = &step.source else { continue };
         for path in &directory.paths {
             let what = path.display().to_string();
-            told(report, &step.name, &what, || {
+            part_of(report, &step.name, &what, || {
                 directories::bring_back(order, notes, step, path, &watch(&format!("{} {what}", step.name)))
             });
+        }
+        if !report.any_failed_of(&step.name)
+            && let Err(error) = accept(order.directory, &step.name)
+        {
+            report.problems.push((&error).into());
         }
     }
     for step in &kit.settings.steps {
         let Source::Postgres(postgres) = &step.source else { continue };
-        told(report, &step.name, "database", || {
+        part_of(report, &step.name, "database", || {
             databases::bring_back(order, notes, step, postgres, &watch(&step.name))
         });
     }
 }
 
+/// History knows the files on a disk that is dead: the next run takes them as it finds them, as after `adopt STEP`. Of what
+/// is not back it goes on to say that it is not what it was.
+fn accept(directory: &StateDirectory, step: &str) -> Result<()> {
+    if !directory.database().exists() {
+        return Ok(());
+    }
+    match State::open(&directory.database())? {
+        Opened::Ready(state) | Opened::Fresh(state, _) => state.forget_facts(step),
+    }
+}
+
 /// Does one part, and puts how it went into the report.
-fn told(report: &mut Report, step: &str, what: &str, work: impl FnOnce() -> Result<Back>) {
+fn part_of(report: &mut Report, step: &str, what: &str, work: impl FnOnce() -> Result<Back>) {
     let started = Instant::now();
     let outcome = match work() {
         Ok(back) => {

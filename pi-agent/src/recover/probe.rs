@@ -6,20 +6,29 @@ use std::os::unix::fs::PermissionsExt;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::files;
+use super::{files, newest};
 use crate::config::{AGENT, Location, Settings, Source};
 use crate::error::{Context, Error, Kind, Result};
 use crate::kit::Found;
 use crate::report::words;
 use crate::repository::{NOT_ITS_PASSWORD, Repository};
+use crate::restore::At;
 use crate::secrets::Secrets;
 use crate::storage::{Store, place};
 
-/// Whose place it was, when it says so.
+/// What the storage tells.
+pub struct Told {
+    /// Whose place it was, when it says so.
+    pub host: Option<String>,
+    /// The kit holds the configuration that was saved then, after it was made.
+    pub configuration: Option<Timestamp>,
+}
+
+/// Tries the kit, and brings its configuration up to date.
 ///
 /// # Errors
 /// The storage does not answer, holds no backups, or the kit's keys do not open them: then with when the keys were changed.
-pub fn probe(kit: &Found) -> Result<Option<String>> {
+pub fn probe(kit: &mut Found, at: &At) -> Result<Told> {
     // In memory on most machines: it holds the keys.
     let runtime = &kit.settings.local.runtime;
     let doing = || format!("make a directory in {} to try the kit in", runtime.display());
@@ -44,7 +53,8 @@ pub fn probe(kit: &Found) -> Result<Option<String>> {
         _ => Err(error),
     })?;
     opens(&settings, kit, &store, &secrets)?;
-    Ok(owner.map(|owner| owner.host))
+    let configuration = newest::configuration(kit, &settings, aside.path(), at);
+    Ok(Told { host: owner.map(|owner| owner.host), configuration })
 }
 
 /// One repository is enough: all have the same key. The agent's own is the smallest.

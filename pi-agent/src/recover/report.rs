@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::Back;
+use super::probe::Told;
 use crate::config::Settings;
 use crate::monitor::Problem;
 use crate::report::{SCHEMA, short, words};
@@ -13,8 +14,8 @@ use crate::report::{SCHEMA, short, words};
 pub struct Report {
     host: String,
     storage: String,
-    /// Whose place it was before.
-    previous: Option<String>,
+    /// What the storage told.
+    told: Told,
     /// Files of this machine that the kit's replaced, where they are now.
     kept: Vec<PathBuf>,
     /// Part by part.
@@ -51,11 +52,11 @@ pub enum Outcome {
 }
 
 impl Report {
-    pub(super) fn new(settings: &Settings, previous: Option<String>, kept: Vec<PathBuf>) -> Self {
+    pub(super) fn new(settings: &Settings, told: Told, kept: Vec<PathBuf>) -> Self {
         Self {
             host: settings.host.clone(),
             storage: settings.storage.location.to_string(),
-            previous,
+            told,
             kept,
             parts: Vec::new(),
             problems: Vec::new(),
@@ -68,6 +69,11 @@ impl Report {
     /// Something is not back.
     pub fn any_failed(&self) -> bool {
         self.parts.iter().any(|part| matches!(part.outcome, Outcome::Failed(_)))
+    }
+
+    /// Something of that step is not back.
+    pub fn any_failed_of(&self, step: &str) -> bool {
+        self.parts.iter().any(|part| part.step == step && matches!(part.outcome, Outcome::Failed(_)))
     }
 
     /// 3: something is not back; 5: something needs a look.
@@ -102,6 +108,9 @@ impl Report {
         if !asides.is_empty() {
             lines.push(format!("when all is well, remove what was there before: {}", asides.join(", ")));
         }
+        if self.told.configuration.is_some() {
+            lines.push("make a kit of the newest configuration: pi-agent recovery-kit --to FILE".into());
+        }
         lines.push("see whether anything is missing: pi-agent doctor".into());
         lines.push("make a backup: pi-agent run".into());
         lines.extend(self.left.iter().cloned());
@@ -111,10 +120,14 @@ impl Report {
     /// For people.
     pub fn text(&self) -> String {
         let mut text = format!("{} of {}", self.host, self.storage);
-        if let Some(previous) = self.previous.as_ref().filter(|previous| **previous != self.host) {
+        if let Some(previous) = self.told.host.as_ref().filter(|previous| **previous != self.host) {
             text.push_str(&format!(", which was {previous}'s"));
         }
         text.push_str(&format!(", in {}\n\n", words::duration(std::time::Duration::from_secs(self.seconds))));
+        if let Some(saved) = self.told.configuration {
+            let saved = words::time(saved);
+            text.push_str(&format!("+ the configuration of {saved}: it was changed after the kit was made\n"));
+        }
         for part in &self.parts {
             let name = format!("{} {}", part.step, part.what);
             match &part.outcome {
@@ -165,6 +178,7 @@ impl Report {
             "schema": SCHEMA,
             "host": self.host,
             "storage": self.storage,
+            "configuration": self.told.configuration.map(words::stamp),
             "parts": self.parts.iter().map(part).collect::<Vec<_>>(),
             "problems": problems(&self.problems),
             "timers": self.timers,

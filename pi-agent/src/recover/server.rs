@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::Postgres;
+use crate::config::{Postgres, Settings};
 use crate::docker::{Docker, State};
 use crate::error::{Error, Result};
 use crate::process::Program;
@@ -98,6 +98,17 @@ impl Server {
             Self::Container(_, false) | Self::NoContainer(_) | Self::Unknown(_) => Ok(()),
         }
     }
+}
+
+/// What to do about a server of this machine that came with the programs which recovered a container's database.
+pub fn only_for_the_recovery(settings: &Settings) -> Option<String> {
+    let mut servers = settings.steps.iter().filter_map(|step| step.postgres()).peekable();
+    servers.peek()?;
+    let made = Path::new("/etc/postgresql").read_dir().is_ok_and(|mut versions| versions.next().is_some());
+    (made && servers.all(|postgres| postgres.container.is_some())).then(|| {
+        "PostgreSQL of this machine was only needed to recover the container's: systemctl disable --now postgresql"
+            .into()
+    })
 }
 
 fn systemctl(verb: &str, unit: &str) -> Result<()> {

@@ -78,8 +78,8 @@ impl Repository {
             return Err(Error::usage(format!("cannot restore to {}: its name is not UTF-8", selection.to.display())));
         };
         // Until a file gets its own mode, it is its owner's alone.
-        umask(Mode::from_bits_truncate(0o077));
-        self.watched(monitor, || {
+        let before = umask(Mode::from_bits_truncate(0o077));
+        let restored = self.watched(monitor, || {
             let failed = match self.restore_whole(selection, target) {
                 Ok(result) => return result,
                 Err(error) => error,
@@ -101,7 +101,10 @@ impl Repository {
                 self.damaged(failed.chain());
             }
             Ok((bytes, problems))
-        })
+        });
+        // What comes next makes files that others are to read.
+        umask(before);
+        restored
     }
 
     /// The outer error is the repository's, the inner one the request's or the target's.
