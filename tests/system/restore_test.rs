@@ -303,3 +303,23 @@ fn slow_killed_at_any_moment_nothing_is_left_after_the_next_start() {
     // Nothing of it went into the real repository.
     host.good_run();
 }
+
+#[test]
+fn slow_from_a_bucket_too() {
+    let garage = harness::Garage::start();
+    let proxy = harness::TlsProxy::before(&garage);
+    let scratch = Scratch::new();
+    let keys = (harness::Garage::KEY_ID, harness::Garage::KEY);
+    let config = Config::s3(scratch.path(), "s3://backups/host", &proxy.endpoint(), proxy.ca_file(), keys);
+    let household = Household::make(scratch.directory("srv"), Size::SMALL, 1);
+    let config = config.directory("foundry", &[&household.foundry()], "");
+    let host = Host::with(scratch, &config, "");
+    host.insert("one");
+    host.agent.ok(["run"]);
+    let ran = host.agent.run(["restore-test", "--json"]);
+    for step in ["foundry", "database", "agent"] {
+        assert_eq!(ran.step(step)["outcome"], "succeeded", "{step}: {ran}");
+    }
+    assert!(ran.step("foundry")["requests"]["bytes_down"].as_u64().unwrap() > 100_000, "{ran}");
+    nothing_is_left(&host.scratch);
+}
