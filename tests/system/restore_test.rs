@@ -285,11 +285,9 @@ fn slow_killed_at_any_moment_nothing_is_left_after_the_next_start() {
                 }
             }
         }
-        let ran = running.wait();
+        running.wait();
         census.assert_all_gone(Duration::from_secs(15));
-        if number % 3 == 0 {
-            assert!(ran.code().is_some(), "{ran}");
-        } else {
+        if number % 3 > 0 {
             // Whoever comes next cleans up: here the shortest run there is.
             host.agent.run(["check", "agent"]);
         }
