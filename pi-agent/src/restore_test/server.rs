@@ -20,6 +20,8 @@ use crate::steps::postgres::container;
 
 /// It has nothing to recover any more.
 const STARTING: Duration = Duration::from_mins(3);
+/// A small machine's disk takes its time.
+const REMOVING: Duration = Duration::from_secs(30);
 /// Longer than all that is asked of it.
 const LONGEST: Duration = Duration::from_hours(24);
 const PORT: u16 = 5432;
@@ -49,8 +51,21 @@ const CONTAINER: &str = "pi-agent-restore-test";
 /// Removes a container that a killed test left, of which there is a note.
 pub(super) fn remove_left(note: &Path) -> Result<()> {
     match note.exists() {
-        true => Docker::open()?.remove(CONTAINER),
+        true => remove(&Docker::open()?),
         false => Ok(()),
+    }
+}
+
+/// Removes ours, and waits until it is gone: one that ended a moment ago Docker is removing already, and then it refuses.
+fn remove(docker: &Docker) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let removed = docker.remove(CONTAINER);
+        match docker.container(CONTAINER) {
+            Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+            _ if began.elapsed() > REMOVING => return removed,
+            _ => std::thread::sleep(Duration::from_millis(200)),
+        }
     }
 }
 
@@ -130,7 +145,7 @@ impl Clone<'_> {
         work: impl FnOnce(&Psql<'_>) -> Result<T>,
     ) -> Result<T> {
         let docker = Docker::open()?;
-        docker.remove(CONTAINER)?;
+        remove(&docker)?;
         let binds: Vec<_> = [Some(self.data), Some(&self.home), self.tablespaces]
             .into_iter()
             .flatten()
@@ -159,7 +174,7 @@ impl Clone<'_> {
         let done = ready(psql, monitor, ended).and_then(|()| work(psql));
         // Well, so that its pages are all written.
         let stopped = docker.stop(CONTAINER, STARTING);
-        docker.remove(CONTAINER)?;
+        remove(&docker)?;
         let _ = fs::remove_file(&self.note);
         match stopped {
             Err(error) if error.kind() != Kind::NotFound => done.and(Err(error)),
