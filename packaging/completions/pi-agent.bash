@@ -61,6 +61,9 @@ _pi__agent() {
             pi__agent,restore)
                 cmd="pi__agent__subcmd__restore"
                 ;;
+            pi__agent,restore-test)
+                cmd="pi__agent__subcmd__restore__subcmd__test"
+                ;;
             pi__agent,resume)
                 cmd="pi__agent__subcmd__resume"
                 ;;
@@ -123,6 +126,9 @@ _pi__agent() {
                 ;;
             pi__agent__subcmd__help,restore)
                 cmd="pi__agent__subcmd__help__subcmd__restore"
+                ;;
+            pi__agent__subcmd__help,restore-test)
+                cmd="pi__agent__subcmd__help__subcmd__restore__subcmd__test"
                 ;;
             pi__agent__subcmd__help,resume)
                 cmd="pi__agent__subcmd__help__subcmd__resume"
@@ -203,7 +209,7 @@ _pi__agent() {
 
     case "${cmd}" in
         pi__agent)
-            opts="-h -V --config --state-directory --no-limits --help --version setup recovery-kit run plan doctor adopt status alarms points restore check prune wal logs notify heartbeat boot resume guard step help"
+            opts="-h -V --config --state-directory --no-limits --help --version setup recovery-kit run plan doctor adopt status alarms points restore check restore-test prune wal logs notify heartbeat boot resume guard step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -379,7 +385,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help)
-            opts="setup recovery-kit run plan doctor adopt status alarms points restore check prune wal logs notify heartbeat boot resume guard step help"
+            opts="setup recovery-kit run plan doctor adopt status alarms points restore check restore-test prune wal logs notify heartbeat boot resume guard step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -631,6 +637,20 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help__subcmd__restore)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__help__subcmd__restore__subcmd__test)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1069,6 +1089,28 @@ _pi__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__restore__subcmd__test)
+            opts="-h -V --wait --json --config --state-directory --no-limits --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
