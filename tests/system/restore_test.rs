@@ -126,7 +126,8 @@ fn by_size(folder: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap()) {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let entry = entry.unwrap();
             match entry.file_type().unwrap().is_dir() {
                 true => folders.push(entry.path()),
                 false => all.push((entry.metadata().unwrap().len(), entry.path())),
