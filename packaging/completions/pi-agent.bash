@@ -64,6 +64,9 @@ _pi__agent() {
             pi__agent,restore)
                 cmd="pi__agent__subcmd__restore"
                 ;;
+            pi__agent,restore-test)
+                cmd="pi__agent__subcmd__restore__subcmd__test"
+                ;;
             pi__agent,resume)
                 cmd="pi__agent__subcmd__resume"
                 ;;
@@ -129,6 +132,9 @@ _pi__agent() {
                 ;;
             pi__agent__subcmd__help,restore)
                 cmd="pi__agent__subcmd__help__subcmd__restore"
+                ;;
+            pi__agent__subcmd__help,restore-test)
+                cmd="pi__agent__subcmd__help__subcmd__restore__subcmd__test"
                 ;;
             pi__agent__subcmd__help,resume)
                 cmd="pi__agent__subcmd__help__subcmd__resume"
@@ -209,7 +215,7 @@ _pi__agent() {
 
     case "${cmd}" in
         pi__agent)
-            opts="-h -V --config --state-directory --no-limits --help --version setup recovery-kit run plan doctor adopt status alarms points restore recover check prune wal logs notify heartbeat boot resume guard step help"
+            opts="-h -V --config --state-directory --no-limits --help --version setup recovery-kit run plan doctor adopt status alarms points restore recover check restore-test prune wal logs notify heartbeat boot resume guard step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -385,7 +391,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help)
-            opts="setup recovery-kit run plan doctor adopt status alarms points restore recover check prune wal logs notify heartbeat boot resume guard step help"
+            opts="setup recovery-kit run plan doctor adopt status alarms points restore recover check restore-test prune wal logs notify heartbeat boot resume guard step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -651,6 +657,20 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help__subcmd__restore)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__help__subcmd__restore__subcmd__test)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1045,7 +1065,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__recover)
-            opts="-h -V --kit --at --overwrite --start-timers --json --config --state-directory --no-limits --help --version"
+            opts="-h -V --kit --at --overwrite --start-timers --only-files --json --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1119,6 +1139,28 @@ _pi__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__restore__subcmd__test)
+            opts="-h -V --wait --json --config --state-directory --no-limits --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -145,6 +145,9 @@ enum Command {
         /// Enable and start the timers when everything is back
         #[arg(long)]
         start_timers: bool,
+        /// Only the configuration and the keys; nothing is taken over, nothing restored
+        #[arg(long, conflicts_with_all = ["at", "start_timers", "json"])]
+        only_files: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -353,11 +356,18 @@ impl Cli {
                 let wanted = Asked { step, to, in_place, at, paths, overwrite, yes };
                 restore(&settings()?, &directory, wanted, &output)
             }
-            Command::Recover { kit, at, overwrite, start_timers, output } => {
+            Command::Recover { kit, at, overwrite, start_timers, only_files, output } => {
                 let (at, no_limits) = (restore::at::parse(&at), self.no_limits);
                 let options = recover::Options { kit, at, overwrite, start_timers, no_limits };
                 let watch = |what: &str| Terminal::new(std::io::stderr().is_terminal()).into_monitor(what);
                 let config = std::path::absolute(&self.config).context(|| "understand --config".into())?;
+                if only_files {
+                    for kept in recover::put_files(&options, &config, &directory)? {
+                        println!("what was there before is kept as {}", kept.display());
+                    }
+                    println!("the configuration and the keys are in their places; what they open: pi-agent points");
+                    return Ok(0);
+                }
                 let report = recover::recover(&options, &config, &directory, &watch)?;
                 output.print(|| report.json(), || report.text())?;
                 Ok(report.exit_code())

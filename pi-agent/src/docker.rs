@@ -39,6 +39,8 @@ pub struct Container {
     pub state: State,
     /// Its first process, as this machine counts them; `None` when it does not run.
     pub pid: Option<u32>,
+    /// The id of what it was made of.
+    pub image: String,
     /// The directories of this machine that it sees.
     pub mounts: Vec<Mount>,
     /// `NAME=VALUE`. May hold passwords.
@@ -162,6 +164,28 @@ impl Docker {
         self.order(name, "start", "start", PATIENCE * 3)
     }
 
+    /// Makes a container of that name as Docker's `containers/create` wants it described, and starts it.
+    ///
+    /// # Errors
+    /// Docker's, in its words.
+    pub fn run(&self, name: &str, description: &Value) -> Result<()> {
+        let doing = || format!("make the container {name}");
+        let path = format!("containers/create?name={name}");
+        match self.send(&Method::POST, &path, Some(description.to_string()), PATIENCE * 3, doing)? {
+            Answer::Good(_) => self.start(name),
+            Answer::NoSuch => Err(Error::new(format!("{}: Docker does not have its image any more", doing()))),
+        }
+    }
+
+    /// Ends and removes a container with the volumes that are its alone. One that is not there is fine.
+    ///
+    /// # Errors
+    /// Docker's, in its words.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let doing = || format!("remove the container {name}");
+        self.ask(&Method::DELETE, &format!("containers/{name}?force=1&v=1"), PATIENCE * 3, doing).map(drop)
+    }
+
     fn order(&self, name: &str, order: &str, verb: &str, patience: Duration) -> Result<()> {
         let doing = || format!("{verb} the container {name}");
         match self.ask(&Method::POST, &format!("containers/{name}/{order}"), patience, doing)? {
@@ -192,9 +216,23 @@ impl Docker {
     }
 
     fn ask(&self, method: &Method, path: &str, patience: Duration, doing: impl Fn() -> String) -> Result<Answer> {
+        self.send(method, path, None, patience, doing)
+    }
+
+    fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        json: Option<String>,
+        patience: Duration,
+        doing: impl Fn() -> String,
+    ) -> Result<Answer> {
         let answered = self.runtime.block_on(async {
             // The engine's own version of its interface: what is used here is in all of them.
-            let request = self.client.request(method.clone(), format!("http://docker/{path}")).timeout(patience);
+            let mut request = self.client.request(method.clone(), format!("http://docker/{path}")).timeout(patience);
+            if let Some(json) = json {
+                request = request.header("content-type", "application/json").body(json);
+            }
             let mut response = request.send().await?;
             let mut body = Vec::new();
             while let Some(chunk) = response.chunk().await? {
@@ -242,6 +280,8 @@ struct Listed {
 struct Inspected {
     id: String,
     name: String,
+    #[serde(default)]
+    image: String,
     state: InspectedState,
     #[serde(default)]
     mounts: Vec<Mount>,
@@ -281,7 +321,7 @@ struct InspectedLog {
 
 impl Inspected {
     fn read(body: &[u8]) -> serde_json::Result<Container> {
-        let Self { id, name, state, mounts, log_path, config, host_config } = serde_json::from_slice(body)?;
+        let Self { id, name, image, state, mounts, log_path, config, host_config } = serde_json::from_slice(body)?;
         Ok(Container {
             id,
             name: name.trim_start_matches('/').to_owned(),
@@ -291,6 +331,7 @@ impl Inspected {
                 InspectedState { .. } => State::Stopped,
             },
             pid: (state.running && state.pid != 0).then_some(state.pid),
+            image,
             mounts,
             environment: config.env.unwrap_or_default(),
             log_driver: host_config.log_config.driver,

@@ -361,3 +361,44 @@ fn a_container_that_pushes_its_wal_itself_needs_no_spool() {
     home.wait("db");
     assert_eq!(home.sql("select what from votes"), "kept");
 }
+
+#[test]
+fn slow_a_restore_test_uses_the_containers_own_image() {
+    let home = Household::new();
+    home.start_db("data");
+    home.sql(&format!("create tablespace one location '{}'", home.inside("space/one")));
+    home.sql("create table votes (id int primary key, what text) tablespace one");
+    home.sql("insert into votes select n, 'vote ' || n from generate_series(1, 5000) n");
+    let _ = home.run().expect(0);
+    for _ in 0..2 {
+        home.sql("insert into votes select max(id) + 1, 'later' from votes");
+        home.finish_segment();
+    }
+    home.agent.ok(["wal", "push"]);
+    let before = home.engine.docker(["ps", "--all", "--quiet"]);
+    let ran = home.agent.ok(["restore-test", "database", "--json"]);
+    let checks = ran.step("database")["tested"]["checks"].to_string();
+    for name in ["databases", "tables", "pg_amcheck", "moment"] {
+        assert!(checks.contains(&format!("\"name\":\"{name}\"")), "no {name}: {ran}");
+    }
+    assert_eq!(home.engine.docker(["ps", "--all", "--quiet"]), before, "its container is gone");
+
+    // Killed while its container runs, it leaves one, until the next start of anything.
+    let running = home.agent.start(["restore-test", "database"]);
+    let started = Instant::now();
+    while home.engine.docker(["ps", "--quiet"]).lines().count() < 2 {
+        assert!(started.elapsed() < Duration::from_secs(120), "it starts no container");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    running.signal(nix::sys::signal::Signal::SIGKILL);
+    running.wait();
+    std::thread::sleep(Duration::from_secs(7));
+    home.agent.run(["check", "files"]);
+    assert_eq!(home.engine.docker(["ps", "--all", "--quiet"]), before, "the next run removes it");
+
+    // Without the container the image is not known: this machine's programs do what they can.
+    home.engine.docker(["rm", "--force", "db"]);
+    let ran = home.agent.run(["restore-test", "database", "--json"]);
+    assert!([Some(0), Some(5)].contains(&ran.code()), "{ran}");
+    ran.says("WAL");
+}

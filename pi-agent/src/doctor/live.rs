@@ -72,6 +72,7 @@ mod tests {
                 name: "foundry".into(),
                 state,
                 pid: None,
+                image: String::new(),
                 mounts: vec![mount],
                 environment: vec![],
                 log_driver: "json-file".into(),

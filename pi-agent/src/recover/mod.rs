@@ -126,6 +126,18 @@ pub fn recover(
     Ok(report)
 }
 
+/// Puts the configuration and the secrets into their places and does nothing else; the names of what was there before.
+///
+/// # Errors
+/// As of a whole recovery; then nothing was changed.
+pub fn put_files(options: &Options, config: &Path, directory: &StateDirectory) -> Result<Vec<PathBuf>> {
+    let mut kit = kit::read(&options.kit, config)?;
+    probe::probe(&mut kit, &options.at)?;
+    run::make_private(directory.path())?;
+    let _lock = RunLock::take(&directory.run_lock(), "recover")?;
+    files::put(&kit.files, options.overwrite)
+}
+
 fn bring_all_back(
     order: &Order<'_>,
     kit: &Found,

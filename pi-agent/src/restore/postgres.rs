@@ -404,6 +404,8 @@ pub(crate) fn with_a_name<T: Send>(
     names.push_str(&format!("pi-agent-{0}:x:{0}:{1}::/:/usr/sbin/nologin\n", user.uid, user.gid));
     let file = tempfile::Builder::new().permissions(Permissions::from_mode(0o644)).tempfile().context(doing)?;
     fs::write(file.path(), names).context(doing)?;
+    // A umask (the unit's, or that of a restore before) took from what it was made with.
+    fs::set_permissions(file.path(), Permissions::from_mode(0o644)).context(doing)?;
     let bind = Bind { from: file.path().into(), at: "/etc/passwd".into() };
     privately(&settings.local.runtime, &[bind], work)
 }

@@ -1,7 +1,6 @@
 //! Restoring for real, into a temporary place, to see that what comes back is what was backed up. It has what a disaster
 //! leaves: the storage, and what the recovery kit holds.
 
-mod container;
 mod critical;
 mod directory;
 mod history;
@@ -19,7 +18,7 @@ use crate::config::{Source, Step};
 use crate::error::Result;
 use crate::monitor::{Monitor, Problem};
 use crate::report::words;
-use crate::steps::{Figures, Job, Outcome, StepResult};
+use crate::steps::{Figures, Job, Outcome, Requests, StepResult};
 use place::Place;
 
 pub use place::clean;
@@ -149,6 +148,7 @@ struct Sheet {
     problems: Vec<Problem>,
     restore_point: Option<String>,
     files: Option<u64>,
+    requests: Requests,
 }
 
 impl Sheet {
@@ -211,7 +211,7 @@ impl Sheet {
     }
 
     fn result(self) -> StepResult {
-        let Self { tested, mut problems, restore_point, files } = self;
+        let Self { tested, mut problems, restore_point, files, requests } = self;
         let has = |verdict| tested.checks.iter().any(|check| check.verdict == verdict);
         let outcome = match (has(Verdict::Failed), has(Verdict::Passed), problems.is_empty()) {
             (true, ..) => Outcome::Failed,
@@ -234,6 +234,7 @@ impl Sheet {
             problems: problems.into_iter().skip(1).collect(),
             restore_point,
             figures,
+            requests,
             tested: Some(tested),
             ..StepResult::of(outcome)
         }

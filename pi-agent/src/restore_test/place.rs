@@ -6,7 +6,7 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::container;
+use super::server;
 use crate::config::Settings;
 use crate::error::{Context, Error, Result};
 use crate::health::room;
@@ -34,12 +34,13 @@ impl Place {
         clean(settings)?;
         let (directory, runtime) = (settings.restore_test.directory.clone(), runtime(settings));
         let secrets = runtime.join("secrets");
-        for private in [&directory, &secrets, &runtime.join("tmp")] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(private)
-                .context(|| format!("make {}", private.display()))?;
+        for private in [&directory, &runtime, &secrets, &runtime.join("tmp")] {
+            let doing = || format!("make {}", private.display());
+            if let Some(parent) = private.parent() {
+                DirBuilder::new().recursive(true).mode(0o700).create(parent).context(doing)?;
+            }
+            // One that somebody else made a moment ago is not ours.
+            DirBuilder::new().mode(0o700).create(private).context(doing)?;
         }
         let this = Self {
             settings: Settings { secrets: secrets.clone(), ..settings.clone() }.kept_in(&directory, &runtime),
@@ -52,7 +53,7 @@ impl Place {
             symlink(key, link).context(|| format!("find {}", key.display()))?;
         }
         // The server's user reads a file of the recovery in there.
-        for passed in [&runtime, &runtime.join("tmp")] {
+        for passed in [&settings.local.runtime, &runtime, &runtime.join("tmp")] {
             let_through(passed)?;
         }
         tempfile::env::override_temp_dir(&runtime.join("tmp")).ok();
@@ -104,13 +105,18 @@ fn runtime(settings: &Settings) -> PathBuf {
     settings.local.runtime.join("restore-test")
 }
 
+/// The file that says that there is a container of ours.
+pub(super) fn note(runtime: &Path) -> PathBuf {
+    runtime.join("container")
+}
+
 /// Removes what a test left. With the run lock held, nobody is at work there.
 ///
 /// # Errors
 /// Something cannot be removed.
 pub fn clean(settings: &Settings) -> Result<()> {
     let runtime = runtime(settings);
-    container::remove_left(&runtime);
+    server::remove_left(&note(&runtime))?;
     remove(&settings.restore_test.directory).and(remove(&runtime))
 }
 

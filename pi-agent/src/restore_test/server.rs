@@ -4,19 +4,24 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 
-use crate::error::{Context, Error, Result};
+use crate::docker::{Container, Docker};
+use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::Monitor;
 use crate::process::{Program, User};
 use crate::steps::postgres::catalogue::Psql;
+use crate::steps::postgres::container;
 
 /// It has nothing to recover any more.
 const STARTING: Duration = Duration::from_mins(3);
+/// A small machine's disk takes its time.
+const REMOVING: Duration = Duration::from_secs(30);
 /// Longer than all that is asked of it.
 const LONGEST: Duration = Duration::from_hours(24);
 const PORT: u16 = 5432;
@@ -32,6 +37,55 @@ pub(super) struct Clone<'a> {
     pub user: &'a User,
     /// Who may do everything in it.
     pub role: &'a str,
+    /// Where its tablespaces are, if it has some.
+    pub tablespaces: Option<&'a Path>,
+    /// The container of the original, whose image is used; none: it runs here.
+    pub container: Option<&'a Container>,
+    /// The file that says that there is a container of ours.
+    pub note: PathBuf,
+}
+
+/// What the container is called.
+const CONTAINER: &str = "pi-agent-restore-test";
+
+/// Removes a container that a killed test left, of which there is a note.
+pub(super) fn remove_left(note: &Path) -> Result<()> {
+    match note.exists() {
+        true => remove(&Docker::open()?),
+        false => Ok(()),
+    }
+}
+
+/// Removes ours, and waits until it is gone: one that ended a moment ago Docker is removing already, and then it refuses.
+fn remove(docker: &Docker) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let removed = docker.remove(CONTAINER);
+        match docker.container(CONTAINER) {
+            Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+            _ if began.elapsed() > REMOVING => return removed,
+            _ => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
+}
+
+/// Waits until it answers.
+fn ready(psql: &Psql<'_>, monitor: &Monitor, ended: impl Fn() -> bool) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        match psql.ask("postgres", "select 1", Duration::from_secs(20)) {
+            Ok(_) => return Ok(()),
+            Err(error) if is_foreign(&error) || ended() || began.elapsed() > STARTING => return Err(error),
+            Err(_) => {}
+        }
+        monitor.alive();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The databases' locale is one that this machine does not have.
+pub(super) fn is_foreign(error: &Error) -> bool {
+    error.chain().contains("locale is incompatible")
 }
 
 impl Clone<'_> {
@@ -40,43 +94,38 @@ impl Clone<'_> {
     /// # Errors
     /// It does not start, with what it said; else what the work returns.
     pub fn running<T>(&self, monitor: &Monitor, work: impl FnOnce(&Psql<'_>) -> Result<T>) -> Result<T> {
-        let (config, rules) = self.configure()?;
+        self.configure()?;
+        let psql = Psql {
+            connection: [
+                "--no-password".into(),
+                format!("--host={}", self.home.display()),
+                format!("--port={PORT}"),
+                format!("--username={}", self.role),
+            ],
+            user: self.user,
+        };
+        match self.container {
+            Some(container) => self.in_a_container(container, &psql, monitor, work),
+            None => self.here(&psql, monitor, work),
+        }
+    }
+
+    fn here<T>(&self, psql: &Psql<'_>, monitor: &Monitor, work: impl FnOnce(&Psql<'_>) -> Result<T>) -> Result<T> {
         let said = &Mutex::new(String::new());
         std::thread::scope(|scope| {
             // It dies with the thread that started it, and so with this process, whatever ends that.
             let server = scope.spawn(|| {
-                self.program(&config, &rules).run(&mut |_, line| {
+                let program = Program::new(self.programs.join("postgres"), self.arguments());
+                program.within(LONGEST).as_user(self.user).run(&mut |_, line| {
                     if line.contains("FATAL") || line.contains("PANIC") {
-                        *said.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = line.to_owned();
+                        *said.lock().unwrap_or_else(PoisonError::into_inner) = line.to_owned();
                     }
                 })
             });
-            let psql = Psql {
-                connection: [
-                    "--no-password".into(),
-                    format!("--host={}", self.home.display()),
-                    format!("--port={PORT}"),
-                    format!("--username={}", self.role),
-                ],
-                user: self.user,
-            };
-            let began = Instant::now();
-            let ready = loop {
-                match psql.ask("postgres", "select 1", Duration::from_secs(20)) {
-                    Ok(_) => break Ok(()),
-                    Err(error) if server.is_finished() || began.elapsed() > STARTING => break Err(error),
-                    Err(_) => {}
-                }
-                monitor.alive();
-                std::thread::sleep(Duration::from_millis(100));
-            };
-            let done = match ready {
-                Ok(()) => work(&psql),
-                Err(error) => Err(error),
-            };
+            let done = ready(psql, monitor, || server.is_finished()).and_then(|()| work(psql));
             self.stop();
             let ended = server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            let said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
             match (done, ended) {
                 (Err(error), Ok(ended)) if !ended.status.success() && !said.is_empty() => {
                     Err(Error::new(format!("start PostgreSQL on what was restored: {said}")).caused_by(error))
@@ -87,9 +136,55 @@ impl Clone<'_> {
         })
     }
 
+    /// The original's own image has the libraries and the locales that the data was written with. It gets no network.
+    fn in_a_container<T>(
+        &self,
+        original: &Container,
+        psql: &Psql<'_>,
+        monitor: &Monitor,
+        work: impl FnOnce(&Psql<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let docker = Docker::open()?;
+        remove(&docker)?;
+        let binds: Vec<_> = [Some(self.data), Some(&self.home), self.tablespaces]
+            .into_iter()
+            .flatten()
+            .map(|path| format!("{0}:{0}", path.display()))
+            .collect();
+        let description = json!({
+            "Image": original.image,
+            "Entrypoint": [container::program(original)],
+            "Cmd": self.arguments(),
+            "User": format!("{}:{}", self.user.uid, self.user.gid),
+            "StopSignal": "SIGINT",
+            "NetworkDisabled": true,
+            "HostConfig": {
+                "NetworkMode": "none",
+                "Binds": binds,
+                "AutoRemove": true,
+                "CapDrop": ["ALL"],
+                "SecurityOpt": ["no-new-privileges"],
+                "LogConfig": { "Type": "none" },
+            },
+        });
+        // Before it is there: what is killed in between is looked for in vain, and not forgotten.
+        fs::write(&self.note, CONTAINER).context(|| format!("write {}", self.note.display()))?;
+        docker.run(CONTAINER, &description)?;
+        let ended = || docker.container(CONTAINER).is_err();
+        let done = ready(psql, monitor, ended).and_then(|()| work(psql));
+        // Well, so that its pages are all written.
+        let stopped = docker.stop(CONTAINER, STARTING);
+        remove(&docker)?;
+        let _ = fs::remove_file(&self.note);
+        match stopped {
+            Err(error) if error.kind() != Kind::NotFound => done.and(Err(error)),
+            _ => done,
+        }
+    }
+
     /// An empty configuration, and who may come in: whoever reaches the socket.
-    fn configure(&self) -> Result<(PathBuf, PathBuf)> {
-        let (config, rules) = (self.home.join("postgresql.conf"), self.home.join("pg_hba.conf"));
+    fn configure(&self) -> Result<()> {
+        let [config, rules] = self.files();
         let doing = || format!("make a server's directory {}", self.home.display());
         fs::create_dir_all(&self.home).context(doing)?;
         fs::write(&config, "").context(doing)?;
@@ -99,11 +194,15 @@ impl Clone<'_> {
                 chown(path, Some(self.user.uid), Some(self.user.gid)).context(doing)?;
             }
         }
-        fs::set_permissions(&self.home, fs::Permissions::from_mode(0o700)).context(doing)?;
-        Ok((config, rules))
+        fs::set_permissions(&self.home, fs::Permissions::from_mode(0o700)).context(doing)
     }
 
-    fn program(&self, config: &Path, rules: &Path) -> Program {
+    fn files(&self) -> [PathBuf; 2] {
+        ["postgresql.conf", "pg_hba.conf"].map(|name| self.home.join(name))
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let [config, rules] = self.files();
         let mut arguments = vec!["-D".to_owned(), self.data.display().to_string()];
         let settings = [
             format!("config_file={}", config.display()),
@@ -139,7 +238,7 @@ impl Clone<'_> {
         for setting in settings.iter().map(String::as_str).chain(fixed) {
             arguments.extend(["-c".to_owned(), setting.to_owned()]);
         }
-        Program::new(self.programs.join("postgres"), arguments).within(LONGEST).as_user(self.user)
+        arguments
     }
 
     /// Asks it to end at once, and well.

@@ -41,6 +41,7 @@ pub fn render(answers: &Answers) -> String {
         text.key(true, "upload", &quoted(upload), "per second");
     }
     alarms(&mut text);
+    restore_test(&mut text);
     text.lines(&["# The steps run in the order of this file; one that fails stops no other."]);
     steps(&mut text, answers);
     text.0
@@ -55,6 +56,12 @@ fn alarms(text: &mut Text) {
         }
     }
     text.lines(&[""]);
+}
+
+fn restore_test(text: &mut Text) {
+    text.lines(&["# Once a month everything is restored into a temporary place and looked at.", "# [restore-test]"]);
+    text.key(false, "directory", "\"/var/cache/pi-agent\"", "or a disk with more room");
+    text.lines(&["# budget = \"20GiB\"", "# months = 3", ""]);
 }
 
 fn storage(text: &mut Text, storage: &StorageAnswer) {
@@ -138,6 +145,7 @@ fn postgres(text: &mut Text, live: bool, database: &Database) {
     text.key(false, "user", "\"postgres\"", "");
     text.key(false, "full-every", "\"7d\"", "the nights between are incremental");
     text.key(false, "monthly-dump", "true", "what outlives this version of PostgreSQL");
+    text.key(false, "restore-test", "{ count = [\"app.public.users\"] }", "");
     text.key(live, "keep", KEEP, "");
 }
 
@@ -172,6 +180,7 @@ fn directory(text: &mut Text, live: bool, folder: &Folder, limited: bool, whole:
         text.key(false, "prune-every", "\"30d\"", "");
         text.key(false, "check-every", "\"7d\"", "");
         text.key(false, "read-all-months", "3", "");
+        text.key(false, "restore-test", "{ critical = [\"Data/worlds/*/world.json\"] }", "");
     }
     if live {
         text.key(true, "keep", if folder.keeps_everything() { "\"forever\"" } else { KEEP }, "");

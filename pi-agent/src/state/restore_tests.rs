@@ -98,3 +98,43 @@ impl State {
         )
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::state::Opened;
+
+    #[test]
+    fn tests_that_ended_are_remembered_and_others_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let Opened::Fresh(mut state, _) = State::open(&path).unwrap() else { panic!("new") };
+        let outcomes = [Outcome::Succeeded, Outcome::Interrupted, Outcome::Failed];
+        for (day, outcome) in (1..).zip(outcomes) {
+            let (run, at) = (format!("r{day}"), Timestamp::from_second(day * 86_400).unwrap());
+            state.begin_run(&run, None, at).unwrap();
+            for (position, task) in (0..).zip(["backup", "restore-test"]) {
+                state.begin_step(&run, position, "files", "directory", task, at).unwrap();
+                let tested = Some(Tested { bytes: 7, ..Tested::default() });
+                state
+                    .finish_step(&run, position, "files", &StepResult { tested, ..StepResult::of(outcome) }, at)
+                    .unwrap();
+            }
+        }
+        let found = state.restore_tests("files", 9).unwrap();
+        assert_eq!(found.iter().map(|test| test.outcome).collect::<Vec<_>>(), [Outcome::Failed, Outcome::Succeeded]);
+        assert_eq!(found[0].tested.as_ref().map(|tested| tested.bytes), Some(7));
+        assert_eq!(state.restore_tests("files", 1).unwrap().len(), 1);
+        let earlier = Earlier { count: 2, last: Timestamp::from_second(3 * 86_400).ok() };
+        assert_eq!(state.history("files").unwrap().tests, earlier);
+        assert_eq!(state.history("others").unwrap().tests, Earlier::default());
+    }
+
+    #[test]
+    fn one_that_was_not_written_to_since_an_upgrade_has_none() {
+        let state = State { connection: rusqlite::Connection::open_in_memory().unwrap() };
+        assert_eq!(state.restore_tests("files", 9).unwrap(), []);
+        assert_eq!(state.earlier_tests("files").unwrap(), Earlier::default());
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{backups, history, keys, machine, wal};
+use super::{backups, history, keys, machine, restores, wal};
 use crate::alarms::clock::Trust;
 use crate::alarms::evidence::{Evidence, StepEvidence, Unit};
 use crate::alarms::registry::{Bad, Found, Telling, Verdict};
@@ -15,7 +15,7 @@ use crate::health::{Reading, Room, Trouble, Volume, What};
 use crate::kit::record::Standing;
 use crate::monitor::Problem;
 use crate::notify::Tone;
-use crate::state::{Backup, RunEnd};
+use crate::state::{Backup, PastTest, RunEnd};
 use crate::steps::Outcome::{self, Degraded, Failed, Interrupted, Skipped, Succeeded, Unfinished};
 use crate::wal::{Hole, Mark, WalState};
 
@@ -461,4 +461,31 @@ fn a_failure_tells_what_was_wrong_with_the_machine() {
     let machine = vec![Trouble { what: What::Heat { celsius: 83 }, from: ago(1), to: ago(1) }];
     let bad = is_bad(of_steps(backups::outcome, vec![Backup { machine, ..backup(Failed, 1) }]));
     assert!(bad.text.starts_with("disk on fire; the machine: 83 °C "), "{}", bad.text);
+}
+
+#[test]
+fn restore_tests_that_fail_or_do_not_come_are_told() {
+    let test = |outcome, hours| PastTest {
+        started_at: ago(hours),
+        finished_at: ago(hours),
+        outcome,
+        error: Some("tables: app.users is missing".into()),
+        tested: None,
+    };
+    let of = |rule: fn(&Evidence, &Alarms) -> Vec<Found>, tests: Vec<PastTest>, first_good: Option<i64>| {
+        let step = StepEvidence { tests, first_good: first_good.map(ago), ..step(vec![]) };
+        one(rule(&evidence(vec![step]), &limits()))
+    };
+    assert_eq!(of(restores::outcome, vec![], Some(1)), Verdict::Unknown);
+    assert_eq!(of(restores::outcome, vec![test(Degraded, 5)], None), Verdict::Fine { as_of: Some(ago(5)) });
+    let failed = is_bad(of(restores::outcome, vec![test(Failed, 5), test(Failed, 50), test(Succeeded, 99)], None));
+    assert_eq!((failed.tone, failed.since, failed.as_of), (Tone::Critical, Some(ago(50)), Some(ago(5))));
+    assert_eq!(failed.text, "tables: app.users is missing");
+
+    const DAY: i64 = 24;
+    assert_eq!(of(restores::age, vec![], None), Verdict::Unknown, "there is nothing to restore");
+    assert_eq!(of(restores::age, vec![], Some(44 * DAY)), Verdict::Fine { as_of: None });
+    assert_eq!(is_bad(of(restores::age, vec![], Some(46 * DAY))).title, "no restore was ever tested");
+    let tests = vec![test(Failed, DAY), test(Succeeded, 46 * DAY)];
+    assert_eq!(is_bad(of(restores::age, tests, Some(400 * DAY))).since, Some(ago(DAY)));
 }

@@ -177,6 +177,7 @@ mod tests {
             name: name.into(),
             state: State::Stopped,
             pid: None,
+            image: String::new(),
             mounts: vec![Mount { source: root.path().join(source), destination: "/data".into(), writable }],
             environment: vec![],
             log_driver: "json-file".into(),
