@@ -15,8 +15,11 @@ const FILES: &str = "/srv/foundry";
 const WORLD: &str = "/srv/foundry/data/Data/worlds/saltmarsh";
 const ROWS: &str = "select md5(string_agg(v::text, chr(10) order by id)) from voters v";
 
+/// What happens on a page.
+type Disaster = fn(&Stage<'_>);
+
 /// The pages and what happens on them, in the document's order.
-const PAGES: [(&str, fn(&Stage<'_>)); 9] = [
+const PAGES: [(&str, Disaster); 9] = [
     ("1. A file is gone", a_file_is_gone),
     ("2. The database is broken", the_database_is_broken),
     ("3. All was well until a moment you know", a_deploy_breaks_things),
