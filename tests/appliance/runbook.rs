@@ -39,7 +39,7 @@ pub fn every_command_of_the_runbook_is_run(system: &str) {
     let home = Home::set_up(system);
     let machine = &home.machine;
     machine.ok(&format!(
-        "mkdir -p {WORLD}; echo '{{\"title\": \"Saltmarsh\"}}' >{WORLD}/world.json; cp -a /etc/hostname {WORLD}/scene"
+        "mkdir -p {WORLD}; echo '{{\"title\": \"Saltmarsh\"}}' >{WORLD}/world.json; cp -a /etc/hosts {WORLD}/scene"
     ));
     machine.write("/root/pi-agent_0.1.0_all.deb", 0o644, &Package::native().bytes());
     home.back_up();
@@ -106,12 +106,12 @@ impl Stage<'_> {
 }
 
 fn a_file_is_gone(stage: &Stage<'_>) {
-    let (before, moment) = (stage.files(), stage.moment());
+    let (before, moment) = (Tree::read(stage.home.path(WORLD)), stage.moment());
     stage.machine().ok(&format!("echo spoilt >{WORLD}/world.json; rm {WORLD}/scene"));
     stage.home.back_up();
     stage.follow(&moment);
     stage.machine().ok(&format!("rm -rf {WORLD}.before-restore-*"));
-    before.assert_equals(stage.home.path(FILES));
+    before.assert_equals(stage.home.path(WORLD));
 }
 
 fn the_database_is_broken(stage: &Stage<'_>) {
@@ -127,6 +127,7 @@ fn the_database_is_broken(stage: &Stage<'_>) {
 }
 
 fn a_deploy_breaks_things(stage: &Stage<'_>) {
+    stage.home.back_up();
     stage.sql("insert into voters values (20002, 'just before the deploy')");
     let (rows, files) = (stage.sql(ROWS), stage.files());
     let moment = stage.moment();
