@@ -68,6 +68,13 @@ cargo_command() { # NAME VERSION: `cargo NAME`, wherever it comes from
 cross_compilers() { # ARCH
     local arch=$1 package
     debian_packages "crossbuild-essential-$arch"
+    if ! dpkg --print-foreign-architectures | grep -qx "$arch"; then
+        say "adding the architecture $arch to this machine's packages"
+        quietly "${as_root[@]}" dpkg --add-architecture "$arch"
+        quietly "${as_root[@]}" apt-get update
+    fi
+    # What the program is linked with: dpkg-shlibdeps reads from these what the package depends on.
+    debian_packages "libc6-dev:$arch" "libgcc-s1:$arch"
     . "$(dirname "$0")/../cross/toolchain.sh"
     if (use_toolchain "$arch") 2>/dev/null; then return 0; fi
     if command -v rustup >/dev/null; then
@@ -75,15 +82,10 @@ cross_compilers() { # ARCH
         if timeout 60 rustup target add "$(rust_target "$arch")" >/dev/null 2>&1; then return 0; fi
         say "rustup has no $(rust_target "$arch") for us: Debian's compiler then"
     fi
-    if ! dpkg --print-foreign-architectures | grep -qx "$arch"; then
-        say "adding the architecture $arch to this machine's packages"
-        quietly "${as_root[@]}" dpkg --add-architecture "$arch"
-        quietly "${as_root[@]}" apt-get update
-    fi
     # rustc-web is the newer one that Debian keeps for its browsers.
     for package in rustc-web rustc; do
         if dpkg --compare-versions "$(candidate "$package")" ge "$oldest_rust"; then
-            debian_packages "$package" "${package/rustc/cargo}" "lib${package/rustc/std-rust}-dev:$arch" "libc6-dev:$arch"
+            debian_packages "$package" "${package/rustc/cargo}" "lib${package/rustc/std-rust}-dev:$arch"
             return 0
         fi
     done

@@ -8,7 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{At, Point, Request, Restored, Unfinished, Window, beside, in_place};
 use crate::config::{Postgres, Settings, Step};
@@ -180,7 +180,9 @@ fn choose<'a>(info: &'a Info, step: &Step, at: &At, now: Timestamp) -> Result<(&
         }
         At::Time(time) => {
             let begins = wal_begins(info, step);
-            let base = info.backups.iter().rev().find(|backup| backup.stopped <= *time);
+            // pgBackRest tells its time in whole seconds: one that ended within the second of that moment may have ended after it.
+            let before = |margin| info.backups.iter().rev().find(|backup| backup.stopped + margin <= *time);
+            let base = before(SignedDuration::from_secs(1)).or_else(|| before(SignedDuration::ZERO));
             match base {
                 Some(base) if begins.is_some_and(|begins| begins <= *time) => Ok((base, Target::Time(*time))),
                 Some(base) => Err(missing(format!("there is no WAL for {time} any more"))
@@ -614,6 +616,8 @@ mod tests {
         let of = |at: At| choose(&info, &step, &at, now).map(|(backup, target)| (backup.label.clone(), target));
         let moment = at("2026-06-01T00:00:00Z");
         assert_eq!(of(At::Time(moment)).expect("in the window"), ("I".into(), Target::Time(moment)));
+        let same_second = at("2026-06-20T03:00:00.7Z");
+        assert_eq!(of(At::Time(same_second)).expect("in the window"), ("I".into(), Target::Time(same_second)));
         assert_eq!(of(At::Latest).expect("newest"), ("G".into(), Target::Latest));
         assert_eq!(of(At::Id("M".into())).expect("by label"), ("M".into(), Target::Immediate));
         let gone = of(At::Time(at("2026-03-01T00:00:00Z"))).expect_err("only the monthly is left of it");

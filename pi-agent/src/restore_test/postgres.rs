@@ -64,8 +64,13 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
         (None, None) if postgres.container.is_some() => "postgres".into(),
         (None, None) => user.name.clone(),
     };
-    // One that is not there, or not any more, leaves this machine's own programs.
-    let container = postgres.container.as_ref().and_then(|name| Docker::open().ok()?.container(name).ok());
+    let container = match postgres.container.as_ref().map(|name| Docker::open()?.container(name)) {
+        None => None,
+        Some(Ok(container)) => Some(container),
+        // One that is not there, or not any more, leaves this machine's own programs.
+        Some(Err(error)) if error.kind() == Kind::NotFound => None,
+        Some(Err(error)) => return Err(error),
+    };
     let test = Test { work, postgres, programs, user, role, container };
 
     // 2. The newest moment, and all that is to be known of it.
@@ -159,7 +164,10 @@ impl Test<'_> {
                 match looked {
                     Err(error) if is_foreign(&error) => sheet.untested(
                         "databases",
-                        "this machine lacks their locale (dpkg-reconfigure locales), and their container is not there",
+                        match self.container {
+                            Some(_) => "their container's image lacks their locale; it is made when the container starts",
+                            None => "this machine lacks their locale (dpkg-reconfigure locales), and their container is not there",
+                        },
                     ),
                     looked => looked?,
                 }
