@@ -430,7 +430,10 @@ impl State {
                 full_bytes: self.full_bytes(step)?,
                 peak_memory: self.peak_memory(step)?,
                 tests: self.earlier_tests(step)?,
-                first_success: moment(&format!("select min(started_at) {USABLE}"))?,
+                // One that was made while the clock was wrong has no date that says anything, if there is another.
+                first_success: moment(&format!(
+                    "select coalesce(min(iif(json_extract(result, '$.clock') is null, started_at, null)), min(started_at)) {USABLE}"
+                ))?,
                 // pgBackRest's labels of full backups end with F.
                 last_full: moment(&format!("select max(started_at) {USABLE} and restore_point like '%F'"))?,
                 last_prune: moment(
