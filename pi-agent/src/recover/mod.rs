@@ -1,11 +1,10 @@
 //! The whole host back onto a blank machine, with nothing but the recovery kit and the storage.
 //!
-//! Whatever is restored lies beside its place until it is whole ([`directories`], [`databases`]), what was in its place is
-//! moved aside and never removed ([`aside`]), and what is done is noted ([`note`]), so that a recovery that was interrupted
-//! goes on when it is started again.
+//! Whatever is restored lies beside its place until it is whole ([`directories`], [`databases`], as of every restore in
+//! place), what was in its place is never removed, and what is done is noted ([`note`]), so that a recovery that was
+//! interrupted goes on when it is started again.
 
 pub mod adopt;
-mod aside;
 mod databases;
 mod directories;
 mod files;
@@ -28,6 +27,7 @@ use crate::kit::{self, Cluster, Found, record};
 use crate::lock::RunLock;
 use crate::monitor::{Monitor, Problem};
 use crate::restore::At;
+use crate::restore::beside::Beside;
 use crate::run::{self, recover::bring_back};
 use crate::state::{Opened, State};
 use note::{Notebook, Part};
@@ -55,6 +55,18 @@ struct Order<'a> {
     at: At,
     overwrite: bool,
     clusters: &'a [Cluster],
+}
+
+impl Order<'_> {
+    /// Nothing is in the place, or it may be replaced.
+    fn may_replace(&self, beside: &Beside) -> Result<()> {
+        if self.overwrite || !beside.is_taken()? {
+            return Ok(());
+        }
+        let place = beside.place.display();
+        Err(Error::usage(format!("bring back {place}: something is there already"))
+            .hint(format!("move it away; or --overwrite, which keeps it as {}", beside.kept_as())))
+    }
 }
 
 /// One part that is back.
@@ -150,7 +162,7 @@ fn bring_all_back(
         for path in &directory.paths {
             let what = path.display().to_string();
             part_of(report, &step.name, &what, || {
-                directories::bring_back(order, notes, step, path, &watch(&format!("{} {what}", step.name)))
+                directories::bring_back(order, notes, step, directory, path, &watch(&format!("{} {what}", step.name)))
             });
         }
         if !report.any_failed_of(&step.name)

@@ -2,12 +2,14 @@
 
 pub mod ask;
 pub mod at;
+pub mod beside;
 pub mod directory;
 pub mod dumps;
 mod in_place;
 pub mod points;
 pub mod postgres;
 mod unfinished;
+pub mod users;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -125,7 +127,7 @@ pub fn restore(settings: &Settings, step: &str, request: &Request, monitor: &Mon
         request = match Unfinished::of(&request.to) {
             Some(begun) => {
                 let in_the_way = begun.in_the_way(&request.to);
-                begun.continues(&step.name, &request).ok_or(in_the_way)?
+                begun.continues(&step.name, &request).ok_or(in_the_way)?.0
             }
             None => {
                 return Err(Error::usage(format!("restore into {}: it is not empty", request.to.display()))
@@ -174,7 +176,8 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn is_empty(path: &Path) -> Result<bool> {
+/// Nothing is in that directory, or there is none.
+pub(crate) fn is_empty(path: &Path) -> Result<bool> {
     match path.read_dir() {
         Ok(mut entries) => Ok(entries.next().is_none()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),

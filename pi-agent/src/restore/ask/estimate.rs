@@ -25,7 +25,7 @@ pub(super) fn lines(settings: &Settings, step: &Step, order: &Order<'_>) -> Resu
     }
     let found = points(settings, std::slice::from_ref(&step.name), None)?.points;
     let Some(bytes) = of(&found, &request.at).and_then(|point| point.bytes) else { return Ok(lines) };
-    let place = order.in_place.as_ref().and_then(|in_place| in_place.places.first()).unwrap_or(&request.to);
+    let place = order.in_place.as_ref().and_then(|in_place| in_place.places().next()).unwrap_or(&request.to);
     let most = if request.paths.is_empty() { "" } else { "at most " };
     lines.push(format!("{most}{} are needed, {} are free", words::size(bytes), words::size(room(place)?.free)));
     let rate = match settings.storage.location {

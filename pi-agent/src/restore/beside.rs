@@ -1,0 +1,345 @@
+//! What is put back is restored beside its place, on the same disk, while everything goes on; when it is whole, the two
+//! change places. The old stays beside it, as `PLACE.before-restore-TIME`, until a person removes it.
+//!
+//! Whatever cuts this off, the same command goes on. The note beside the stage ([`Unfinished`]) knows the new by its inodes,
+//! so that new and old are never taken for each other, whichever names they have at that moment.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
+use std::path::{Path, PathBuf};
+
+use jiff::Zoned;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use super::unfinished::{Unfinished, Whole};
+use super::{At, Request, Restored, beside, is_empty};
+use crate::error::{Context, Error, Result};
+
+/// Endings of names.
+const STAGE: &str = ".restoring";
+const KEPT: &str = ".before-restore-";
+
+/// Where something is restored, and what it changes places with.
+#[derive(Debug)]
+pub struct Beside {
+    /// What is put back.
+    pub place: PathBuf,
+    /// It is restored into this directory,
+    pub stage: PathBuf,
+    /// and lies there as this.
+    new: PathBuf,
+    /// What all names of ours begin with.
+    base: PathBuf,
+    /// A disk of its own is mounted at the place and cannot be renamed: what is in it changes places.
+    within: bool,
+}
+
+impl Beside {
+    /// For a path that a snapshot holds as `path`.
+    ///
+    /// # Errors
+    /// It cannot be exchanged: a disk is mounted below it, which would go with the old.
+    pub fn of_path(place: &Path, path: &Path) -> Result<Self> {
+        let this = Self::of_database(place)?;
+        Ok(Self { new: this.stage.join(path.strip_prefix("/").unwrap_or(path)), ..this })
+    }
+
+    /// For a data directory, which is restored as the stage itself.
+    ///
+    /// # Errors
+    /// As of [`Self::of_path`].
+    pub fn of_database(place: &Path) -> Result<Self> {
+        let name = place.file_name().ok_or_else(|| Error::usage(format!("{} cannot be replaced", place.display())))?;
+        let mut within = false;
+        for point in mount_points()?.into_iter().filter(|point| point.starts_with(place)) {
+            if point != place {
+                return Err(Error::usage(format!(
+                    "put {} back: {} is a mounted disk",
+                    place.display(),
+                    point.display()
+                ))
+                .hint("unmount it first; or restore into a directory with --to, and move what is in it"));
+            }
+            within = true;
+        }
+        let base = if within { place.join(name) } else { place.to_owned() };
+        let stage = beside(&base, STAGE);
+        Ok(Self { place: place.into(), new: stage.clone(), stage, base, within })
+    }
+
+    /// A database may come there.
+    ///
+    /// # Errors
+    /// It is a disk of its own with something on it: kept in there, the old would be in each backup of the new.
+    pub fn may_take_a_database(&self) -> Result<()> {
+        if !self.within || !self.is_taken()? {
+            return Ok(());
+        }
+        Err(Error::usage(format!("put {} back: it is a disk of its own, with something on it", self.place.display()))
+            .hint("move all that is on it into one directory on another disk, and start again"))
+    }
+
+    /// The name of the old, in words.
+    pub fn kept_as(&self) -> String {
+        format!("{}{KEPT}…", self.base.display())
+    }
+
+    /// Something is in the place; an empty directory is nothing.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn is_taken(&self) -> Result<bool> {
+        let doing = || format!("look at {}", self.place.display());
+        match fs::symlink_metadata(&self.place) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Ok(found) if found.is_dir() => Ok(!self.names_in(&self.place).context(doing)?.is_empty()),
+            found => found.context(doing).map(|_| true),
+        }
+    }
+
+    /// One was cut off when some of it was in its place already: what it restored. [`Self::exchange`] goes on.
+    pub fn cut_off(&self) -> Option<Restored> {
+        let whole = Unfinished::of(&self.stage)?.whole?;
+        let there = self.parts(&self.place).is_ok_and(|parts| parts.iter().any(|part| whole.has(part)));
+        there.then_some(whole.restored)
+    }
+
+    /// Restores into the stage, by `work`; goes on with what a killed one left there, or removes it: it was ours.
+    ///
+    /// # Errors
+    /// What `work` returns, or something of another's is in the way.
+    pub fn restore(
+        &self,
+        step: &str,
+        at: &At,
+        paths: &[PathBuf],
+        work: &mut dyn FnMut(&Request) -> Result<Restored>,
+    ) -> Result<Restored> {
+        let (stage, doing) = (&self.stage, || format!("restore into {}", self.stage.display()));
+        if self.cut_off().is_some() {
+            // Others have worked with the new since: it is kept in its turn, by a restore of its own.
+            self.exchange()?;
+            self.end()?;
+        }
+        let mut request = Request { to: stage.clone(), at: at.clone(), paths: paths.into(), overwrite: false };
+        if is_empty(stage)? {
+            Unfinished::end(stage)?;
+        } else {
+            let begun = Unfinished::of(stage)
+                .ok_or_else(|| Error::usage(format!("{} is in the way", stage.display())).hint("move it away"))?;
+            match begun.continues(step, &request) {
+                Some((_, Some(whole))) if self.parts(&self.new).context(doing)?.iter().all(|part| whole.has(part)) => {
+                    return Ok(whole.restored);
+                }
+                Some((begun, _)) => request = begun,
+                None => self.end()?,
+            }
+        }
+        let made = self.make_above()?;
+        let restored = work(&request)?;
+        for above in made {
+            // A snapshot holds what they were like, the backup of a database does not.
+            let _ = copy_manners(&self.stage.join(above.strip_prefix("/").unwrap_or(&above)), &above);
+        }
+        // What was restored must be on the disk before the note of it is.
+        nix::unistd::sync();
+        let inodes = self.parts(&self.new).context(doing)?.iter().filter_map(|path| inode(path)).collect();
+        Unfinished::is_whole(stage, Whole { restored: restored.clone(), inodes })?;
+        Ok(restored)
+    }
+
+    /// The new into the place, the old beside it: where that is now, if there was any. Whoever looks finds all of the old or
+    /// all of the new, unless the place is a disk of its own.
+    ///
+    /// # Errors
+    /// It cannot be renamed; the same goes on where it stopped, [`Self::undo`] goes back.
+    pub fn exchange(&self) -> Result<Option<PathBuf>> {
+        let doing = || format!("put {} into its place", self.place.display());
+        let Some((whole, kept)) = self.noted() else { return Err(Error::new(doing())) };
+        if self.within {
+            copy_manners(&self.new, &self.place).context(doing)?;
+        }
+        for (from, to, kept) in self.moves(&kept).context(doing)? {
+            whole.put(&from, &to, &kept).context(doing)?;
+        }
+        if let Some(Ok(folder)) = self.base.parent().map(File::open) {
+            folder.sync_all().context(doing)?;
+        }
+        Ok(exists(&kept).then_some(kept))
+    }
+
+    /// The old again, and the new beside it, as if nothing had been.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn undo(&self) -> Result<()> {
+        let doing = || format!("put the old {} back", self.place.display());
+        let Some((whole, kept)) = self.noted() else { return Ok(()) };
+        for (from, to, kept) in self.moves(&kept).context(doing)? {
+            if whole.has(&to) {
+                fs::rename(&to, &from).context(doing)?;
+            }
+            if exists(&kept) {
+                fs::rename(&kept, &to).context(doing)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// It is done, or not wanted any more: nothing of the stage is left.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn end(&self) -> Result<()> {
+        for left in [&self.stage, &beside(&self.stage, ".tablespaces")] {
+            match fs::remove_dir_all(left) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).context(|| format!("remove {}", left.display()));
+                }
+                _ => {}
+            }
+        }
+        Unfinished::end(&self.stage)
+    }
+
+    /// What is known of the new, and the name for the old.
+    fn noted(&self) -> Option<(Whole, PathBuf)> {
+        let note = Unfinished::of(&self.stage)?;
+        Some((note.whole?, beside(&self.base, &format!("{KEPT}{}", note.begun))))
+    }
+
+    /// What changes places: from, to, and where that goes which was there.
+    fn moves(&self, kept: &Path) -> io::Result<Vec<(PathBuf, PathBuf, PathBuf)>> {
+        if !self.within {
+            return Ok(vec![(self.new.clone(), self.place.clone(), kept.into())]);
+        }
+        let mut names = BTreeSet::new();
+        for folder in [&self.new, &self.place, kept] {
+            names.extend(self.names_in(folder)?);
+        }
+        Ok(names.iter().map(|name| (self.new.join(name), self.place.join(name), kept.join(name))).collect())
+    }
+
+    /// What of it is renamed.
+    fn parts(&self, root: &Path) -> io::Result<Vec<PathBuf>> {
+        match self.within {
+            true => Ok(self.names_in(root)?.iter().map(|name| root.join(name)).collect()),
+            false => Ok(vec![root.into()]),
+        }
+    }
+
+    /// What lies there, but for names of ours and the file system's own.
+    fn names_in(&self, folder: &Path) -> io::Result<Vec<OsString>> {
+        let entries = match folder.read_dir() {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let names = entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+        let ours = |name: &OsString| {
+            let rest = name.as_bytes().strip_prefix(self.base.file_name().unwrap_or_default().as_bytes());
+            rest.is_some_and(|rest| [STAGE, KEPT].iter().any(|ours| rest.starts_with(ours.as_bytes())))
+        };
+        Ok(names.into_iter().filter(|name| !ours(name) && name != "lost+found").collect())
+    }
+
+    /// The directories above that are missing, as others may pass through them; those that were made.
+    fn make_above(&self) -> Result<Vec<PathBuf>> {
+        let missing: Vec<_> = self.place.ancestors().skip(1).take_while(|above| !above.exists()).collect();
+        for above in missing.iter().rev() {
+            let made = fs::create_dir(above).and_then(|()| fs::set_permissions(above, Permissions::from_mode(0o755)));
+            made.context(|| format!("make {}", above.display()))?;
+        }
+        Ok(missing.into_iter().map(Path::to_owned).collect())
+    }
+}
+
+impl Whole {
+    /// That is new.
+    fn has(&self, path: &Path) -> bool {
+        inode(path).is_some_and(|inode| self.inodes.contains(&inode))
+    }
+
+    /// The same again is fine, wherever the first was cut off.
+    fn put(&self, from: &Path, to: &Path, kept: &Path) -> io::Result<()> {
+        if self.has(from) {
+            match exists(to) {
+                true => exchange(from, to, kept)?,
+                false => fs::rename(from, to)?,
+            }
+        }
+        for old in [from, to] {
+            // An empty directory is nothing.
+            if exists(old) && !self.has(old) && fs::remove_dir(old).is_err() {
+                keep(old, kept)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keeps a file that another is to take the place of, under the name that is returned.
+///
+/// # Errors
+/// It cannot be renamed.
+pub fn set_aside(file: &Path) -> Result<PathBuf> {
+    keep(file, &beside(file, &format!("{KEPT}{}", stamp()))).context(|| format!("keep {}", file.display()))
+}
+
+/// The time as names have it.
+pub fn stamp() -> String {
+    Zoned::now().strftime("%Y%m%d-%H%M%S").to_string()
+}
+
+fn exchange(new: &Path, old: &Path, kept: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, new, AT_FDCWD, old, RenameFlags::RENAME_EXCHANGE) {
+        // A file system that cannot, such as a share in the network.
+        Err(Errno::EINVAL | Errno::ENOSYS) => {
+            keep(old, kept)?;
+            fs::rename(new, old)
+        }
+        done => Ok(done?),
+    }
+}
+
+/// Under that name, or a longer one: nothing is ever written over.
+fn keep(old: &Path, kept: &Path) -> io::Result<PathBuf> {
+    let mut kept = kept.to_owned();
+    while exists(&kept) {
+        kept = beside(&kept, "-again");
+    }
+    if let Some(folder) = kept.parent().filter(|folder| !folder.exists()) {
+        // The directory that was around it may have been private.
+        DirBuilder::new().mode(0o700).create(folder)?;
+    }
+    fs::rename(old, &kept)?;
+    Ok(kept)
+}
+
+fn exists(path: &Path) -> bool {
+    inode(path).is_some()
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().map(|found| found.ino())
+}
+
+/// Owner and mode.
+fn copy_manners(from: &Path, to: &Path) -> io::Result<()> {
+    let found = from.metadata()?;
+    if nix::unistd::geteuid().is_root() {
+        lchown(to, Some(found.uid()), Some(found.gid()))?;
+    }
+    fs::set_permissions(to, Permissions::from_mode(found.mode() & 0o7777))
+}
+
+/// Where disks are mounted.
+fn mount_points() -> Result<Vec<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context(|| "look for mounted disks".into())?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    Ok(points.map(|point| point.replace("\\040", " ").into()).collect())
+}
