@@ -14,6 +14,7 @@ use crate::pgbackrest;
 use crate::process::User;
 use crate::restore::beside::Beside;
 use crate::restore::postgres::restore_original;
+use crate::restore::tablespaces;
 use crate::steps::postgres::container;
 
 /// Brings it back, unless that was done before.
@@ -56,6 +57,9 @@ pub fn bring_back(
     server.stop()?;
     let aside = home.beside.exchange()?;
     let mut problems = restored.problems.clone();
+    if let Err(error) = tablespaces::settle(&home.beside, aside.as_deref(), postgres.container.as_ref()) {
+        problems.push(Problem::from(&error));
+    }
     let part = Part { left: server.left(), ..Part::new(&restored, &home.beside.place, aside) };
     notes.keep(&step.name, part.clone())?;
     home.beside.end()?;

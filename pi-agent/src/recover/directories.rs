@@ -49,7 +49,7 @@ pub fn bring_back(
     path: &Path,
     monitor: &Monitor,
 ) -> Result<Back> {
-    let name = format!("{}:{}", step.name, path.display());
+    let name = name(step, path);
     // Before its place is looked for: what came back there makes it the system's.
     if let Some(part) = notes.part(&name).filter(|part| fs::symlink_metadata(&part.to).is_ok()) {
         return Ok(Back::before(part.clone()));
@@ -83,6 +83,11 @@ pub fn bring_back(
     problems.iter_mut().for_each(|problem| problem.message = problem.message.replace(&stage, ""));
     problems.extend(stopped.end().err().map(|error| Problem::from(&error)));
     Ok(Back { part, problems, was_there: false })
+}
+
+/// As what it is noted.
+pub fn name(step: &Step, path: &Path) -> String {
+    format!("{}:{}", step.name, path.display())
 }
 
 /// Where a path comes back to; whether that is elsewhere, because its own place is the system's.

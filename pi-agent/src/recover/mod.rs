@@ -12,6 +12,7 @@ mod newest;
 mod note;
 mod probe;
 mod report;
+mod room;
 mod server;
 mod timers;
 
@@ -104,6 +105,15 @@ pub fn recover(
     if options.no_limits {
         kit.settings = kit.settings.without_limits();
     }
+    let order = Order {
+        settings: &kit.settings,
+        directory,
+        at: options.at.clone(),
+        overwrite: options.overwrite,
+        clusters: &kit.clusters,
+    };
+    let mut notes = Notebook::open(directory, &kit.marks.keys, &at)?;
+    room::check(&order, &probe::Trial::of(&kit)?.settings, &notes)?;
 
     // 2. This machine becomes the lost one.
     run::make_private(directory.path())?;
@@ -121,14 +131,6 @@ pub fn recover(
     }
 
     // 3. Everything else: files first, since a compose file may be among them.
-    let order = Order {
-        settings: &kit.settings,
-        directory,
-        at: options.at.clone(),
-        overwrite: options.overwrite,
-        clusters: &kit.clusters,
-    };
-    let mut notes = Notebook::open(directory, &kit.marks.keys, &at)?;
     bring_all_back(&order, &kit, &mut notes, &mut report, watch);
 
     // 4. It backs up again.

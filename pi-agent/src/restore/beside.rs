@@ -72,6 +72,11 @@ impl Beside {
         Ok(Self { place: place.into(), new: stage.clone(), stage, base, within })
     }
 
+    /// What the names of all that lies beside it begin with.
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
     /// A database may come there.
     ///
     /// # Errors

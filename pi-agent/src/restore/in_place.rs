@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::beside::Beside;
 use super::users::{self, Stopped};
-use super::{Request, Restored, directory, postgres};
+use super::{Request, Restored, directory, postgres, tablespaces};
 use crate::config::{Postgres, Settings, Source, StateDirectory, Step, Writer};
 use crate::error::{Error, Result};
 use crate::lock::RunLock;
@@ -51,6 +51,9 @@ impl<'a> InPlace<'a> {
                 let users = users::of_database(database, &data)?;
                 let place = Beside::of_database(&data)?;
                 place.may_take_a_database()?;
+                if !super::is_empty(&data.join("pg_tblspc"))? {
+                    tablespaces::seen(database.container.as_ref(), &tablespaces::place(&place))?;
+                }
                 (vec![place], users)
             }
             Source::Agent(_) => {
@@ -169,12 +172,18 @@ impl<'a> InPlace<'a> {
         let mut kept = Vec::new();
         for (number, beside) in self.places.iter().enumerate() {
             match beside.exchange() {
-                Ok(old) => kept.extend(old),
+                Ok(None) => {}
+                Ok(Some(old)) => kept.push(old),
                 Err(error) => {
                     self.places[..=number].iter().rev().try_for_each(Beside::undo)?;
                     return Err(error);
                 }
             }
+        }
+        if let Source::Postgres(database) = &self.step.source {
+            let aside =
+                tablespaces::settle(&self.places[0], kept.first().map(PathBuf::as_path), database.container.as_ref())?;
+            kept.extend(aside);
         }
         let started = stopped.end();
         self.places.iter().try_for_each(Beside::end)?;

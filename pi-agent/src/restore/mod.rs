@@ -8,6 +8,7 @@ pub mod dumps;
 mod in_place;
 pub mod points;
 pub mod postgres;
+pub mod tablespaces;
 mod unfinished;
 pub mod users;
 
@@ -66,6 +67,18 @@ pub enum At {
     Time(Timestamp),
     /// By id (a unique beginning is enough for snapshots) or label.
     Id(String),
+}
+
+impl At {
+    /// The one of these, oldest first, that it means. A dump only by its id.
+    pub fn of<'a>(&self, points: &'a [Point]) -> Option<&'a Point> {
+        let mut points = points.iter().rev();
+        match self {
+            Self::Latest => points.find(|point| point.kind != "dump"),
+            Self::Time(time) => points.find(|point| point.time <= *time && point.kind != "dump"),
+            Self::Id(id) => points.find(|point| point.id.starts_with(id)),
+        }
+    }
 }
 
 /// What is to be restored where.

@@ -207,7 +207,8 @@ fn same(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-fn bytes_below(path: &Path) -> u64 {
+/// Bytes of all files there.
+pub(crate) fn bytes_below(path: &Path) -> u64 {
     let Ok(entries) = path.read_dir() else { return 0 };
     let sizes = entries.flatten().map(|entry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
