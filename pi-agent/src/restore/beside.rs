@@ -348,3 +348,119 @@ fn mount_points() -> Result<Vec<PathBuf>> {
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
     Ok(points.map(|point| point.replace("\\040", " ").into()).collect())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A place with something old in it; what is new, whole beside it.
+    fn restored(root: &Path) -> Beside {
+        let place = root.join("srv/place");
+        if !place.exists() {
+            fs::create_dir_all(&place).unwrap();
+            fs::write(place.join("old"), "").unwrap();
+        }
+        restore(&place, "now")
+    }
+
+    fn restore(place: &Path, point: &str) -> Beside {
+        let beside = Beside::of_path(place, Path::new("/house/place")).unwrap();
+        let work = &mut |request: &Request| {
+            Unfinished::begin("files", request, Some(point))?;
+            let new = request.to.join("house/place");
+            fs::create_dir_all(&new).unwrap();
+            fs::write(new.join("new"), "").unwrap();
+            Ok(Restored {
+                restore_point: point.into(),
+                time: jiff::Timestamp::UNIX_EPOCH,
+                bytes: None,
+                last_commit: None,
+                hole: false,
+                problems: Vec::new(),
+                next: Vec::new(),
+            })
+        };
+        beside.restore("files", &At::Id(point.into()), &[], work).unwrap();
+        beside
+    }
+
+    #[test]
+    fn the_old_is_beside_the_new_and_comes_back() {
+        let root = tempfile::tempdir().unwrap();
+        let beside = restored(root.path());
+        assert!(beside.place.join("old").exists() && beside.cut_off().is_none());
+        let kept = beside.exchange().unwrap().unwrap();
+        assert!(beside.place.join("new").exists() && kept.join("old").exists());
+        beside.undo().unwrap();
+        assert!(beside.place.join("old").exists() && beside.new.join("new").exists() && !kept.exists());
+        // What is whole is not restored again.
+        let not_called = &mut |_: &Request| Err(Error::new("called"));
+        beside.restore("files", &At::Id("now".into()), &[], not_called).unwrap();
+        let kept = beside.exchange().unwrap().unwrap();
+        beside.end().unwrap();
+        assert!(kept.join("old").exists());
+        assert_eq!(root.path().join("srv").read_dir().unwrap().count(), 2, "the new and the old");
+    }
+
+    #[test]
+    fn nothing_is_kept_of_an_empty_place_and_what_is_above_is_made() {
+        let root = tempfile::tempdir().unwrap();
+        let missing = root.path().join("not/there/place");
+        let beside = restore(&missing, "now");
+        assert_eq!(beside.exchange().unwrap(), None);
+        assert!(missing.join("new").exists());
+        let empty = root.path().join("empty");
+        fs::create_dir(&empty).unwrap();
+        let beside = restore(&empty, "now");
+        assert!(!beside.is_taken().unwrap());
+        assert_eq!(beside.exchange().unwrap(), None);
+        assert!(empty.join("new").exists() && beside.is_taken().unwrap());
+    }
+
+    #[test]
+    fn new_and_old_are_told_apart_wherever_it_was_cut_off() {
+        for keeping in [false, true] {
+            let root = tempfile::tempdir().unwrap();
+            let beside = restored(root.path());
+            renameat2(AT_FDCWD, &beside.new, AT_FDCWD, &beside.place, RenameFlags::RENAME_EXCHANGE).unwrap();
+            if keeping {
+                let (_, kept) = beside.noted().unwrap();
+                fs::rename(&beside.new, kept).unwrap();
+            }
+            assert_eq!(beside.cut_off().unwrap().restore_point, "now");
+            let kept = beside.exchange().unwrap().unwrap();
+            assert!(beside.place.join("new").exists() && kept.join("old").exists(), "{keeping}");
+            assert_eq!(beside.exchange().unwrap(), Some(kept.clone()), "the same again changes nothing");
+            // Another restore of the place ends that one first.
+            fs::write(beside.place.join("since"), "").unwrap();
+            let again = restore(&beside.place, "later");
+            assert!(kept.join("old").exists() && again.place.join("since").exists());
+            let since = again.exchange().unwrap().unwrap();
+            assert!(since.join("since").exists() && kept.join("old").exists(), "{keeping}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_began_is_not_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().join("place");
+        fs::create_dir(root.path().join("place.restoring")).unwrap();
+        fs::write(root.path().join("place.restoring/mine"), "").unwrap();
+        let beside = Beside::of_database(&place).unwrap();
+        let refused = beside.restore("files", &At::Latest, &[], &mut |_| Err(Error::new("called"))).unwrap_err();
+        assert!(refused.to_string().contains("is in the way"), "{refused}");
+        let kept = set_aside(&root.path().join("place.restoring/mine")).unwrap();
+        assert!(kept.exists());
+    }
+
+    #[test]
+    fn a_disk_that_is_mounted_below_is_not_moved_away() {
+        assert!(Beside::of_path(Path::new("/"), Path::new("/")).is_err());
+        let mounted = mount_points().unwrap();
+        let below = mounted.iter().find_map(|point| point.parent().filter(|above| above.parent().is_some()));
+        if let Some(above) = below.filter(|above| !mounted.iter().any(|point| point == above)) {
+            assert!(Beside::of_path(above, above).unwrap_err().to_string().contains("is a mounted disk"));
+        }
+    }
+}
