@@ -295,9 +295,9 @@ pub fn set_aside(file: &Path) -> Result<PathBuf> {
     keep(file, &beside(file, &format!("{KEPT}{}", stamp()))).context(|| format!("keep {}", file.display()))
 }
 
-/// The time as names have it.
+/// The time as names have it: no two are the same.
 pub fn stamp() -> String {
-    Zoned::now().strftime("%Y%m%d-%H%M%S").to_string()
+    Zoned::now().strftime("%Y%m%d-%H%M%S-%3f").to_string()
 }
 
 fn exchange(new: &Path, old: &Path, kept: &Path) -> io::Result<()> {
