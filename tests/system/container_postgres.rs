@@ -307,6 +307,26 @@ fn containers_of_the_new_machine_are_stopped_for_a_recovery_and_see_what_came_ba
     assert_eq!(home.sql("select id, what from votes order by id"), "2|the last of all");
 }
 
+/// Where the volume is the data itself, the container cannot see what is beside it.
+#[test]
+fn tablespaces_that_a_container_would_not_see_are_not_put_there() {
+    let home = Household::new();
+    let volumes = [
+        format!("data:{}", home.inside("data/pg")),
+        format!("space:{}", home.inside("space")),
+        format!("{}:/wal", home.spool().display()),
+    ];
+    let options: Vec<_> = volumes.iter().flat_map(|volume| ["--volume", volume.as_str()]).collect();
+    let command = format!("archive_command={}", pi_agent::wal::archive_command("/wal".as_ref()));
+    home.start("db", &options, &["archive_mode=on", "archive_timeout=60", &command]);
+    home.sql(&format!("create tablespace one location '{}'", home.inside("space/one")));
+    home.sql("create table votes (id int primary key) tablespace one");
+    let _ = home.run().expect(0);
+    let refused = home.agent.run(["restore", "database", "--in-place", "--yes"]).expect(2);
+    refused.says("the container db does not see").says("--to DIR");
+    assert_eq!(home.sql("select count(*) from votes"), "0", "it runs");
+}
+
 #[test]
 fn what_is_wrong_with_a_container_fails_its_step_alone_and_says_what_to_do() {
     let mut home = Household::new();

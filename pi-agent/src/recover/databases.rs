@@ -31,7 +31,7 @@ pub fn bring_back(
     let home = Home::of(order, step, postgres)?;
     let is_there = home.beside.place.join("PG_VERSION").exists();
     if let Some(part) = notes.part(&step.name).filter(|_| is_there) {
-        return Ok(Back::before(part.clone()));
+        return Back::before(part.clone(), Some(&home.beside));
     }
     let cut_off = home.beside.cut_off();
     if cut_off.is_none() {

@@ -52,7 +52,7 @@ pub fn bring_back(
     let name = name(step, path);
     // Before its place is looked for: what came back there makes it the system's.
     if let Some(part) = notes.part(&name).filter(|part| fs::symlink_metadata(&part.to).is_ok()) {
-        return Ok(Back::before(part.clone()));
+        return Back::before(part.clone(), Beside::of_path(&part.to, path).ok().as_ref());
     }
     let (place, elsewhere) = place_of(order, step, path)?;
     let beside = Beside::of_path(&place, path)?;

@@ -79,8 +79,12 @@ struct Back {
 }
 
 impl Back {
-    fn before(part: Part) -> Self {
-        Self { part, problems: Vec::new(), was_there: true }
+    /// What an earlier one brought back, also when it was cut off before it had removed what it needed for that.
+    fn before(part: Part, beside: Option<&Beside>) -> Result<Self> {
+        if let Some(beside) = beside.filter(|beside| beside.cut_off().is_some()) {
+            beside.end()?;
+        }
+        Ok(Self { part, problems: Vec::new(), was_there: true })
     }
 }
 

@@ -158,7 +158,6 @@ impl<'a> InPlace<'a> {
         })?;
         monitor.phase("putting it into its place");
         let mut restored = self.exchange(stopped, restored)?;
-        restored.next.insert(0, format!("Then make a backup of it: pi-agent run {}", self.step.name));
         if self.users.is_empty() {
             let start = "It did not run before. Start it as always, for example: systemctl start postgresql";
             restored.next.insert(0, start.into());
@@ -169,6 +168,7 @@ impl<'a> InPlace<'a> {
     /// All or none; then who was stopped goes on.
     fn exchange(&self, stopped: Stopped, mut restored: Restored) -> Result<Restored> {
         restored.next = stopped.remarks();
+        restored.next.push(format!("Then make a backup of it: pi-agent run {}", self.step.name));
         let mut kept = Vec::new();
         for (number, beside) in self.places.iter().enumerate() {
             match beside.exchange() {

@@ -45,28 +45,37 @@ pub fn settle(beside_it: &Beside, kept: Option<&Path>, container: Option<&String
         if let (Some(kept), false) = (kept, is_empty(&settled)?) {
             let aside = beside(kept, SUFFIX);
             fs::rename(&settled, &aside).context(doing)?;
-            lead(kept, &seen(container, &settled)?, &seen(container, &aside)?).context(doing)?;
+            let links = (seen(container, &settled)?, seen(container, &aside)?);
+            lead(beside_it, kept, &links.0, &links.1).context(doing)?;
             old = Some(aside);
         }
         fs::rename(&staged, &settled).context(doing)?;
     }
     if !is_empty(&settled)? {
         let there = seen(container, &settled);
-        lead(&beside_it.place, &staged, there.as_ref().unwrap_or(&settled)).context(doing)?;
-        there?;
+        lead(beside_it, &beside_it.place, &staged, there.as_ref().unwrap_or(&settled)).context(doing)?;
+        there.map_err(|error| {
+            Error::new(format!("the server may not see its tablespaces in {}", settled.display()))
+                .hint(format!(
+                    "move them into volumes, and lead the links in {}/pg_tblspc to their paths in the container",
+                    beside_it.place.display()
+                ))
+                .caused_by(error)
+        })?;
     }
     Ok(old)
 }
 
 /// The links of that cluster, to below `to` instead of below `from`.
-fn lead(data: &Path, from: &Path, to: &Path) -> io::Result<()> {
+fn lead(beside_it: &Beside, data: &Path, from: &Path, to: &Path) -> io::Result<()> {
+    // In one moment: without its link a tablespace would be forgotten.
+    let new = beside(&beside_it.stage, ".link");
     for link in fs::read_dir(data.join("pg_tblspc"))? {
         let link = link?.path();
         if let Ok(rest) = fs::read_link(&link).unwrap_or_default().strip_prefix(from) {
-            // In one moment: without its link a tablespace would be forgotten.
-            let new = beside(data, ".link");
+            let _ = fs::remove_file(&new);
             symlink(to.join(rest), &new)?;
-            fs::rename(new, link)?;
+            fs::rename(&new, link)?;
         }
     }
     Ok(())
