@@ -92,8 +92,9 @@ pub fn name(step: &Step, path: &Path) -> String {
 
 /// Where a path comes back to; whether that is elsewhere, because its own place is the system's.
 pub fn place_of(order: &Order<'_>, step: &Step, path: &Path) -> Result<(PathBuf, bool)> {
-    let systems = THE_SYSTEMS.iter().any(|systems| path == Path::new(systems));
-    if systems && !restore::is_empty(path)? {
+    let systems = THE_SYSTEMS.iter().any(|systems| path == Path::new(systems)) && !restore::is_empty(path)?;
+    // What came back there a moment ago is not the system's.
+    if systems && Beside::of_path(path, path).ok().and_then(|beside| beside.cut_off()).is_none() {
         let below = order.directory.path().join("recovered").join(&step.name);
         return Ok((below.join(path.strip_prefix("/").unwrap_or(path)), true));
     }
