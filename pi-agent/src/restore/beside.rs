@@ -114,7 +114,8 @@ impl Beside {
         there.then_some(whole.restored)
     }
 
-    /// Restores into the stage, by `work`; goes on with what a killed one left there, or removes it: it was ours.
+    /// Restores into the stage, by `work`; goes on with what a killed one left there, or removes it: it was ours. Not for one
+    /// that was [cut off](Self::cut_off) in the exchange, which comes first.
     ///
     /// # Errors
     /// What `work` returns, or something of another's is in the way.
@@ -126,11 +127,6 @@ impl Beside {
         work: &mut dyn FnMut(&Request) -> Result<Restored>,
     ) -> Result<Restored> {
         let (stage, doing) = (&self.stage, || format!("restore into {}", self.stage.display()));
-        if self.cut_off().is_some() {
-            // Others have worked with the new since: it is kept in its turn, by a restore of its own.
-            self.exchange()?;
-            self.end()?;
-        }
         let mut request = Request { to: stage.clone(), at: at.clone(), paths: paths.into(), overwrite: false };
         if is_empty(stage)? {
             Unfinished::end(stage)?;
@@ -432,7 +428,8 @@ mod tests {
             let kept = beside.exchange().unwrap().unwrap();
             assert!(beside.place.join("new").exists() && kept.join("old").exists(), "{keeping}");
             assert_eq!(beside.exchange().unwrap(), Some(kept.clone()), "the same again changes nothing");
-            // Another restore of the place ends that one first.
+            // Then the next one begins anew.
+            beside.end().unwrap();
             fs::write(beside.place.join("since"), "").unwrap();
             let again = restore(&beside.place, "later");
             assert!(kept.join("old").exists() && again.place.join("since").exists());

@@ -97,6 +97,7 @@ impl<'a> InPlace<'a> {
         let (step, mut at) = (&self.step.name, request.at.clone());
         let mut whole: Option<Restored> = None;
         for beside in &self.places {
+            self.end_cut_off(beside)?;
             let mut found = beside.restore(step, &at, std::slice::from_ref(&beside.place), &mut |request| {
                 directory::restore(self.settings, self.step, request, monitor)
             })?;
@@ -152,6 +153,7 @@ impl<'a> InPlace<'a> {
         }
 
         // 2. Beside it, then in its place.
+        self.end_cut_off(beside)?;
         let restored = beside.restore(&self.step.name, &request.at, &[], &mut |request| {
             let user = container::user(self.settings, self.step, database)?;
             postgres::restore_original(self.settings, self.step, database, user, request, monitor)
@@ -171,19 +173,13 @@ impl<'a> InPlace<'a> {
         restored.next.push(format!("Then make a backup of it: pi-agent run {}", self.step.name));
         let mut kept = Vec::new();
         for (number, beside) in self.places.iter().enumerate() {
-            match beside.exchange() {
-                Ok(None) => {}
-                Ok(Some(old)) => kept.push(old),
+            match self.put(beside) {
+                Ok(old) => kept.extend(old),
                 Err(error) => {
                     self.places[..=number].iter().rev().try_for_each(Beside::undo)?;
                     return Err(error);
                 }
             }
-        }
-        if let Source::Postgres(database) = &self.step.source {
-            let aside =
-                tablespaces::settle(&self.places[0], kept.first().map(PathBuf::as_path), database.container.as_ref())?;
-            kept.extend(aside);
         }
         let started = stopped.end();
         self.places.iter().try_for_each(Beside::end)?;
@@ -194,6 +190,26 @@ impl<'a> InPlace<'a> {
             restored.next.push(format!("  rm -rf {}", kept.join(" ")));
         }
         Ok(restored)
+    }
+
+    /// What is kept of the old.
+    fn put(&self, beside: &Beside) -> Result<Vec<PathBuf>> {
+        let mut kept: Vec<_> = beside.exchange()?.into_iter().collect();
+        if let Source::Postgres(database) = &self.step.source {
+            let old = kept.first().map(PathBuf::as_path);
+            kept.extend(tablespaces::settle(beside, old, database.container.as_ref())?);
+        }
+        Ok(kept)
+    }
+
+    /// Ends one that was cut off in the exchange. Others have worked with what it put there since, so nothing is taken for
+    /// done: this restore keeps it in its turn.
+    fn end_cut_off(&self, beside: &Beside) -> Result<()> {
+        if beside.cut_off().is_none() {
+            return Ok(());
+        }
+        self.put(beside)?;
+        beside.end()
     }
 }
 
