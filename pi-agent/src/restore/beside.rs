@@ -348,7 +348,10 @@ fn mount_points() -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::process::Program;
 
     /// A place with something old in it; what is new, whole beside it.
     fn restored(root: &Path) -> Beside {
@@ -436,6 +439,39 @@ mod tests {
             let since = again.exchange().unwrap().unwrap();
             assert!(since.join("since").exists() && kept.join("old").exists(), "{keeping}");
         }
+    }
+
+    #[test]
+    fn on_a_disk_of_its_own_names_change_places_wherever_it_was_cut_off() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = root.path().join("disk");
+        fs::create_dir(&disk).unwrap();
+        let run = |program: &str, arguments: &[&str]| {
+            let output = Program::new(program, arguments.iter().copied()).run(&mut |_, _| ()).unwrap();
+            assert!(output.status.success(), "{program}: {}", output.stderr);
+        };
+        run("mount", &["-t", "tmpfs", "tmpfs", disk.to_str().unwrap()]);
+        fs::write(disk.join("old"), "old").unwrap();
+        fs::write(disk.join("new"), "old").unwrap();
+        fs::create_dir(disk.join("lost+found")).unwrap();
+        let beside = restore(&disk, "now");
+        let told = |folder: &Path| -> BTreeMap<OsString, String> {
+            let names = beside.names_in(folder).unwrap().into_iter();
+            names.map(|name| (name.clone(), fs::read_to_string(folder.join(name)).unwrap())).collect()
+        };
+        let before = told(&disk);
+        // Cut off between the two names of one of them.
+        exchange(&beside.new.join("new"), &disk.join("new"), Path::new("/")).unwrap();
+        assert!(beside.cut_off().is_some());
+        let kept = beside.exchange().unwrap().unwrap();
+        assert_eq!(told(&disk), BTreeMap::from([("new".into(), String::new())]));
+        assert_eq!((told(&kept), kept.parent()), (before.clone(), Some(disk.as_path())));
+        beside.undo().unwrap();
+        assert_eq!(told(&disk), before);
+        beside.exchange().unwrap();
+        beside.end().unwrap();
+        assert_eq!(disk.read_dir().unwrap().count(), 3, "the new, the old, and lost+found");
+        run("umount", &[disk.to_str().unwrap()]);
     }
 
     #[test]
