@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{At, Point, Request, Restored, Unfinished, Window, beside, in_place};
+use super::{At, Point, Request, Restored, Unfinished, Window, beside, users};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::health::room;
@@ -63,21 +63,23 @@ pub fn restore(
 ) -> Result<Restored> {
     let original = container::data_on_this_machine(postgres);
     let in_place = original.as_ref().is_some_and(|original| same(&request.to, original));
-    restore_as(settings, step, postgres, request, monitor, (original, in_place))
+    let user = container::user(settings, step, postgres)?;
+    restore_as(settings, step, postgres, request, monitor, (user, original, in_place))
 }
 
 /// The same for what will take the place of the original, and go on archiving.
 ///
 /// # Errors
 /// As of [`restore`].
-pub(super) fn restore_original(
+pub(crate) fn restore_original(
     settings: &Settings,
     step: &Step,
     postgres: &Postgres,
+    user: User,
     request: &Request,
     monitor: &Monitor,
 ) -> Result<Restored> {
-    restore_as(settings, step, postgres, request, monitor, (None, true))
+    restore_as(settings, step, postgres, request, monitor, (user, None, true))
 }
 
 fn restore_as(
@@ -86,11 +88,10 @@ fn restore_as(
     postgres: &Postgres,
     request: &Request,
     monitor: &Monitor,
-    (original, in_place): (Option<PathBuf>, bool),
+    (user, original, in_place): (User, Option<PathBuf>, bool),
 ) -> Result<Restored> {
     // 1. What, with which programs, as whom.
     monitor.phase("looking for the backup");
-    let user = container::user(settings, step, postgres)?;
     let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
     let info = pgbackrest.info()?;
     let (backup, target) = choose(&info, step, &request.at, Timestamp::now())?;
@@ -206,7 +207,8 @@ fn same(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-fn bytes_below(path: &Path) -> u64 {
+/// Bytes of all files there.
+pub(crate) fn bytes_below(path: &Path) -> u64 {
     let Ok(entries) = path.read_dir() else { return 0 };
     let sizes = entries.flatten().map(|entry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
@@ -263,7 +265,7 @@ impl Place {
     /// A recovery that was killed leaves its lock, and pgBackRest refuses where there is one.
     fn forget_a_dead_server(&self) -> Result<()> {
         let lock = self.to.join("postmaster.pid");
-        if in_place::runs(&self.to) || !lock.exists() {
+        if users::server(&self.to).is_some() || !lock.exists() {
             return Ok(());
         }
         fs::remove_file(&lock).context(|| format!("remove {}", lock.display()))
