@@ -68,11 +68,11 @@ fn table(title: &str) -> Vec<[&'static str; 6]> {
     section.lines().filter(|line| line.starts_with('|')).skip(2).map(cells).collect()
 }
 
-/// `CODE` or `CODE: words … words`.
+/// `CODE`, `CODE or CODE`, or `CODE: words … words`.
 fn is_told(cell: &str, ran: &Ran) -> bool {
-    let (code, words) = cell.split_once(": ").unwrap_or((cell, ""));
+    let (codes, words) = cell.split_once(": ").unwrap_or((cell, ""));
     let said = |words: &str| ran.stdout.contains(words.trim()) || ran.stderr.contains(words.trim());
-    ran.code() == code.parse().ok() && words.split('…').all(said)
+    codes.split(" or ").any(|code| ran.code() == Some(code.parse().unwrap())) && words.split('…').all(said)
 }
 
 /// Does each line of a table.
@@ -83,9 +83,6 @@ fn every_line_holds(title: &str, files: impl Fn(&str) -> Vec<PathBuf>, look: imp
         let good: Vec<_> = files(what).into_iter().map(|file| Good::taken(file, damage)).collect();
         assert!(!good.is_empty(), "{what} {damage}");
         let seen = look(what);
-        for ran in [&seen.check, &seen.restore, &seen.test] {
-            eprintln!("@@ {what} {damage} {:?} {:.1?}\n{}{}", ran.code(), ran.took, ran.stdout, ran.stderr.lines().filter(|l| l.starts_with("error") || l.starts_with("warn")).collect::<Vec<_>>().join("\n"));
-        }
         let [checked, restored, tested] =
             [(check, &seen.check), (restore, &seen.restore), (test, &seen.test)].map(|(cell, ran)| is_told(cell, ran));
         eprintln!(
@@ -251,7 +248,11 @@ fn slow_no_damage_to_files_passes() {
     };
     every_line_holds("Files", damaged, |what| {
         // What is only a copy is read first by who uses it; else nobody must have another copy.
-        let forget = || if what != "cache" { home.forget_cache() };
+        let forget = || {
+            if what != "cache" {
+                home.forget_cache()
+            }
+        };
         let kept = fs::read(home.agent.state().join("state.db"));
         forget();
         let (restore, back) = home.restore();
@@ -263,6 +264,11 @@ fn slow_no_damage_to_files_passes() {
         let test = home.agent.run(["restore-test", "foundry"]);
         Seen { check, restore, test, back }
     });
+    // A night that begins with a damaged cache adds nothing that is.
+    for damage in DAMAGES {
+        files(&cache).into_iter().for_each(|file| drop(Good::taken(file, damage)));
+        home.agent.ok(["run", "foundry"]);
+    }
     home.agent.ok(["check", "foundry"]);
     home.agent.ok(["restore-test"]);
     let (ran, back) = home.restore();

@@ -146,7 +146,9 @@ impl Test<'_> {
             lost = losses.of_wal(since, segment, pushed)?;
         }
         match lost {
-            None => sheet.passed("repository", "nothing is lost of what is kept twice, or of the WAL since the last test"),
+            None => {
+                sheet.passed("repository", "nothing is lost of what is kept twice, or of the WAL since the last test")
+            }
             Some(lost) => sheet.problem("repository", lost),
         }
         Ok(())

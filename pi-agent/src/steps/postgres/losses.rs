@@ -61,7 +61,8 @@ impl Losses<'_> {
         let objects = self.store.list(&format!("archive/{}/", self.stanza))?;
         let behind = |backup: &Backup| hole_behind(self.stanza, backup, segment_size, &objects);
         let tell = |message: String, hint: String| Ok(Some(Problem { message, hint: Some(hint) }));
-        let until_the_next = || "no moment behind it can be restored until there is a new backup: pi-agent run".to_owned();
+        let until_the_next =
+            || "no moment behind it can be restored until there is a new backup: pi-agent run".to_owned();
         if let Some((last, next)) = behind(newest) {
             return tell(hole(&last, &next), until_the_next());
         }
