@@ -80,7 +80,7 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
     let test = Test { work, postgres, programs, user, role, container };
 
     // 2. What a restore gets by without.
-    test.losses(window.as_ref(), segment_size(&facts), pushed, sheet)?;
+    test.losses(window.as_ref(), segment_size(&facts), pushed.as_ref(), sheet)?;
 
     // 3. The newest moment, and all that is to be known of it.
     let restored = test.restored(At::Latest, sheet, |psql, _, sheet| {
@@ -133,7 +133,7 @@ impl Test<'_> {
         &self,
         window: Option<&Window>,
         segment: Option<u64>,
-        pushed: Option<Reached>,
+        pushed: Option<&Reached>,
         sheet: &mut Sheet,
     ) -> Result<()> {
         let Work { step, place: Place { settings, .. }, earlier, .. } = self.work;
@@ -146,10 +146,10 @@ impl Test<'_> {
             lost = losses.of_wal(since, segment, pushed)?;
         }
         match lost {
-            None => {
-                sheet.passed("repository", "nothing is lost of what is kept twice, or of the WAL since the last test")
-            }
             Some(lost) => sheet.problem("repository", lost),
+            None => {
+                sheet.passed("repository", "nothing is gone of what is kept twice and of the WAL since the last test")
+            }
         }
         Ok(())
     }

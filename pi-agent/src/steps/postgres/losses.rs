@@ -56,7 +56,7 @@ impl Losses<'_> {
     ///
     /// # Errors
     /// The storage cannot be read.
-    pub fn of_wal(&self, since: Timestamp, segment_size: u64, pushed: Option<Reached>) -> Result<Option<Problem>> {
+    pub fn of_wal(&self, since: Timestamp, segment_size: u64, pushed: Option<&Reached>) -> Result<Option<Problem>> {
         let Some(newest) = self.info.newest() else { return Ok(None) };
         let objects = self.store.list(&format!("archive/{}/", self.stanza))?;
         let behind = |backup: &Backup| hole_behind(self.stanza, backup, segment_size, &objects);
@@ -71,7 +71,7 @@ impl Losses<'_> {
             let hint = format!("moments in it cannot be restored, those since the backup {} can", newest.label);
             return tell(hole(&last, &next), hint);
         }
-        let pushed = pushed.as_ref().and_then(|pushed| pushed.newest_of(self.info.cluster()?));
+        let pushed = pushed.and_then(|pushed| pushed.newest_of(self.info.cluster()?));
         match pushed.filter(|pushed| !objects.iter().any(|(key, _)| key.contains(*pushed))) {
             None => Ok(None),
             Some(pushed) => {

@@ -338,7 +338,7 @@ impl Work<'_> {
         if let (None, Some(since), Some(segment)) =
             (&problem, wal_begins(&info, self.step), segment_size(&self.job.facts))
         {
-            problem = losses.of_wal(since, segment, pushed)?;
+            problem = losses.of_wal(since, segment, pushed.as_ref())?;
         }
         let mut done = vec![Maintenance { what: "verify".into(), problem, note }];
         done.extend(self.check_dumps()?);
