@@ -147,9 +147,7 @@ impl Test<'_> {
         }
         match lost {
             Some(lost) => sheet.problem("repository", lost),
-            None => {
-                sheet.passed("repository", "nothing is gone of what is kept twice and of the WAL since the last test")
-            }
+            None => sheet.passed("repository", "nothing is gone that is kept twice, nor WAL since the last test"),
         }
         Ok(())
     }
