@@ -21,7 +21,7 @@ pub fn the_timer_proves_that_all_comes_back(system: &str) {
     // The first Sunday comes early.
     let servers = machine.ok("pgrep -c -x postgres");
     home.fires_now("pi-agent-restore-test");
-    let limits = machine.until("cat /proc/$(pgrep -f 'pi-agent step database')/limits");
+    let limits = machine.until("cat /proc/$(pgrep -f '^pi-agent step database')/limits");
     assert!(limits.lines().any(|line| line.starts_with("Max data size") && line.contains("536870912")), "{limits}");
     assert_eq!(result(&home), "success");
     let status = machine.run("pi-agent status --json").expect(0);
@@ -41,7 +41,7 @@ pub fn the_timer_proves_that_all_comes_back(system: &str) {
 
     // Stopped while its server runs.
     machine.ok("systemctl start --no-block pi-agent-restore-test");
-    machine.until("pgrep -f 'postgres .*pi-agent-restore-test'");
+    machine.until("pgrep -f '^[^ ]*/postgres -D [^ ]*/pi-agent-restore-test/'");
     machine.ok("systemctl stop pi-agent-restore-test");
     nothing_is_left(&home, &servers);
 

@@ -1,7 +1,7 @@
 //! Restore tests on real parts: what passes, what must not pass, and what is left of a test that was killed.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::{Agent, Census, Config, Household, Ran, Scratch, Size, Tmpfs, descendants};
