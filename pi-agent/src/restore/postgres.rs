@@ -148,7 +148,7 @@ fn restore_as(
 }
 
 /// The stop of the oldest backup since which the WAL is whole.
-fn wal_begins(info: &Info, step: &Step) -> Option<Timestamp> {
+pub(crate) fn wal_begins(info: &Info, step: &Step) -> Option<Timestamp> {
     let fulls: Vec<_> = info.backups.iter().rev().filter(|backup| backup.is_full()).collect();
     let points: Vec<_> = info
         .backups
