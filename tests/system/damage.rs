@@ -250,7 +250,7 @@ fn slow_no_damage_to_files_passes() {
         // What is only a copy is read first by who uses it; else nobody must have another copy.
         let forget = || {
             if what != "cache" {
-                home.forget_cache()
+                home.forget_cache();
             }
         };
         let history = home.agent.state().join("state.db");
