@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::mounts::{Bind, View};
+use crate::mounts::{Bind, Inside, View};
 
 /// A program to run to its end.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct Program {
     pub directory: PathBuf,
     /// Files that it and what it starts find at other paths than everybody else.
     pub binds: Vec<Bind>,
+    /// The container whose files and network it has instead of this machine's.
+    pub inside: Option<Arc<Inside>>,
     /// Ended with everything it started when this is over.
     pub deadline: Duration,
 }
@@ -124,6 +126,7 @@ impl Program {
             user: None,
             directory: "/".into(),
             binds: Vec::new(),
+            inside: None,
             deadline: Duration::from_secs(60),
         }
     }
@@ -255,7 +258,8 @@ impl Program {
             // While it may: as root, if we are.
             enter(&mut command, View::of(&self.binds)?);
         }
-        lead_session(&mut command, self.user.as_ref().filter(|_| Uid::effective().is_root()), Orphaned::Dies);
+        let user = self.user.as_ref().filter(|_| Uid::effective().is_root());
+        lead(&mut command, user, Orphaned::Dies, self.inside.clone());
         Ok(command)
     }
 }
@@ -364,9 +368,14 @@ fn enter(command: &mut Command, view: View) {
     }
 }
 
-/// Makes `command` lead a session of its own, as `user` when given.
+/// Makes `command` lead a session of its own.
+pub fn lead_session(command: &mut Command, orphaned: Orphaned) {
+    lead(command, None, orphaned, None);
+}
+
+/// The same, as `user` and in a container when given.
 #[allow(unsafe_code)]
-pub fn lead_session(command: &mut Command, user: Option<&User>, orphaned: Orphaned) {
+fn lead(command: &mut Command, user: Option<&User>, orphaned: Orphaned, inside: Option<Arc<Inside>>) {
     let user = user.cloned();
     let parent = nix::unistd::getpid();
     // SAFETY: between fork and exec only async-signal-safe calls are made, on memory prepared before the fork.
@@ -374,6 +383,11 @@ pub fn lead_session(command: &mut Command, user: Option<&User>, orphaned: Orphan
         command.pre_exec(move || {
             nix::unistd::setsid()?;
             group_by_niceness();
+            if let Some(inside) = &inside {
+                inside.enter()?;
+                // What its image has of programs that make root of their user does not do that for it.
+                nix::sys::prctl::set_no_new_privs()?;
+            }
             if let Some(user) = &user {
                 // Through libc: nix would need a slice of its own type, and so an allocation.
                 if libc::setgroups(user.groups.len(), user.groups.as_ptr()) != 0 {

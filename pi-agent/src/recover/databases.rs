@@ -9,12 +9,13 @@ use super::aside::{There, is_mount_point, move_aside, on_its_way, there, with};
 use super::note::{Notebook, Part};
 use super::server::Server;
 use super::{Back, Order};
-use crate::config::{Postgres, Settings, Source, Step};
+use crate::config::{Postgres, Step};
 use crate::error::{Context, Error, Result};
 use crate::monitor::{Monitor, Problem};
 use crate::pgbackrest;
 use crate::process::User;
-use crate::restore::{self, Request};
+use crate::restore::Request;
+use crate::restore::postgres::restore_original;
 use crate::steps::postgres::container;
 
 /// Brings it back, unless that was done before.
@@ -49,7 +50,8 @@ pub fn bring_back(
             home.forget_cut_off_server()?;
             let (to, at) = (home.stage.clone(), order.at.clone());
             let request = Request { to, at, paths: Vec::new(), overwrite: true };
-            let restored = restore::restore(&home.settings(order.settings, step), &step.name, &request, monitor)?;
+            let user = home.user.clone();
+            let restored = restore_original(order.settings, step, postgres, user, &request, monitor)?;
             problems.clone_from(&restored.problems);
             let part = Part::whole(restored, &home.data, false);
             notes.keep(&step.name, part.clone())?;
@@ -125,18 +127,6 @@ impl Home {
             .hint("wait until it has ended, then recover again"));
         }
         fs::remove_file(&note).context(|| format!("remove {}", note.display()))
-    }
-
-    /// A restore into the stage is one in place: the original comes back, and goes on archiving.
-    fn settings(&self, settings: &Settings, step: &Step) -> Settings {
-        let mut settings = settings.clone();
-        for one in settings.steps.iter_mut().filter(|one| one.name == step.name) {
-            if let Source::Postgres(postgres) = &mut one.source {
-                postgres.container = None;
-                postgres.data_directory.clone_from(&self.stage);
-            }
-        }
-        settings
     }
 
     /// Nothing is in the way, or it may be moved: a cluster that a package has just made is worth nothing.

@@ -4,9 +4,11 @@ pub mod ask;
 pub mod at;
 pub mod directory;
 pub mod dumps;
+mod handover;
 mod in_place;
 pub mod points;
 pub mod postgres;
+mod recovery;
 mod unfinished;
 
 use std::ffi::OsString;
@@ -21,6 +23,7 @@ use crate::monitor::Monitor;
 use crate::report::{short, words};
 
 pub use in_place::InPlace;
+pub(crate) use recovery::with_a_name;
 use unfinished::Unfinished;
 
 /// One point one can restore to.

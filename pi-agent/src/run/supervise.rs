@@ -126,7 +126,7 @@ async fn start(job: &Job) -> Result<Child> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    process::lead_session(&mut command, None, Orphaned::CleansUp);
+    process::lead_session(&mut command, Orphaned::CleansUp);
     if job.settings.gives_way {
         process::prioritise(&mut command, Priority::Last);
     }

@@ -170,7 +170,8 @@ impl<'a> InPlace<'a> {
         }
 
         // 2. Beside it, then in its place.
-        let mut restored = postgres::restore_original(self.settings, self.step, database, &one, monitor)?;
+        let user = container::user(self.settings, self.step, database)?;
+        let mut restored = postgres::restore_original(self.settings, self.step, database, user, &one, monitor)?;
         monitor.phase("putting it into its place");
         let remarks = stopped.remarks();
         let swapped = swap::swap(&staging, place, &stamp())?;
