@@ -111,7 +111,7 @@ mod tests {
     /// What a shell that asks for these says of each, and what was fetched.
     fn asked(
         names: &[&str],
-        fetch: impl Fn(&str) -> Result<bool> + Send,
+        fetch: impl Fn(&str) -> Result<bool> + Sync,
     ) -> (Vec<Option<i32>>, Vec<String>, Result<()>) {
         let (root, fetched) = (tempfile::tempdir().expect("a folder"), Mutex::new(Vec::new()));
         // A percent sign is something to PostgreSQL, and a space to a shell.

@@ -93,7 +93,8 @@ fn restore_as(
     let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
     let info = pgbackrest.info()?;
     let (backup, target) = choose(&info, step, &request.at, Timestamp::now())?;
-    image::remove_left(runtime)?;
+    // What Docker refuses now, the next run removes.
+    let _ = image::remove_left(runtime);
     let programs = Found::of(backup.version, postgres, runtime, &user)?;
 
     // 2. The files.
@@ -395,6 +396,8 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::{Count, Keep, Source};
 

@@ -1,5 +1,6 @@
 //! Where the programs of one major version of PostgreSQL are, and how they are started.
 
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -63,17 +64,17 @@ impl Found {
             )));
         };
         let official = format!("postgres:{version}");
+        let mut none = none.hint(format!("docker pull {official}, or: apt install postgresql-{version}"));
         let own = Docker::open().and_then(|docker| docker.container(name)).map(|container| container.image);
-        let mut tried = Ok(());
+        // What is wrong with the original's is told rather than that there is no other.
         for image in own.into_iter().chain([official]) {
             match Image::start(&image, version, runtime, user, &[]) {
                 Ok(_) => return Ok(Self::Image(image)),
-                Err(error) => tried = tried.and(Err(error)),
+                Err(error) if none.source().is_none() => none = none.caused_by(error),
+                Err(_) => {}
             }
         }
-        Err(tried
-            .map_or_else(|error| none.caused_by(error), |()| none)
-            .hint(format!("docker pull postgres:{version}, or: apt install postgresql-{version}")))
+        Err(none)
     }
 
     /// Ready to be started. In an image they see these directories and no others of this machine.
