@@ -84,7 +84,7 @@ impl Drop for Tap {
 fn listen() -> std::io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     // Loopback would take megabytes at once from a server, long before they arrive.
-    socket.set_send_buffer_size(16 << 10)?;
+    socket.set_send_buffer_size(4 << 10)?;
     socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
     socket.listen(128)
 }

@@ -13,6 +13,7 @@ use super::cipher::Cipher;
 use super::index_parts;
 use super::listing::{Kept, Listing, identity};
 use super::permits::{Permit, Permits};
+use super::uploads::Uploads;
 use crate::Error;
 use crate::error::Kind;
 use crate::storage::Store;
@@ -35,6 +36,7 @@ pub(super) struct Backend {
     held: Mutex<Option<(Id, BytesList)>>,
     last_snapshot: Mutex<Option<Id>>,
     readers: Arc<Permits>,
+    uploads: Uploads,
     /// What is read is given back only when what came of it is written: see [`Permitted`].
     restoring: AtomicBool,
     cipher: Mutex<Option<Cipher>>,
@@ -60,6 +62,7 @@ impl Backend {
             held: Mutex::default(),
             last_snapshot: Mutex::default(),
             readers: Arc::new(Permits::new(READERS)),
+            uploads: Uploads::default(),
             restoring: AtomicBool::new(false),
             cipher: Mutex::default(),
             assumed_config: Mutex::default(),
@@ -205,14 +208,18 @@ impl Backend {
         RusticError::new(ErrorKind::Backend, text)
     }
 
-    fn write(&self, kind: FileType, id: &Id, content: &BytesList) -> crate::Result<()> {
+    fn write(&self, kind: FileType, id: &Id, content: BytesList) -> crate::Result<()> {
+        if kind == FileType::Pack && matches!(self.store, Store::S3(_)) {
+            return self.uploads.send(&self.store, key(kind, id), content);
+        }
+        self.uploads.settle()?;
         if kind == FileType::Index
             && let Some(cipher) = lock(&self.cipher).as_ref()
-            && index_parts::split(content, cipher, |name, part| self.put(kind, &name, &Bytes::from(part).into()))?
+            && index_parts::split(&content, cipher, |name, part| self.put(kind, &name, &Bytes::from(part).into()))?
         {
             return Ok(());
         }
-        self.put(kind, id, content)
+        self.put(kind, id, &content)
     }
 
     fn put(&self, kind: FileType, id: &Id, content: &BytesList) -> crate::Result<()> {
@@ -321,7 +328,7 @@ impl WriteBackend for Backend {
             *lock(&self.held) = Some((*id, content));
             return Ok(());
         }
-        self.write(kind, id, &content).map_err(|error| {
+        self.write(kind, id, content).map_err(|error| {
             self.write_failed.store(true, Ordering::SeqCst);
             self.failed(error)
         })
@@ -329,7 +336,7 @@ impl WriteBackend for Backend {
 
     fn remove(&self, kind: FileType, id: &Id, _cacheable: bool) -> RusticResult<()> {
         let name = key(kind, id);
-        self.store.delete(&name).map_err(|error| self.failed(error))?;
+        self.uploads.settle().and_then(|()| self.store.delete(&name)).map_err(|error| self.failed(error))?;
         if let Some(listing) = lock(&self.listing).as_mut() {
             listing.remove(&name);
         }

@@ -21,6 +21,7 @@ mod restore;
 mod salvage;
 mod source;
 mod streams;
+mod uploads;
 mod walk;
 
 use std::any::Any;

@@ -203,7 +203,8 @@ impl Shared {
             socket.set_send_buffer_size((rate / 8).max(8 << 10) as u32)?;
         }
         if let Some(rate) = rate(Way::Down) {
-            socket.set_recv_buffer_size((rate / 8).max(8 << 10) as u32)?;
+            // A restore has two connections: together they hold a sixth of a second.
+            socket.set_recv_buffer_size((rate / 12).max(8 << 10) as u32)?;
         }
         let stream = socket.connect(address).await?;
         stream.set_nodelay(true)?;

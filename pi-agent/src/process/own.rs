@@ -1,0 +1,65 @@
+//! This process: kept small, measured, and told to end.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::unistd::Pid;
+
+use crate::error::{Context, Result};
+
+/// Starts this program anew with settings that keep it small, unless it has been; returns only when that is not possible.
+/// They are read once, at the start, and from the environment: `mallopt` would be `unsafe` here.
+///
+/// * One allocator arena: glibc otherwise keeps one for each thread. A first backup takes 60–70 MiB with one and 96 with many,
+///   a restore 52 and 200.
+/// * Two processors, the last ones: rustic starts as many threads as it may use processors, and each holds pieces of files in a
+///   first backup, and some 11 MiB in a check that reads all data. The others are left to others.
+///   Where choosing them is not allowed, rayon's variable still bounds a check and a restore.
+pub fn with_little_memory() {
+    const ARENAS: &str = "MALLOC_ARENA_MAX";
+    if std::env::var_os(ARENAS).is_none()
+        && let Ok(program) = std::env::current_exe()
+    {
+        // It works with more, too.
+        let _ = keep_to_two_processors();
+        let arguments = std::env::args_os().skip(1);
+        let _ = Command::new(program).args(arguments).env(ARENAS, "1").env("RAYON_NUM_THREADS", "2").exec();
+    }
+}
+
+/// For itself and all that it starts.
+fn keep_to_two_processors() -> nix::Result<()> {
+    let this = Pid::from_raw(0);
+    let (all, mut two) = (sched_getaffinity(this)?, CpuSet::new());
+    let allowed = (0..CpuSet::count()).filter(|number| all.is_set(*number) == Ok(true)).collect::<Vec<_>>();
+    for number in allowed.into_iter().rev().take(2) {
+        two.set(number)?;
+    }
+    sched_setaffinity(this, &two)
+}
+
+/// Does `work` when SIGTERM comes, on a thread of its own, instead of ending.
+///
+/// # Errors
+/// The handler or the thread cannot be set up.
+pub fn on_sigterm(work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let doing = || "listen for SIGTERM".to_owned();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context(doing)?;
+    let mut term = {
+        let _inside = runtime.enter();
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).context(doing)?
+    };
+    let wait = move || {
+        runtime.block_on(term.recv());
+        work();
+    };
+    std::thread::Builder::new().name("sigterm-watch".into()).spawn(wait).map(drop).context(doing)
+}
+
+/// Bytes of memory that the largest of this process and those it has waited for had at its peak.
+pub fn peak_memory() -> u64 {
+    let of = |who| getrusage(who).map_or(0, |usage| usage.max_rss().cast_unsigned() << 10);
+    of(UsageWho::RUSAGE_SELF).max(of(UsageWho::RUSAGE_CHILDREN))
+}

@@ -1,0 +1,102 @@
+//! What was left out, and why.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// At most so many unreadable files are named; all are counted.
+const NAMED: usize = 50;
+
+/// What was left out, and why.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// The first unreadable files with their errors.
+    pub unreadable: Vec<(PathBuf, String)>,
+    /// How many could not be read.
+    pub unreadable_count: u64,
+    /// How many were gone when they were to be read.
+    pub vanished: u64,
+    /// A directory could not be listed: nobody knows what is missing.
+    pub listing_incomplete: bool,
+    /// The deadline stopped the reading.
+    pub stopped: bool,
+    /// Files handed to rustic.
+    pub(in crate::repository) handed_over: u64,
+    /// Of those, how many then failed.
+    pub(in crate::repository) failed: u64,
+}
+
+#[derive(Debug, Default)]
+pub(in crate::repository) struct Shared(Mutex<Tally>);
+
+impl Shared {
+    pub(in crate::repository) fn lock(&self) -> MutexGuard<'_, Tally> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(in crate::repository) fn tally(&self) -> Tally {
+        self.lock().clone()
+    }
+
+    /// A file (or directory) that could not be read. One that is gone is only counted, but for a configured path.
+    pub(in crate::repository) fn left_out(&self, path: &Path, error: &io::Error, configured: bool) {
+        let mut tally = self.lock();
+        let gone = matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::StaleNetworkFileHandle
+        );
+        if gone && !configured {
+            tally.vanished += 1;
+            return;
+        }
+        tally.unreadable_count += 1;
+        if tally.unreadable.len() < NAMED {
+            tally.unreadable.push((path.into(), error.to_string()));
+        }
+    }
+
+    /// What rustic could not describe.
+    pub(in crate::repository) fn unmapped(&self, path: &Path, error: &(dyn StdError + 'static), configured: bool) {
+        let error = io_cause(error).unwrap_or_else(|| io::Error::other(error.to_string()));
+        self.left_out(path, &error, configured);
+    }
+
+    /// The walk could not read a directory, or one of its entries.
+    pub(in crate::repository) fn unlisted(&self, error: &ignore::Error) {
+        let path = path_of(error).unwrap_or(Path::new("(unknown path)"));
+        let io = error.io_error().map_or_else(|| io::Error::other(error.to_string()), copy);
+        if io.kind() != io::ErrorKind::NotFound {
+            self.lock().listing_incomplete = true;
+        }
+        self.left_out(path, &io, error.depth() == Some(0));
+    }
+}
+
+fn path_of(error: &ignore::Error) -> Option<&Path> {
+    match error {
+        ignore::Error::WithPath { path, .. } => Some(path),
+        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => path_of(err),
+        ignore::Error::Partial(errors) => errors.iter().find_map(path_of),
+        _ => None,
+    }
+}
+
+/// The input/output error somewhere below `error`.
+fn io_cause(error: &(dyn StdError + 'static)) -> Option<io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let found = error
+            .downcast_ref::<io::Error>()
+            .or_else(|| error.downcast_ref::<ignore::Error>().and_then(ignore::Error::io_error));
+        if let Some(io) = found {
+            return Some(copy(io));
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error)
+}
