@@ -238,7 +238,8 @@ every_tool() { # WHAT
 }
 
 pi_agent_() {
-    local pi_agent=("$program" --config "$work/config.toml" --state-directory "$work/state")
+    # Like the others without regard for anybody: here the server is one that it would give way to.
+    local pi_agent=("$program" --config "$work/config.toml" --state-directory "$work/state" --no-limits)
     case $1 in
     restore) measure "$1" pi-agent "${pi_agent[@]}" restore foundry --to "$work/restored/to" ;;
     check) measure "$1" pi-agent "${pi_agent[@]}" check foundry ;;

@@ -148,7 +148,7 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand recover" -l kit -d 'Th
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand recover" -l at -d 'As it was then: a time (2026-11-20 21:30, or with an offset)' -r
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand recover" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand recover" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand recover" -l overwrite -d 'What is there already gives way, and is kept as *.before-recovery'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand recover" -l overwrite -d 'What is there already gives way, and is kept as *.before-restore-TIME'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand recover" -l start-timers -d 'Enable and start the timers when everything is back'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand recover" -l only-files -d 'Only the configuration and the keys; nothing is taken over, nothing restored'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand recover" -l json -d 'As JSON'

@@ -139,7 +139,7 @@ enum Command {
         /// As it was then: a time (2026-11-20 21:30, or with an offset)
         #[arg(long, value_name = "TIME", default_value = "latest")]
         at: String,
-        /// What is there already gives way, and is kept as *.before-recovery
+        /// What is there already gives way, and is kept as *.before-restore-TIME
         #[arg(long)]
         overwrite: bool,
         /// Enable and start the timers when everything is back
@@ -431,7 +431,7 @@ fn status(settings: &Settings, directory: &StateDirectory, html: Option<PathBuf>
 }
 
 fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, output: &Output) -> Result<u8> {
-    let Some(Order { step, request, in_place }) = restore::ask::complete(settings, wanted)? else {
+    let Some(Order { step, request, in_place }) = restore::ask::complete(settings, directory, wanted)? else {
         println!("nothing was changed");
         return Ok(0);
     };

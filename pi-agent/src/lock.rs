@@ -77,9 +77,13 @@ fn busy(path: &Path, holder: Option<&Holder>) -> Error {
         || "an unknown process".to_owned(),
         |holder| format!("process {} (`pi-agent {}`, since {})", holder.pid, holder.what, holder.since),
     );
-    Error::new(format!("another run holds the lock {}: {who}", path.display()))
-        .kind_of(Kind::Locked)
-        .hint("wait for it to finish; `pi-agent status` shows how the last runs went")
+    let restores = holder.is_some_and(|holder| ["restore", "recover"].contains(&holder.what.as_str()));
+    Error::new(format!("another run holds the lock {}: {who}", path.display())).kind_of(Kind::Locked).hint(
+        match restores {
+            true => "nothing is backed up while something is put back; when it has ended: pi-agent run",
+            false => "wait for it to finish; `pi-agent status` shows how the last runs went",
+        },
+    )
 }
 
 #[derive(Debug)]

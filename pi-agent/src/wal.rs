@@ -23,7 +23,7 @@ use crate::pgbackrest::{self, Code, PgBackRest, code_of};
 
 pub use closing::close_holes;
 pub use drain::drain;
-pub use reached::{Hole, Mark};
+pub use reached::{Hole, Mark, Reached};
 pub use segment::place;
 pub use state::WalState;
 

@@ -139,7 +139,7 @@ impl Home {
     pub fn fires_now(&self, name: &str) {
         self.machine.ok(&format!(
             "mkdir -p /etc/systemd/system/{name}.timer.d; \
-             date --date='+4 seconds' '+[Timer]%nOnCalendar=%nOnCalendar=%F %T%nAccuracySec=100ms' \
+             date --date='+4 seconds' '+[Timer]%nOnCalendar=%nOnCalendar=%F %T%nAccuracySec=100ms%nRandomizedDelaySec=0' \
                  >/etc/systemd/system/{name}.timer.d/now.conf; \
              systemctl daemon-reload; systemctl restart {name}.timer"
         ));

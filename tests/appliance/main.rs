@@ -11,6 +11,7 @@ mod installation;
 mod interruptions;
 mod night;
 mod recovery;
+mod restores;
 mod runbook;
 mod wal;
 
@@ -49,6 +50,11 @@ fn slow_a_dead_card_is_no_disaster() {
 #[test]
 fn a_server_of_the_machine_serves_again() {
     recovery::a_server_of_the_machine_serves_again("trixie");
+}
+
+#[test]
+fn the_timer_proves_that_all_comes_back() {
+    restores::the_timer_proves_that_all_comes_back("trixie");
 }
 
 #[test]

@@ -174,7 +174,7 @@ pub fn a_server_of_the_machine_serves_again(system: &str) {
     machine.ok("pg_createcluster $(ls /usr/lib/postgresql) main >/dev/null; systemctl daemon-reload; systemctl start postgresql");
     machine.until(&format!("{psql} -c 'select 1'"));
     let ran = machine.run(&recover).expect(0);
-    ran.says("main.before-recovery").says("enable the timers: pi-agent setup");
+    ran.says("main.before-restore-").says("enable the timers: pi-agent setup");
     assert_eq!(machine.until(&format!("{psql} -c '{ROWS}'")), rows, "{ran}");
     assert_eq!(machine.run("systemctl is-enabled pi-agent-backup.timer").stdout.trim(), "disabled");
 

@@ -259,6 +259,74 @@ fn a_server_in_a_container_is_put_back_in_its_place_and_goes_on() {
     let _ = home.run().expect(0);
 }
 
+/// The new machine's containers were started before the recovery: the database's made an empty cluster, and the files' looks
+/// into an empty directory.
+#[test]
+fn containers_of_the_new_machine_are_stopped_for_a_recovery_and_see_what_came_back() {
+    let home = Household::new();
+    home.start_db("data");
+    home.sql(&format!("create tablespace one location '{}'", home.inside("space/one")));
+    home.sql("create table votes (id int primary key, what text) tablespace one");
+    home.sql("insert into votes values (1, 'kept')");
+    let _ = home.run().expect(0);
+    home.sql("insert into votes values (2, 'the last of all')");
+    home.finish_segment();
+    home.agent.ok(["wal", "push"]);
+    let kit = home.scratch.join("kit.txt");
+    home.agent.ok(["recovery-kit", "--to", kit.to_str().unwrap()]);
+
+    home.engine.docker(["rm", "--force", "db"]);
+    home.engine.docker(["volume", "rm", "data", "space"]);
+    for gone in ["etc", "state", "cache", "runtime", "spool", "files"] {
+        fs::remove_dir_all(home.scratch.join(gone)).unwrap();
+    }
+    home.start_db("data");
+    let files = home.scratch.join("files");
+    let volume = format!("{}:/files", files.display());
+    let forever = ["bash", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"];
+    let reader = ["run", "--detach", "--network=none", "--name=reader", "--volume", &volume, DockerEngine::IMAGE];
+    home.engine.docker([&reader[..], &forever].concat());
+    let id = |name: &str| home.engine.docker(["inspect", "--format", "{{.State.Pid}}", name]);
+    let before = ["db", "reader"].map(id);
+
+    let ran = home.agent.ok(["recover", "--kit", kit.to_str().unwrap()]);
+    home.wait("db");
+    assert_eq!(home.engine.docker(["exec", "reader", "cat", "/files/one"]), "1", "{ran}");
+    assert_eq!(home.sql("select id, what from votes order by id"), "1|kept\n2|the last of all", "{ran}");
+    let after = ["db", "reader"].map(id);
+    assert!(before[0] != after[0] && before[1] != after[1] && !after.contains(&"0".to_owned()), "{before:?} {after:?}");
+    let _ = home.run().expect(0);
+
+    // In place, too: its tablespaces lie beside its data now, where the container sees them.
+    home.sql("delete from votes where id = 1");
+    home.finish_segment();
+    let moment = home.sql("select to_char(clock_timestamp() at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+    home.sql("delete from votes");
+    home.agent.ok(["restore", "database", "--in-place", "--yes", "--at", &moment]);
+    home.wait("db");
+    assert_eq!(home.sql("select id, what from votes order by id"), "2|the last of all");
+}
+
+/// Where the volume is the data itself, the container cannot see what is beside it.
+#[test]
+fn tablespaces_that_a_container_would_not_see_are_not_put_there() {
+    let home = Household::new();
+    let volumes = [
+        format!("data:{}", home.inside("data/pg")),
+        format!("space:{}", home.inside("space")),
+        format!("{}:/wal", home.spool().display()),
+    ];
+    let options: Vec<_> = volumes.iter().flat_map(|volume| ["--volume", volume.as_str()]).collect();
+    let command = format!("archive_command={}", pi_agent::wal::archive_command("/wal".as_ref()));
+    home.start("db", &options, &["archive_mode=on", "archive_timeout=60", &command]);
+    home.sql(&format!("create tablespace one location '{}'", home.inside("space/one")));
+    home.sql("create table votes (id int primary key) tablespace one");
+    let _ = home.run().expect(0);
+    let refused = home.agent.run(["restore", "database", "--in-place", "--yes"]).expect(2);
+    refused.says("the container db does not see").says("--to DIR");
+    assert_eq!(home.sql("select count(*) from votes"), "0", "it runs");
+}
+
 #[test]
 fn what_is_wrong_with_a_container_fails_its_step_alone_and_says_what_to_do() {
     let mut home = Household::new();

@@ -1,8 +1,9 @@
-//! Damage of every kind to every part of a repository: the check notices each, and a restore gives back all that is whole,
-//! names what is not, and says so by its exit code.
+//! Damage of every kind to every part of a repository, as docs/damage.md has it: no damage passes a check or a restore test, and
+//! a restore gives back all that is whole, names what is not, and says so by its exit code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,29 +12,99 @@ use serde_json::Value;
 
 use crate::postgres::{Host, STANZA};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Damage {
-    Delete,
-    Truncate,
-    Flip,
+/// What is promised.
+const DOCUMENT: &str = include_str!("../../docs/damage.md");
+/// The restore ends with nothing, and with `--at` of the restore point before all of that comes back.
+const EARLIER: &str = "nothing; an earlier restore point, whole";
+const DAMAGES: [&str; 3] = ["deleted", "truncated", "flipped"];
+
+/// A file, as it was before it was damaged.
+struct Good {
+    path: PathBuf,
+    content: Vec<u8>,
+    owner: (u32, u32),
 }
 
-const EVERY: [Damage; 3] = [Damage::Delete, Damage::Truncate, Damage::Flip];
-
-impl Damage {
-    /// Does it, and gives back what was there.
-    fn to(self, file: &Path) -> Vec<u8> {
-        let good = fs::read(file).unwrap();
-        let mut bad = good.clone();
-        let middle = bad.len() / 2;
-        match self {
-            Self::Delete => return fs::remove_file(file).map(|()| good).unwrap(),
-            Self::Truncate => bad.truncate(middle),
-            Self::Flip => bad[middle] ^= 0x10,
+impl Good {
+    /// Damages it.
+    fn taken(path: PathBuf, damage: &str) -> Self {
+        let content = fs::read(&path).unwrap();
+        let data = path.metadata().unwrap();
+        let middle = content.len() / 2;
+        match damage {
+            "deleted" => fs::remove_file(&path).unwrap(),
+            "truncated" => fs::write(&path, &content[..middle]).unwrap(),
+            _ => {
+                let mut bad = content.clone();
+                bad[middle] ^= 0x10;
+                fs::write(&path, bad).unwrap();
+            }
         }
-        fs::write(file, bad).unwrap();
-        good
+        Self { path, content, owner: (data.uid(), data.gid()) }
     }
+
+    fn put_back(self) {
+        fs::write(&self.path, self.content).unwrap();
+        chown(&self.path, Some(self.owner.0), Some(self.owner.1)).unwrap();
+    }
+}
+
+/// What happened after a damage.
+struct Seen {
+    check: Ran,
+    restore: Ran,
+    test: Ran,
+    back: &'static str,
+}
+
+/// The lines of the document's table under that title.
+fn table(title: &str) -> Vec<[&'static str; 6]> {
+    let section = DOCUMENT.split(&format!("\n## {title}\n")).nth(1).unwrap_or_else(|| panic!("no table {title}"));
+    let section = section.split("\n## ").next().unwrap();
+    let cells = |line: &'static str| {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        cells.try_into().unwrap_or_else(|_| panic!("not six cells: {line}"))
+    };
+    section.lines().filter(|line| line.starts_with('|')).skip(2).map(cells).collect()
+}
+
+/// `CODE`, `CODE or CODE`, or `CODE: words … words`.
+fn is_told(cell: &str, ran: &Ran) -> bool {
+    let (codes, words) = cell.split_once(": ").unwrap_or((cell, ""));
+    let said = |words: &str| ran.stdout.contains(words.trim()) || ran.stderr.contains(words.trim());
+    codes.split(" or ").any(|code| ran.code() == Some(code.parse().unwrap())) && words.split('…').all(said)
+}
+
+/// Does each line of a table.
+fn every_line_holds(title: &str, files: impl Fn(&str) -> Vec<PathBuf>, look: impl Fn(&str) -> Seen) {
+    let lines = table(title);
+    let mut wrong = Vec::new();
+    for [what, damage, check, restore, test, back] in lines.iter().copied() {
+        let good: Vec<_> = files(what).into_iter().map(|file| Good::taken(file, damage)).collect();
+        assert!(!good.is_empty(), "{what} {damage}");
+        let seen = look(what);
+        let [checked, restored, tested] =
+            [(check, &seen.check), (restore, &seen.restore), (test, &seen.test)].map(|(cell, ran)| is_told(cell, ran));
+        eprintln!(
+            "{what} {damage}: check {:?}, restore {:?}, test {:?}, {}",
+            seen.check.code(),
+            seen.restore.code(),
+            seen.test.code(),
+            seen.back
+        );
+        for (good, ran) in [(checked, &seen.check), (restored, &seen.restore), (tested, &seen.test)] {
+            if !good {
+                wrong.push(format!("{what} {damage}: {ran}"));
+            }
+        }
+        if seen.back != back {
+            wrong.push(format!("{what} {damage}: {} came back, and not {back}", seen.back));
+        }
+        good.into_iter().for_each(Good::put_back);
+    }
+    assert!(wrong.is_empty(), "docs/damage.md, {title}, does not hold:\n{}", wrong.join("\n"));
+    let kinds: BTreeSet<_> = lines.iter().map(|[what, ..]| what).collect();
+    assert_eq!(lines.len(), kinds.len() * DAMAGES.len(), "each of {kinds:?} in each way");
 }
 
 /// Two nights of a household in a folder.
@@ -43,6 +114,10 @@ struct Home {
     agent: Agent,
     /// Contents by path, after the first night and after the second.
     nights: [BTreeMap<Vec<u8>, String>; 2],
+    /// What the second night added to the repositories.
+    added: Vec<PathBuf>,
+    /// The restore point of the first night.
+    first: String,
 }
 
 impl Home {
@@ -52,165 +127,105 @@ impl Home {
         let source = household.foundry();
         // Every check reads everything.
         let agent = Config::local(scratch.path()).directory("foundry", &[&source], "check-every = \"90d\"").write();
-        agent.ok(["run"]);
         let contents = || Tree::read(&source).contents().into_iter().collect::<BTreeMap<_, _>>();
-        let first = contents();
+        agent.ok(["run"]);
+        let (first, before) = (contents(), files(&scratch.join("storage")));
         household.change(0.3);
         agent.ok(["run"]);
         let nights = [first, contents()];
-        Self { scratch, source, agent, nights }
+        let points = agent.ok(["points", "foundry", "--json"]).json();
+        let first = points["points"][0]["id"].as_str().unwrap().to_owned();
+        let mut added = files(&scratch.join("storage"));
+        added.retain(|file| !before.contains(file));
+        Self { scratch, source, agent, nights, added, first }
     }
 
-    fn repository(&self) -> PathBuf {
-        self.scratch.join("storage/foundry")
-    }
-
-    fn restic(&self, arguments: &[&str]) -> String {
+    fn restic(&self, step: &str, arguments: &[&str]) -> String {
         let password = self.scratch.join("password");
         fs::write(&password, Config::PASSWORD).unwrap();
         let mut command = Command::new("restic");
-        command.arg("-r").arg(self.repository()).arg("--password-file").arg(password).arg("--no-cache");
-        sh(command.args(arguments))
+        command.arg("-r").arg(self.scratch.join("storage").join(step));
+        sh(command.arg("--password-file").arg(password).arg("--no-cache").args(arguments))
     }
 
-    /// The largest file of that kind.
-    fn file(&self, kind: &str) -> PathBuf {
-        let largest =
-            |paths: Vec<PathBuf>| paths.into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
-        let below = |folder: &str| {
-            fs::read_dir(self.repository().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect()
+    /// The largest file of that kind that the second night added to a step's repository: all in it is of its snapshot.
+    fn file(&self, step: &str, kind: &str) -> PathBuf {
+        let repository = self.scratch.join("storage").join(step);
+        let added = |folder: &str| {
+            let folder = repository.join(folder);
+            self.added.iter().filter(move |path| path.starts_with(&folder)).cloned().collect::<Vec<_>>()
         };
-        match kind {
-            "key" => largest(below("keys")),
-            "config" => self.repository().join("config"),
-            "index" => largest(below("index")),
-            "snapshot" => {
-                let newest = self.agent.ok(["points", "foundry", "--json"]).json()["points"][1]["id"].clone();
-                self.repository().join("snapshots").join(newest.as_str().unwrap())
-            }
-            "state database" => self.agent.state().join("state.db"),
+        let found = match kind {
+            "key" => files(&repository.join("keys")),
+            "config" => vec![repository.join("config")],
+            "index" => added("index"),
+            "snapshot" => added("snapshots"),
             packs => {
                 let wanted = packs.split(' ').next().unwrap();
-                let mut found = Vec::new();
-                for index in self.restic(&["list", "index"]).lines() {
-                    let index: Value = serde_json::from_str(&self.restic(&["cat", "index", index])).unwrap();
-                    let of_kind = |pack: &&Value| pack["blobs"][0]["type"] == wanted;
-                    for pack in index["packs"].as_array().unwrap().iter().filter(of_kind) {
-                        let id = pack["id"].as_str().unwrap();
-                        found.push(self.repository().join("data").join(&id[..2]).join(id));
+                let mut of_kind = Vec::new();
+                for index in self.restic(step, &["list", "index"]).lines() {
+                    let index: Value = serde_json::from_str(&self.restic(step, &["cat", "index", index])).unwrap();
+                    for pack in index["packs"].as_array().unwrap() {
+                        if pack["blobs"][0]["type"] == wanted {
+                            of_kind.push(pack["id"].as_str().unwrap().to_owned());
+                        }
                     }
                 }
-                largest(found)
+                let mut packs = added("data");
+                packs.retain(|path| of_kind.iter().any(|id| path.ends_with(id)));
+                packs
             }
-        }
+        };
+        found.into_iter().max_by_key(|path| path.metadata().unwrap().len()).expect(kind)
     }
 
     fn forget_cache(&self) {
         let _ = fs::remove_dir_all(self.scratch.join("cache/repositories"));
     }
 
-    /// Restores the newest; what differs from that night and is not named.
-    fn restore(&self, night: usize) -> (Ran, Vec<String>, usize) {
+    fn restored(&self, step: &str, at: &str) -> (Ran, PathBuf) {
         let to = self.scratch.join("to");
         let _ = fs::remove_dir_all(&to);
         let _ = fs::remove_file(self.scratch.join("to.unfinished"));
-        let ran = self.agent.run(["restore", "foundry", "--to", to.to_str().unwrap()]);
+        (self.agent.run(["restore", step, "--to", to.to_str().unwrap(), "--at", at]), to)
+    }
+
+    /// Restores the newest; what came back.
+    fn restore(&self) -> (Ran, &'static str) {
+        let (ran, back) = self.restore_at("latest");
+        if back != "nothing" {
+            return (ran, back);
+        }
+        match self.restore_at(&self.first) {
+            (earlier, "the night before") if earlier.code() == Some(0) => (ran, EARLIER),
+            _ => (ran, back),
+        }
+    }
+
+    fn restore_at(&self, at: &str) -> (Ran, &'static str) {
+        let (ran, to) = self.restored("foundry", at);
         let top = to.join(self.source.strip_prefix("/").unwrap());
         if !top.exists() {
-            return (ran, Vec::new(), 0);
+            return (ran, "nothing");
         }
         let there: BTreeMap<_, _> = Tree::read(&top).contents().into_iter().collect();
-        let named = |name: &str| {
-            Path::new(name).ancestors().any(|path| ran.stdout.contains(&format!("{}: ", top.join(path).display())))
+        let is_named = |name: &[u8]| {
+            let name = String::from_utf8_lossy(name);
+            let path = Path::new(name.trim_end_matches('/'));
+            path.ancestors().any(|path| ran.stdout.contains(&format!("{}: ", top.join(path).display())))
         };
-        let wrong = |(name, content): (&Vec<u8>, &String)| {
-            let name = String::from_utf8_lossy(name).into_owned();
-            let name = name.trim_end_matches('/').to_owned();
-            (there.get(name.as_bytes()) != Some(content) && !named(&name)).then_some(name)
+        let [before, night] = &self.nights;
+        let is_there = |(name, content): (&Vec<u8>, &String)| there.get(name) == Some(content);
+        let back = match () {
+            () if night.iter().all(is_there) => "everything",
+            () if before.iter().all(is_there) => "the night before",
+            () if night.iter().all(|(name, content)| is_there((name, content)) || is_named(name)) => {
+                "all but what is named"
+            }
+            () => "less than is said",
         };
-        let unnamed = self.nights[night].iter().filter_map(wrong).collect();
-        let good = self.nights[night].iter().filter(|(name, content)| there.get(*name) == Some(content)).count();
-        (ran, unnamed, good)
+        (ran, back)
     }
-}
-
-type Codes = Option<[i32; 3]>;
-
-/// What; what a restore ends with for each damage; which night comes back. What has no codes is lost in part, and the
-/// restore says so when it is of what is wanted.
-const TABLE: [(&str, Codes, [usize; 3]); 6] = [
-    ("key", Some([0, 0, 0]), [1, 1, 1]),
-    ("config", Some([5, 5, 5]), [1, 1, 1]),
-    ("index", Some([5, 5, 5]), [1, 1, 1]),
-    // Gone without a trace in storage: only the history knows of it, and the check tells.
-    ("snapshot", Some([0, 5, 5]), [0, 0, 0]),
-    ("tree pack", None, [1, 1, 1]),
-    ("data pack", None, [1, 1, 1]),
-];
-
-#[test]
-fn slow_no_damage_to_files_passes_and_all_that_is_whole_comes_back() {
-    let home = Home::new();
-    for (kind, codes, nights) in TABLE {
-        let file = home.file(kind);
-        for (number, damage) in EVERY.into_iter().enumerate() {
-            let good = damage.to(&file);
-            home.forget_cache();
-            let check = home.agent.run(["check", "foundry"]);
-            assert_eq!(check.code(), Some(3), "{damage:?} {kind}: {check}");
-            home.forget_cache();
-            let (ran, unnamed, count) = home.restore(nights[number]);
-            let all = home.nights[nights[number]].len();
-            let code = codes.map_or(if count < all { 5 } else { 0 }, |codes| codes[number]);
-            assert_eq!(ran.code(), Some(code), "{damage:?} {kind}: {ran}");
-            assert_eq!(unnamed, [""; 0], "{damage:?} {kind}: {ran}");
-            let lost = damage == Damage::Delete && codes.is_none();
-            assert!(count > 0 && (count < all) >= lost, "{damage:?} {kind}: {count} of {all}: {ran}");
-            assert!(codes.is_none() || count == all, "{damage:?} {kind}: {count} of {all}: {ran}");
-            eprintln!("{damage:?} {kind}: {count} of {all} whole, exit code {code}");
-            fs::write(&file, good).unwrap();
-        }
-    }
-    home.forget_cache();
-    home.agent.ok(["check", "foundry"]);
-    let (ran, unnamed, _) = home.restore(1);
-    assert_eq!((ran.code(), unnamed), (Some(0), Vec::new()), "{ran}");
-}
-
-#[test]
-fn what_is_only_a_copy_may_be_damaged_and_lost_keys_are_told() {
-    let home = Home::new();
-    for damage in EVERY {
-        for file in files(&home.scratch.join("cache/repositories/foundry")) {
-            damage.to(&file);
-        }
-        let (ran, unnamed, _) = home.restore(1);
-        assert_eq!((ran.code(), unnamed), (Some(0), Vec::new()), "{damage:?} cache: {ran}");
-        home.agent.ok(["check", "foundry"]);
-    }
-    for damage in EVERY {
-        let file = home.file("state database");
-        let good = damage.to(&file);
-        let (ran, unnamed, _) = home.restore(1);
-        assert_eq!((ran.code(), unnamed), (Some(0), Vec::new()), "{damage:?} state database: {ran}");
-        let check = home.agent.run(["check", "foundry"]);
-        eprintln!("{damage:?} state database: {check}");
-        fs::write(&file, good).unwrap();
-    }
-
-    // Half-deleted: no pack of data is left, and still all names are.
-    fs::remove_dir_all(home.scratch.join("etc/secrets/master-keys")).unwrap();
-    let key = home.file("key");
-    let good = fs::read(&key).unwrap();
-    for (damage, told) in [(Damage::Delete, "no key file any more"), (Damage::Flip, "is damaged")] {
-        damage.to(&key);
-        let (ran, ..) = home.restore(1);
-        ran.expect(1).says(told).says("put a copy of keys/ back");
-        fs::write(&key, &good).unwrap();
-    }
-    fs::write(home.scratch.join("etc/secrets/restic.key"), "another").unwrap();
-    let (ran, ..) = home.restore(1);
-    ran.expect(2).says("the password in restic.key is not this repository's");
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -220,47 +235,166 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn slow_no_damage_to_a_database_passes() {
-    let host = Host::local();
-    host.insert("first");
-    let label = host.good_run();
-    host.insert("since");
-    let segment = host.cluster.finish_segment();
-    host.agent.ok(["wal", "push"]);
-    host.insert("and more");
-    host.cluster.finish_segment();
-    host.agent.ok(["wal", "push"]);
-    let newest = host.cluster.dump();
-    let storage = host.scratch.join("storage/database");
-    let manifest = storage.join("backup").join(STANZA).join(&label).join("backup.manifest");
-    let wal = files(&storage.join("archive"));
-    let wal = wal.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&segment)).unwrap();
-    for (kind, file) in [("manifest", &manifest), ("WAL segment", &wal)] {
-        for damage in EVERY {
-            let good = damage.to(file);
-            let check = host.agent.run(["check", "database"]);
-            let to = host.scratch.join("to");
-            let _ = fs::remove_dir_all(&to);
-            let _ = fs::remove_dir_all(host.scratch.join("to.tablespaces"));
-            let _ = fs::remove_file(host.scratch.join("to.unfinished"));
-            let ran = host.agent.run(["restore", "database", "--to", to.to_str().unwrap()]);
-            eprintln!(
-                "{damage:?} {kind}: check {:?}, restore {:?} {}{}",
-                check.code(),
-                ran.code(),
-                ran.stdout,
-                ran.stderr
-            );
-            assert_eq!(check.code(), Some(3), "{damage:?} {kind}: {check}");
-            if ran.code() == Some(0) {
-                let clone = Cluster::existing(&host.scratch, &to);
-                assert_eq!(clone.start().dump(), newest, "{damage:?} {kind}");
-            } else {
-                assert!([Some(1), Some(5)].contains(&ran.code()), "{damage:?} {kind}: {ran}");
-            }
-            fs::write(file, good).unwrap();
-            harness::cluster::give_to_postgres(file);
+fn slow_no_damage_to_files_passes() {
+    let home = Home::new();
+    let cache = home.scratch.join("cache/repositories/foundry");
+    let damaged = |what: &str| match what {
+        "cache" => {
+            home.agent.ok(["check", "foundry"]);
+            files(&cache)
         }
+        "state database" => vec![home.agent.state().join("state.db")],
+        kind => vec![home.file("foundry", kind)],
+    };
+    every_line_holds("Files", damaged, |what| {
+        // What is only a copy is read first by who uses it; else nobody must have another copy.
+        let forget = || {
+            if what != "cache" {
+                home.forget_cache();
+            }
+        };
+        let history = home.agent.state().join("state.db");
+        let damaged = fs::read(&history);
+        forget();
+        let (restore, back) = home.restore();
+        forget();
+        let check = home.agent.run(["check", "foundry"]);
+        // It was made anew by the check.
+        match damaged {
+            Ok(damaged) if what == "state database" => fs::write(history, damaged).unwrap(),
+            Err(_) => fs::remove_file(history).unwrap(),
+            Ok(_) => {}
+        }
+        let test = home.agent.run(["restore-test", "foundry"]);
+        Seen { check, restore, test, back }
+    });
+    // A night that begins with a damaged cache adds nothing that is.
+    for damage in DAMAGES {
+        files(&cache).into_iter().for_each(|file| drop(Good::taken(file, damage)));
+        home.agent.ok(["run", "foundry"]);
     }
-    host.agent.ok(["check", "database"]);
+    home.agent.ok(["check", "foundry"]);
+    home.agent.ok(["restore-test"]);
+    let (ran, back) = home.restore();
+    assert_eq!((ran.code(), back), (Some(0), "everything"), "{ran}");
+}
+
+#[test]
+fn no_damage_to_the_saved_history_passes() {
+    let home = Home::new();
+    let damaged = |what: &str| match what {
+        "saved history" => vec![home.file("agent", "data pack")],
+        _ => vec![home.file("agent", "snapshot")],
+    };
+    every_line_holds("The agent's own repository", damaged, |_| {
+        home.forget_cache();
+        let (restore, to) = home.restored("agent", "latest");
+        let back = match files(&to).iter().any(|file| file.ends_with("state.db")) {
+            true => "the night before",
+            false => "all but what is named",
+        };
+        home.forget_cache();
+        let check = home.agent.run(["check", "agent"]);
+        let test = home.agent.run(["restore-test", "agent"]);
+        Seen { check, restore, test, back }
+    });
+}
+
+#[test]
+fn lost_keys_are_told() {
+    let home = Home::new();
+    // Half-deleted: no pack of data is left, and still all names are.
+    fs::remove_dir_all(home.scratch.join("etc/secrets/master-keys")).unwrap();
+    for (damage, told) in [("deleted", "no key file any more"), ("flipped", "is damaged")] {
+        let good = Good::taken(home.file("foundry", "key"), damage);
+        let (ran, _) = home.restore();
+        ran.expect(1).says(told).says("put a copy of keys/ back");
+        good.put_back();
+    }
+    fs::write(home.scratch.join("etc/secrets/restic.key"), "another").unwrap();
+    let (ran, _) = home.restore();
+    ran.expect(2).says("the password in restic.key is not this repository's");
+}
+
+/// A full backup, an incremental one, and WAL before and behind each.
+struct Database {
+    host: Host,
+    /// What each kind of damage is done to.
+    files: BTreeMap<&'static str, PathBuf>,
+    /// The first backup, and what was in the database then.
+    first: (String, String),
+    /// Everything before each segment of WAL, and at last all of it.
+    dumps: BTreeMap<&'static str, String>,
+}
+
+impl Database {
+    fn new() -> Self {
+        let host = Host::local();
+        let storage = host.scratch.join("storage/database");
+        let (mut paths, mut dumps) = (BTreeMap::new(), BTreeMap::new());
+        let mut written = |what: &'static str| {
+            dumps.insert(what, host.cluster.dump());
+            host.insert(what);
+            let segment = host.cluster.finish_segment();
+            host.agent.ok(["wal", "push"]);
+            let all = files(&storage.join("archive"));
+            let is_it = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&segment);
+            paths.insert(what, all.into_iter().find(is_it).unwrap());
+        };
+        host.insert("at first");
+        let full = host.good_run();
+        let first = (full, host.cluster.dump());
+        written("WAL before the newest backup");
+        let label = host.good_run();
+        written("WAL since");
+        written("newest WAL");
+        dumps.insert("everything", host.cluster.dump());
+        let backup = storage.join("backup").join(STANZA).join(&label);
+        paths.insert("manifest", backup.join("backup.manifest"));
+        let of_backup = files(&backup).into_iter().filter(|path| !path.to_string_lossy().contains("backup.manifest"));
+        let largest = of_backup.max_by_key(|path| path.metadata().unwrap().len());
+        paths.insert("files of the backup", largest.unwrap());
+        Self { host, files: paths, first, dumps }
+    }
+
+    fn restored(&self, at: &str) -> (Ran, Option<String>) {
+        let scratch = &self.host.scratch;
+        let to = scratch.join("to");
+        let _ = fs::remove_dir_all(&to);
+        let _ = fs::remove_dir_all(scratch.join("to.tablespaces"));
+        let _ = fs::remove_file(scratch.join("to.unfinished"));
+        let ran = self.host.agent.run(["restore", "database", "--to", to.to_str().unwrap(), "--at", at]);
+        let dump = matches!(ran.code(), Some(0 | 5)).then(|| Cluster::existing(scratch, &to).start().dump());
+        (ran, dump)
+    }
+
+    fn look(&self, what: &str) -> Seen {
+        let (restore, dump) = self.restored("latest");
+        let back = match dump {
+            Some(dump) if dump == self.dumps["everything"] => "everything",
+            Some(dump) if self.dumps.get(what) == Some(&dump) => "all before it",
+            Some(_) => "something else",
+            None if self.restored(&self.first.0).1.as_ref() == Some(&self.first.1) => EARLIER,
+            None => "nothing",
+        };
+        let check = self.host.agent.run(["check", "database"]);
+        let test = self.host.agent.run(["restore-test", "database"]);
+        Seen { check, restore, test, back }
+    }
+
+    fn every_line_holds(&self, title: &str) {
+        every_line_holds(title, |what| vec![self.files[what].clone()], |what| self.look(what));
+        self.host.agent.ok(["check", "database"]);
+        self.host.agent.ok(["restore-test", "database"]);
+    }
+}
+
+#[test]
+fn slow_no_damage_to_a_database_passes() {
+    Database::new().every_line_holds("A database");
+}
+
+#[test]
+fn slow_no_damage_to_wal_passes() {
+    Database::new().every_line_holds("A database's WAL");
 }

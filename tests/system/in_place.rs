@@ -3,13 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use harness::{Cluster, Config, DockerEngine, Household, Scratch, Size, Tmpfs, Tree, sh};
+use harness::cluster::give_to_postgres;
+use harness::{Cluster, Config, DockerEngine, Household, Random, Scratch, Size, Tmpfs, Tree, sh};
+use nix::sys::signal::Signal;
 
 use crate::postgres::Host;
 
 /// What was there before.
-fn kept(place: &Path) -> Vec<PathBuf> {
+pub(crate) fn kept(place: &Path) -> Vec<PathBuf> {
     let start = format!("{}.before-restore-", place.file_name().unwrap().to_str().unwrap());
     let entries = fs::read_dir(place.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&start)).collect()
@@ -57,15 +60,31 @@ fn directories_change_places_with_what_is_there() {
 }
 
 #[test]
-fn a_disk_that_is_mounted_there_is_not_renamed_and_a_small_one_is_not_filled() {
+fn a_disk_that_is_mounted_there_changes_what_is_in_it_and_a_small_one_is_not_filled() {
     let scratch = Scratch::new();
     let source = scratch.directory("srv/data");
     fs::write(source.join("file"), vec![7; 3 << 20]).unwrap();
     let agent = Config::local(scratch.path()).directory("data", &[&source], "").write();
     agent.ok(["run"]);
     {
-        let _disk = Tmpfs::mount(&source, 1 << 20);
-        agent.run(["restore", "data", "--in-place", "--yes"]).expect(2).says("is a mounted disk");
+        let disk = Tmpfs::mount(&source, 8 << 20);
+        fs::create_dir(source.join("lost+found")).unwrap();
+        fs::write(source.join("file"), "spoiled").unwrap();
+        fs::write(source.join("since"), "since").unwrap();
+        let done = agent.ok(["restore", "data", "--in-place", "--yes"]);
+        let old = kept(&source.join("data")).remove(0);
+        done.says(&format!("rm -rf {}", old.display()));
+        let names = |folder: &Path| {
+            let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&old), ["file", "since"]);
+        assert_eq!(names(&source), [old.file_name().unwrap(), "file".as_ref(), "lost+found".as_ref()]);
+        assert_eq!(fs::read(source.join("file")).unwrap(), vec![7; 3 << 20]);
+        // One below it would go with the old.
+        let _below = Tmpfs::mount(disk.path().join("below"), 1 << 20);
+        agent.run(["restore", "data", "--in-place", "--yes"]).expect(2).says("data/below is a mounted disk");
     }
     fs::remove_dir_all(&source).unwrap();
     let srv = scratch.join("srv");
@@ -163,4 +182,69 @@ fn a_database_comes_back_in_its_place_and_the_old_is_kept() {
     assert_eq!(host.cluster.start().dump(), newest);
     // The old is a whole cluster.
     assert_eq!(Cluster::existing(&host.scratch, &old[0]).start().dump(), spoiled);
+}
+
+#[test]
+fn tablespaces_come_back_with_their_database() {
+    let host = Host::local();
+    let space = host.scratch.directory("space");
+    give_to_postgres(&space);
+    host.cluster.sql(&format!("create tablespace one location '{}'", space.display()));
+    host.cluster.sql("create table votes (id int primary key) tablespace one");
+    host.cluster.sql("insert into votes values (1)");
+    host.good_run();
+    let good = host.cluster.dump();
+    let place = host.cluster.data().to_owned();
+    let settled = place.with_file_name("data.tablespaces");
+    // The first comes from where it was made, the second from where the first put it.
+    for number in 1..=2 {
+        host.cluster.sql("delete from votes");
+        host.cluster.finish_segment();
+        host.cluster.stop();
+        let before = kept(&place);
+        let id = host.labels().remove(0);
+        let done = host.agent.ok(["restore", "database", "--in-place", "--yes", "--at", &id]);
+        host.cluster.start();
+        // A dump says where it is.
+        let moved = |dump: &str| {
+            let places = [space.clone(), settled.join("one")].map(|place| place.display().to_string());
+            places.iter().fold(dump.to_owned(), |dump, place| dump.replace(place, "HERE"))
+        };
+        assert_eq!(moved(&host.cluster.dump()), moved(&good), "{done}");
+        let old = kept(&place).into_iter().find(|old| !before.contains(old) && old.join("base").exists()).unwrap();
+        let spaces = PathBuf::from(format!("{}.tablespaces", old.display()));
+        assert_eq!(spaces.exists(), number == 2, "{done}");
+        let clone = Cluster::existing(&host.scratch, &old);
+        assert_eq!(clone.start().sql("select count(*) from votes"), "0");
+        clone.stop();
+    }
+}
+
+/// A night that comes meanwhile waits, and is told why it did nothing; the next one is as any other.
+#[test]
+fn a_night_that_comes_meanwhile_is_told_so_and_the_next_one_runs() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv/data");
+    for name in 0..20 {
+        fs::write(source.join(name.to_string()), Random::new(name).bytes(3 << 20)).unwrap();
+    }
+    let agent = Config::local(scratch.path()).directory("data", &[&source], "").write();
+    agent.ok(["run"]);
+    let mut restoring = agent.start(["restore", "data", "--in-place", "--yes"]);
+    let started = Instant::now();
+    while !scratch.join("srv/data.restoring").exists() {
+        assert!(!restoring.has_ended() && started.elapsed() < Duration::from_secs(60), "it does not begin");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    restoring.signal(Signal::SIGSTOP);
+    let night = agent.run(["run", "--reason", "timer"]).expect(4);
+    night.says("`pi-agent restore`, since").says("when it has ended: pi-agent run");
+    agent.ok(["status"]);
+    restoring.signal(Signal::SIGCONT);
+    let _ = restoring.wait().expect(0);
+    assert_eq!(agent.ok(["run", "--json"]).step("data")["outcome"], "succeeded");
+    let status = agent.ok(["status", "--json"]);
+    assert_eq!(status.step("data")["last_outcome"], "succeeded", "{status}");
+    let alarms = agent.run(["alarms"]);
+    assert!(!alarms.stdout.contains("cut off") && !alarms.stdout.contains("old"), "{alarms}");
 }

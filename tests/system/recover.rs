@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{Agent, Cluster, Config, Garage, Household, Ran, Scratch, Size, TlsProxy, Tree, oddities, sh};
+use harness::{Agent, Cluster, Config, Garage, Household, Ran, Scratch, Size, TlsProxy, Tmpfs, Tree, oddities, sh};
 use nix::sys::signal::Signal;
+
+use crate::in_place::kept;
 
 /// A household with files, a log directory and a database, and its kit.
 struct Home {
@@ -98,7 +100,7 @@ fn equal(before: &[Tree; 2], after: &[Tree; 2]) {
 /// Nothing of what is on its way is left.
 #[track_caller]
 fn nothing_is_left(home: &Home) {
-    let found = sh(Command::new("find").arg(home.scratch.path()).args(["-name", "*.pi-agent-recovery*"]));
+    let found = sh(Command::new("find").arg(home.scratch.path()).args(["-name", "*.restoring*"]));
     assert_eq!(found, "");
 }
 
@@ -258,7 +260,7 @@ fn nothing_that_is_there_is_lost() {
     let ran = home.recover(&["--json"]).expect(3);
     let foundry = home.foundry.display().to_string();
     assert!(part(&ran, &foundry)["error"].to_string().contains("something is there already"), "{ran}");
-    assert!(part(&ran, "database")["error"].to_string().contains("another one is there"), "{ran}");
+    assert!(part(&ran, "database")["error"].to_string().contains("something is there already"), "{ran}");
     assert_eq!(part(&ran, home.oddities.to_str().unwrap())["outcome"], "back");
 
     // Asked to, it replaces them and keeps them; a server that nobody knows to stop is not touched.
@@ -268,11 +270,70 @@ fn nothing_that_is_there_is_lost() {
     let ran = home.recover(&["--json", "--overwrite"]).expect(0);
     assert_eq!(part(&ran, &foundry)["outcome"], "was-there", "{ran}");
     equal(&trees, &home.trees());
-    assert_eq!(fs::read_to_string(format!("{foundry}.before-recovery/new")).unwrap(), "a new world");
-    assert!(home.cluster.data().with_extension("before-recovery").join("PG_VERSION").exists());
-    assert!(ran.json()["left_to_do"].to_string().contains("data.before-recovery"), "{ran}");
+    let [world, cluster] = [&home.foundry, home.cluster.data()].map(|place| kept(place).remove(0));
+    assert_eq!(fs::read_to_string(world.join("new")).unwrap(), "a new world");
+    assert!(cluster.join("PG_VERSION").exists());
+    assert!(ran.json()["left_to_do"].to_string().contains(cluster.to_str().unwrap()), "{ran}");
     home.cluster.start();
     assert_eq!(home.cluster.sql("select count(*) from voters"), "5000");
+}
+
+#[test]
+fn a_disk_that_is_too_small_is_told_before_anything_is_changed() {
+    let home = Home::local();
+    let trees = home.trees();
+    home.lose_everything();
+    {
+        let _small = Tmpfs::mount(home.scratch.join("srv"), 2 << 20);
+        let refused = home.recover(&[]).expect(1);
+        refused.says("are needed").says("are free there").says("nothing was changed");
+        assert!(!home.scratch.join("etc").exists() && !home.scratch.join("state").exists(), "{refused}");
+    }
+    {
+        // The database has a disk of its own.
+        let _small = Tmpfs::mount(home.scratch.join("server"), 8 << 20);
+        let _ = home.recover(&[]).expect(1).says("server/data: ").says("nothing was changed");
+    }
+    let _ = home.recover(&[]).expect(0);
+    equal(&trees, &home.trees());
+}
+
+#[test]
+fn disks_of_their_own_get_what_was_on_them() {
+    let home = Home::local();
+    let (dump, trees) = (home.dump(), home.trees());
+    home.lose_everything();
+    let files = Tmpfs::mount(&home.foundry, 32 << 20);
+    let data = Tmpfs::mount(home.cluster.data(), 256 << 20);
+    fs::create_dir(files.path().join("lost+found")).unwrap();
+    fs::create_dir(data.path().join("lost+found")).unwrap();
+    let _ = home.recover(&[]).expect(0);
+    for disk in [&files, &data] {
+        fs::remove_dir(disk.path().join("lost+found")).unwrap();
+    }
+    nothing_is_left(&home);
+    // Its root has changed with the names in it.
+    let same = || {
+        let differences = trees[0].differences(&Tree::read(&home.foundry));
+        assert!(differences.iter().all(|one| one.starts_with(".: mtime")), "{differences:#?}");
+    };
+    same();
+    home.cluster.start();
+    assert_eq!(home.dump(), dump);
+    home.cluster.stop();
+
+    // Something else is on them.
+    fs::remove_file(home.scratch.join("state/recovery.json")).unwrap();
+    fs::write(home.foundry.join("new"), "a new world").unwrap();
+    let ran = home.recover(&["--json"]).expect(3);
+    assert!(part(&ran, home.foundry.to_str().unwrap())["error"].to_string().contains("something is there"), "{ran}");
+    let ran = home.recover(&["--json", "--overwrite"]).expect(3);
+    assert!(part(&ran, "database")["error"].to_string().contains("a disk of its own, with something on it"), "{ran}");
+    let old = PathBuf::from(part(&ran, home.foundry.to_str().unwrap())["kept"].as_str().unwrap());
+    assert!(old.starts_with(&home.foundry), "{ran}");
+    assert_eq!(fs::read_to_string(old.join("new")).unwrap(), "a new world");
+    fs::remove_dir_all(old).unwrap();
+    same();
 }
 
 #[test]
@@ -282,7 +343,7 @@ fn a_new_cluster_of_the_package_is_no_obstacle() {
     home.lose_everything();
     home.cluster.initialise("");
     let ran = home.recover(&["--json"]).expect(0);
-    assert!(part(&ran, "database")["kept"].as_str().unwrap().ends_with("/data.before-recovery"), "{ran}");
+    assert!(part(&ran, "database")["kept"].as_str().unwrap().contains("/data.before-restore-"), "{ran}");
     home.cluster.start();
     assert_eq!(home.dump(), dump);
 }

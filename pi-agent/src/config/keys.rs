@@ -200,6 +200,7 @@ pub const KEYS: &[Key] = &[
     key("[restore-test]", "directory", Path, Means("the cache")),
     key("[restore-test]", "budget", Size, Is(r#""20GiB""#)),
     key("[restore-test]", "months", Number("a number of months from 1 to 120"), Is("3")),
+    key("[restore-test]", "max-duration", Duration, Is(r#""12h""#)),
     key(
         "[[step]]",
         "name",

@@ -221,6 +221,8 @@ pub struct RestoreTest {
     pub budget: u64,
     /// Tests, one a month, that together restore all of a step. Default 3; it outweighs the budget.
     pub months: u32,
+    /// After this long the test of a step is ended, and has failed. Default 12 hours.
+    pub max_duration: Duration,
 }
 
 /// What a step's restore test looks at besides what it looks at anyway.

@@ -173,10 +173,11 @@ fn alarms(table: Table<'_>) -> Option<Alarms> {
 fn restore_test(table: Table<'_>, local: Option<&Local>) -> Option<RestoreTest> {
     let directory = table.path("directory");
     let (budget, months) = (table.size("budget"), table.number("months", 1..121));
+    let max_duration = table.duration("max-duration");
     table.finish();
     // One of its own in there: it is emptied.
     let directory = directory.or_else(|| Some(local?.cache.clone()))?.join("pi-agent-restore-test");
-    Some(RestoreTest { directory, budget: budget?, months: months? })
+    Some(RestoreTest { directory, budget: budget?, months: months?, max_duration: max_duration? })
 }
 
 /// What of it holds; a wrong one is noted, and then nobody uses the result.

@@ -56,7 +56,9 @@ impl Code {
             39 if text.contains("failed with 403") => "check the keys in aws.env and the bucket's policy",
             64 | 47 if text.contains("No space left") => "free some space where the repository lies",
             95 if text.contains("certificate") => "check ca-file and the endpoint's name in [storage]",
-            27 | 29 | 95 => "is pgbackrest.key the passphrase this repository was made with?",
+            27 | 29 | 95 => {
+                "is pgbackrest.key the passphrase this repository was made with? else it is damaged: see pi-agent check"
+            }
             _ => return None,
         })
     }

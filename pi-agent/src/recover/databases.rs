@@ -1,21 +1,20 @@
-//! A database back into its data directory. It is restored and recovered beside it; only then the server is stopped, what it
-//! had is moved aside, and the new one takes its place.
+//! A database back into its data directory.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use super::aside::{There, is_mount_point, move_aside, on_its_way, there, with};
 use super::note::{Notebook, Part};
 use super::server::Server;
 use super::{Back, Order};
 use crate::config::{Postgres, Step};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::monitor::{Monitor, Problem};
 use crate::pgbackrest;
 use crate::process::User;
-use crate::restore::Request;
+use crate::restore::beside::Beside;
 use crate::restore::postgres::restore_original;
+use crate::restore::tablespaces;
 use crate::steps::postgres::container;
 
 /// Brings it back, unless that was done before.
@@ -30,43 +29,40 @@ pub fn bring_back(
     monitor: &Monitor,
 ) -> Result<Back> {
     let home = Home::of(order, step, postgres)?;
-    let known = notes.part(&step.name).cloned();
-    let is_there = home.data.join("PG_VERSION").exists();
-    if let Some(part) = known.as_ref().filter(|part| part.in_place && is_there) {
-        return Ok(Back::before(part.clone()));
+    let is_there = home.beside.place.join("PG_VERSION").exists();
+    if let Some(part) = notes.part(&step.name).filter(|_| is_there) {
+        return Back::before(part.clone(), Some(&home.beside));
     }
-    // Cut off after it was put in place, before that was noted.
-    let settled = is_there && known.is_some() && home.stage != home.data && !home.stage.exists();
-    if !settled {
-        home.is_free(order.overwrite)?;
+    let cut_off = home.beside.cut_off();
+    if cut_off.is_none() {
+        home.is_free(order)?;
     }
 
-    // 1. Whole, beside its place: what an interrupted one left is gone on with.
-    let mut problems = Vec::new();
-    let part = match known.filter(|part| settled || (!part.in_place && home.stage.exists())) {
-        Some(whole) => whole,
-        None => {
-            pgbackrest::directory(&home.stage, &home.user, 0o700)?;
-            home.forget_cut_off_server()?;
-            let (to, at) = (home.stage.clone(), order.at.clone());
-            let request = Request { to, at, paths: Vec::new(), overwrite: true };
-            let user = home.user.clone();
-            let restored = restore_original(order.settings, step, postgres, user, &request, monitor)?;
-            problems.clone_from(&restored.problems);
-            let part = Part::whole(restored, &home.data, false);
-            notes.keep(&step.name, part.clone())?;
-            part
-        }
+    let server = Server::of(&home.beside.place, postgres)?;
+    if let Server::Unknown(_) = server {
+        // Said before hours are spent.
+        server.stop()?;
+    }
+
+    // 1. Whole, beside its place.
+    let restored = match cut_off {
+        Some(restored) => restored,
+        None => home.beside.restore(&step.name, &order.at, &[], &mut |request| {
+            pgbackrest::directory(&home.beside.stage, &home.user, 0o700)?;
+            restore_original(order.settings, step, postgres, home.user.clone(), request, monitor)
+        })?,
     };
 
     // 2. Into its place.
-    let server = Server::of(&home.data, postgres)?;
-    let aside = match settled {
-        true => None,
-        false => server.stop().and_then(|()| home.settle())?,
-    };
-    let part = Part { in_place: true, aside, left: server.left(), ..part };
+    server.stop()?;
+    let aside = home.beside.exchange()?;
+    let mut problems = restored.problems.clone();
+    if let Err(error) = tablespaces::settle(&home.beside, aside.as_deref(), postgres.container.as_ref()) {
+        problems.push(Problem::from(&error));
+    }
+    let part = Part { left: server.left(), ..Part::new(&restored, &home.beside.place, aside) };
     notes.keep(&step.name, part.clone())?;
+    home.beside.end()?;
 
     // 3. It goes on archiving where the agent fetches.
     container::provide_spool(order.settings, postgres, &home.user)?;
@@ -75,15 +71,13 @@ pub fn bring_back(
 }
 
 /// Where a cluster belongs, and to whom.
-struct Home {
-    data: PathBuf,
+pub struct Home {
+    pub beside: Beside,
     user: User,
-    /// It is restored there.
-    stage: PathBuf,
 }
 
 impl Home {
-    fn of(order: &Order<'_>, step: &Step, postgres: &Postgres) -> Result<Self> {
+    pub fn of(order: &Order<'_>, step: &Step, postgres: &Postgres) -> Result<Self> {
         let told = order.clusters.iter().find(|cluster| cluster.step == step.name);
         let data = container::data_on_this_machine(postgres).or_else(|| told?.data.clone());
         let data = data.ok_or_else(|| {
@@ -92,15 +86,15 @@ impl Home {
                 "make the container without starting it (docker compose up --no-start {name}), then recover again"
             ))
         })?;
-        let stage = if is_mount_point(&data) { data.clone() } else { on_its_way(&data) };
+        let beside = Beside::of_database(&data)?;
         let user = match &postgres.container {
-            Some(_) => Self::user_in_container(&[&stage, &data], told.and_then(|told| told.owner))?,
+            Some(_) => Self::user_in_container(&[&beside.stage, &data], told.and_then(|told| told.owner))?,
             None => match User::owner_of(&data) {
                 Ok(user) if user.uid != 0 => user,
                 _ => User::named("postgres").map_err(|error| error.hint("apt install postgresql"))?,
             },
         };
-        Ok(Self { data, user, stage })
+        Ok(Self { beside, user })
     }
 
     /// Whom the data belongs to already, else whom it did.
@@ -113,70 +107,10 @@ impl Home {
         Ok(User { name: known.map_or_else(|| uid.to_string(), |user| user.name), uid, gid, groups: vec![gid] })
     }
 
-    /// A recovery that was cut off leaves PostgreSQL's note that it is at work, and pgBackRest believes it.
-    fn forget_cut_off_server(&self) -> Result<()> {
-        let note = self.stage.join("postmaster.pid");
-        let Ok(text) = fs::read_to_string(&note) else { return Ok(()) };
-        // In single-user mode the number is negative.
-        let pid = text.lines().next().unwrap_or_default().trim_start_matches('-');
-        if fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == self.stage) {
-            return Err(Error::transient(format!(
-                "process {pid} still recovers the database in {}",
-                self.stage.display()
-            ))
-            .hint("wait until it has ended, then recover again"));
-        }
-        fs::remove_file(&note).context(|| format!("remove {}", note.display()))
-    }
-
     /// Nothing is in the way, or it may be moved: a cluster that a package has just made is worth nothing.
-    fn is_free(&self, overwrite: bool) -> Result<()> {
-        let own_disk = self.stage == self.data;
-        let in_the_way = match own_disk {
-            // What an interrupted recovery left there is gone on with; a cluster could not be moved aside.
-            true => self.data.join("PG_VERSION").exists(),
-            false => there(&self.data)? == There::Something && !is_new(&self.data),
-        };
-        if !in_the_way || (overwrite && !own_disk) {
-            return Ok(());
-        }
-        let data = self.data.display();
-        let error = Error::usage(format!("bring back the database in {data}: another one is there"));
-        Err(match own_disk {
-            true => error.hint("it is a disk of its own: move what is on it to another place"),
-            false => error.hint(format!("--overwrite keeps it as {data}.before-recovery")),
-        })
-    }
-
-    /// From beside its place into it; what was there before, moved aside.
-    fn settle(&self) -> Result<Option<PathBuf>> {
-        if self.stage == self.data {
-            return Ok(None);
-        }
-        let doing = || format!("put the database in place as {}", self.data.display());
-        let aside = move_aside(&self.data)?;
-        fs::rename(&self.stage, &self.data).context(doing)?;
-        self.settle_tablespaces().context(doing)?;
-        Ok(aside)
-    }
-
-    /// They lie beside it, and links lead to them.
-    fn settle_tablespaces(&self) -> std::io::Result<()> {
-        let (staged, settled) = (with(&self.stage, ".tablespaces"), with(&self.data, ".tablespaces"));
-        if !staged.exists() {
-            return Ok(());
-        }
-        fs::rename(&staged, &settled)?;
-        for link in fs::read_dir(self.data.join("pg_tblspc"))? {
-            let link = link?.path();
-            if let Ok(old) = fs::read_link(&link)
-                && let Ok(rest) = old.strip_prefix(&staged)
-            {
-                fs::remove_file(&link)?;
-                symlink(settled.join(rest), &link)?;
-            }
-        }
-        Ok(())
+    pub fn is_free(&self, order: &Order<'_>) -> Result<()> {
+        self.beside.may_take_a_database()?;
+        if is_new(&self.beside.place) { Ok(()) } else { order.may_replace(&self.beside) }
     }
 }
 

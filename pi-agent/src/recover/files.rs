@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::kit::KitFile;
-use crate::recover::aside::move_aside;
+use crate::restore::beside::set_aside;
 use crate::secrets::{write_private, write_shared};
 
 /// Puts each in its place; what was there instead is kept beside it, and its name returned.
@@ -26,11 +26,11 @@ pub fn put(files: &[KitFile], overwrite: bool) -> Result<Vec<PathBuf>> {
     if !other.is_empty() && !overwrite {
         let paths: Vec<_> = other.iter().map(|file| file.path.display().to_string()).collect();
         return Err(Error::usage(format!("this machine has other files than the kit: {}", paths.join(", ")))
-            .hint("--overwrite takes the kit's and keeps those beside them as *.before-recovery"));
+            .hint("--overwrite takes the kit's and keeps those beside them as *.before-restore-…"));
     }
     let mut kept = Vec::new();
     for file in &other {
-        kept.extend(move_aside(&file.path)?);
+        kept.push(set_aside(&file.path)?);
     }
     for file in missing.into_iter().chain(other) {
         let bytes = file.content.reveal().as_bytes();

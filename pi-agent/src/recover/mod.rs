@@ -1,11 +1,10 @@
 //! The whole host back onto a blank machine, with nothing but the recovery kit and the storage.
 //!
-//! Whatever is restored lies beside its place until it is whole ([`directories`], [`databases`]), what was in its place is
-//! moved aside and never removed ([`aside`]), and what is done is noted ([`note`]), so that a recovery that was interrupted
-//! goes on when it is started again.
+//! Whatever is restored lies beside its place until it is whole ([`directories`], [`databases`], as of every restore in
+//! place), what was in its place is never removed, and what is done is noted ([`note`]), so that a recovery that was
+//! interrupted goes on when it is started again.
 
 pub mod adopt;
-mod aside;
 mod databases;
 mod directories;
 mod files;
@@ -13,6 +12,7 @@ mod newest;
 mod note;
 mod probe;
 mod report;
+mod room;
 mod server;
 mod timers;
 
@@ -28,6 +28,7 @@ use crate::kit::{self, Cluster, Found, record};
 use crate::lock::RunLock;
 use crate::monitor::{Monitor, Problem};
 use crate::restore::At;
+use crate::restore::beside::Beside;
 use crate::run::{self, recover::bring_back};
 use crate::state::{Opened, State};
 use note::{Notebook, Part};
@@ -57,6 +58,18 @@ struct Order<'a> {
     clusters: &'a [Cluster],
 }
 
+impl Order<'_> {
+    /// Nothing is in the place, or it may be replaced.
+    fn may_replace(&self, beside: &Beside) -> Result<()> {
+        if self.overwrite || !beside.is_taken()? {
+            return Ok(());
+        }
+        let place = beside.place.display();
+        Err(Error::usage(format!("bring back {place}: something is there already"))
+            .hint(format!("move it away; or --overwrite, which keeps it as {}", beside.kept_as())))
+    }
+}
+
 /// One part that is back.
 struct Back {
     part: Part,
@@ -66,8 +79,12 @@ struct Back {
 }
 
 impl Back {
-    fn before(part: Part) -> Self {
-        Self { part, problems: Vec::new(), was_there: true }
+    /// What an earlier one brought back, also when it was cut off before it had removed what it needed for that.
+    fn before(part: Part, beside: Option<&Beside>) -> Result<Self> {
+        if let Some(beside) = beside.filter(|beside| beside.cut_off().is_some()) {
+            beside.end()?;
+        }
+        Ok(Self { part, problems: Vec::new(), was_there: true })
     }
 }
 
@@ -92,6 +109,15 @@ pub fn recover(
     if options.no_limits {
         kit.settings = kit.settings.without_limits();
     }
+    let order = Order {
+        settings: &kit.settings,
+        directory,
+        at: options.at.clone(),
+        overwrite: options.overwrite,
+        clusters: &kit.clusters,
+    };
+    let mut notes = Notebook::open(directory, &kit.marks.keys, &at)?;
+    room::check(&order, &probe::Trial::of(&kit)?.settings, &notes)?;
 
     // 2. This machine becomes the lost one.
     run::make_private(directory.path())?;
@@ -109,14 +135,6 @@ pub fn recover(
     }
 
     // 3. Everything else: files first, since a compose file may be among them.
-    let order = Order {
-        settings: &kit.settings,
-        directory,
-        at: options.at.clone(),
-        overwrite: options.overwrite,
-        clusters: &kit.clusters,
-    };
-    let mut notes = Notebook::open(directory, &kit.marks.keys, &at)?;
     bring_all_back(&order, &kit, &mut notes, &mut report, watch);
 
     // 4. It backs up again.
@@ -150,7 +168,7 @@ fn bring_all_back(
         for path in &directory.paths {
             let what = path.display().to_string();
             part_of(report, &step.name, &what, || {
-                directories::bring_back(order, notes, step, path, &watch(&format!("{} {what}", step.name)))
+                directories::bring_back(order, notes, step, directory, path, &watch(&format!("{} {what}", step.name)))
             });
         }
         if !report.any_failed_of(&step.name)

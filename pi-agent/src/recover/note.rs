@@ -21,15 +21,13 @@ pub struct Note {
     keys: String,
     /// To which moment, as it was asked for.
     at: String,
-    /// By what was brought back.
+    /// What is back in its place, by what that is.
     parts: BTreeMap<String, Part>,
 }
 
-/// How far one part is.
+/// One part that is back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// It is in its place; before, it lies whole beside it.
-    pub in_place: bool,
     /// The point used.
     pub restore_point: String,
     /// Its time.
@@ -47,16 +45,15 @@ pub struct Part {
 }
 
 impl Part {
-    /// Whole, and not yet in place.
-    pub fn whole(restored: Restored, to: &Path, elsewhere: bool) -> Self {
+    /// In its place, which is `to`.
+    pub fn new(restored: &Restored, to: &Path, aside: Option<PathBuf>) -> Self {
         Self {
-            in_place: false,
-            restore_point: restored.restore_point,
+            restore_point: restored.restore_point.clone(),
             time: restored.time,
             bytes: restored.bytes,
             to: to.to_owned(),
-            elsewhere,
-            aside: None,
+            elsewhere: false,
+            aside,
             left: Vec::new(),
         }
     }
@@ -80,17 +77,16 @@ impl<'a> Notebook<'a> {
         Ok(Self { directory, note: note.unwrap_or_else(new) })
     }
 
-    /// How far that part is.
+    /// That part, when it is back.
     pub fn part(&self, name: &str) -> Option<&Part> {
         self.note.parts.get(name)
     }
 
-    /// Keeps how far it is. What was restored must be on the disk before the note of it is.
+    /// It is back.
     ///
     /// # Errors
     /// The state directory cannot be written.
     pub fn keep(&mut self, name: &str, part: Part) -> Result<()> {
-        nix::unistd::sync();
         self.note.parts.insert(name.into(), part);
         let text = serde_json::to_vec_pretty(&self.note).context(|| "write down what is recovered".into())?;
         write_private(&file(self.directory), &text)

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use tempfile::TempDir;
 
 use super::{files, newest};
 use crate::config::{AGENT, Location, Settings, Source};
@@ -24,27 +25,44 @@ pub struct Told {
     pub configuration: Option<Timestamp>,
 }
 
+/// The kit's settings with its files in a directory of their own: they reach the storage before anything is touched.
+pub struct Trial {
+    pub settings: Settings,
+    aside: TempDir,
+}
+
+impl Trial {
+    /// Puts the kit's files there.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn of(kit: &Found) -> Result<Self> {
+        // In memory on most machines: it holds the keys.
+        let runtime = &kit.settings.local.runtime;
+        let doing = || format!("make a directory in {} to try the kit in", runtime.display());
+        std::fs::create_dir_all(runtime).context(doing)?;
+        let aside = tempfile::Builder::new()
+            .prefix("kit-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(runtime)
+            .context(doing)?;
+        files::put_below(&kit.files, aside.path())?;
+        let mut settings = kit.settings.clone();
+        settings.secrets = aside.path().into();
+        settings.local.cache = aside.path().join("cache");
+        if let Location::S3(s3) = &mut settings.storage.location {
+            s3.ca_file = s3.ca_file.is_some().then(|| aside.path().join("ca.pem"));
+        }
+        Ok(Self { settings, aside })
+    }
+}
+
 /// Tries the kit, and brings its configuration up to date.
 ///
 /// # Errors
 /// The storage does not answer, holds no backups, or the kit's keys do not open them: then with when the keys were changed.
 pub fn probe(kit: &mut Found, at: &At) -> Result<Told> {
-    // In memory on most machines: it holds the keys.
-    let runtime = &kit.settings.local.runtime;
-    let doing = || format!("make a directory in {} to try the kit in", runtime.display());
-    std::fs::create_dir_all(runtime).context(doing)?;
-    let aside = tempfile::Builder::new()
-        .prefix("kit-")
-        .permissions(Permissions::from_mode(0o700))
-        .tempdir_in(runtime)
-        .context(doing)?;
-    files::put_below(&kit.files, aside.path())?;
-    let mut settings = kit.settings.clone();
-    settings.secrets = aside.path().into();
-    settings.local.cache = aside.path().join("cache");
-    if let Location::S3(s3) = &mut settings.storage.location {
-        s3.ca_file = s3.ca_file.is_some().then(|| aside.path().join("ca.pem"));
-    }
+    let Trial { settings, aside } = Trial::of(kit)?;
     let secrets = Secrets::new(&settings.secrets);
     let store = Store::open(&settings.storage, &settings.storage.location, &secrets)?;
     let owner = place::owner(&store).or_else(|error| match error.kind() {

@@ -169,7 +169,7 @@ impl Repository {
     ///
     /// # Errors
     /// Storage fails.
-    pub(super) fn key_trouble(&self) -> Result<Option<Error>> {
+    pub fn key_trouble(&self) -> Result<Option<Error>> {
         let what = match (self.store().list("keys/")?.is_empty(), self.damaged_files("keys")?.first()) {
             (true, _) => "it has no key file any more".to_owned(),
             (_, Some(name)) => format!("its key file keys/{name} is damaged"),

@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod at;
+pub mod beside;
 pub mod directory;
 pub mod dumps;
 mod handover;
@@ -9,7 +10,9 @@ mod in_place;
 pub mod points;
 pub mod postgres;
 mod recovery;
+pub mod tablespaces;
 mod unfinished;
+pub mod users;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -67,6 +70,18 @@ pub enum At {
     Time(Timestamp),
     /// By id (a unique beginning is enough for snapshots) or label.
     Id(String),
+}
+
+impl At {
+    /// The one of these, oldest first, that it means. A dump only by its id.
+    pub fn of<'a>(&self, points: &'a [Point]) -> Option<&'a Point> {
+        let mut points = points.iter().rev();
+        match self {
+            Self::Latest => points.find(|point| point.kind != "dump"),
+            Self::Time(time) => points.find(|point| point.time <= *time && point.kind != "dump"),
+            Self::Id(id) => points.find(|point| point.id.starts_with(id)),
+        }
+    }
 }
 
 /// What is to be restored where.
@@ -128,7 +143,7 @@ pub fn restore(settings: &Settings, step: &str, request: &Request, monitor: &Mon
         request = match Unfinished::of(&request.to) {
             Some(begun) => {
                 let in_the_way = begun.in_the_way(&request.to);
-                begun.continues(&step.name, &request).ok_or(in_the_way)?
+                begun.continues(&step.name, &request).ok_or(in_the_way)?.0
             }
             None => {
                 return Err(Error::usage(format!("restore into {}: it is not empty", request.to.display()))
@@ -177,7 +192,8 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn is_empty(path: &Path) -> Result<bool> {
+/// Nothing is in that directory, or there is none.
+pub(crate) fn is_empty(path: &Path) -> Result<bool> {
     match path.read_dir() {
         Ok(mut entries) => Ok(entries.next().is_none()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),

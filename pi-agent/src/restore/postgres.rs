@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 
 use super::recovery::{Cluster, Recovery};
-use super::{At, Point, Request, Restored, Unfinished, Window, beside, in_place};
+use super::{At, Point, Request, Restored, Unfinished, Window, beside, users};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::health::room;
@@ -157,7 +157,7 @@ fn restore_as(
 }
 
 /// The stop of the oldest backup since which the WAL is whole.
-fn wal_begins(info: &Info, step: &Step) -> Option<Timestamp> {
+pub(crate) fn wal_begins(info: &Info, step: &Step) -> Option<Timestamp> {
     let fulls: Vec<_> = info.backups.iter().rev().filter(|backup| backup.is_full()).collect();
     let points: Vec<_> = info
         .backups
@@ -207,7 +207,8 @@ fn same(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-fn bytes_below(path: &Path) -> u64 {
+/// Bytes of all files there.
+pub(crate) fn bytes_below(path: &Path) -> u64 {
     let Ok(entries) = path.read_dir() else { return 0 };
     let sizes = entries.flatten().map(|entry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
@@ -264,7 +265,7 @@ impl Place {
     /// A recovery that was killed leaves its lock, and pgBackRest refuses where there is one.
     fn forget_a_dead_server(&self) -> Result<()> {
         let lock = self.to.join("postmaster.pid");
-        if in_place::runs(&self.to) || !lock.exists() {
+        if users::server(&self.to).is_some() || !lock.exists() {
             return Ok(());
         }
         fs::remove_file(&lock).context(|| format!("remove {}", lock.display()))

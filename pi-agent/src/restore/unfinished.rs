@@ -7,19 +7,33 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{At, Request};
+use super::beside::stamp;
+use super::{At, Request, Restored};
 use crate::error::{Context, Error, Result};
 use crate::secrets::write_private;
 
 /// The note's content.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Unfinished {
     step: String,
+    /// When, for names.
+    pub begun: String,
     /// As it was asked for.
     at: At,
     /// What that meant then: a newer snapshot may have come since. Databases have none, their restore puts right what differs.
     point: Option<String>,
     paths: Vec<PathBuf>,
+    /// What is there is all of it, and has yet to come into its place.
+    pub whole: Option<Whole>,
+}
+
+/// What was restored.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Whole {
+    /// As it was told.
+    pub restored: Restored,
+    /// Of what changes places with the old: they stay the same, whatever its names.
+    pub inodes: Vec<u64>,
 }
 
 impl Unfinished {
@@ -37,12 +51,31 @@ impl Unfinished {
         if note.exists() || request.overwrite {
             return Ok(());
         }
-        let paths = request.paths.clone();
-        let this = Self { step: step.into(), at: request.at.clone(), point: point.map(str::to_owned), paths };
+        let this = Self {
+            step: step.into(),
+            begun: stamp(),
+            at: request.at.clone(),
+            point: point.map(str::to_owned),
+            paths: request.paths.clone(),
+            whole: None,
+        };
         if let Some(parent) = note.parent() {
             fs::create_dir_all(parent).context(|| format!("make {}", parent.display()))?;
         }
-        write_private(&note, &serde_json::to_vec(&this).context(|| format!("write {}", note.display()))?)
+        this.write(&note)
+    }
+
+    /// Says that all of it is there.
+    ///
+    /// # Errors
+    /// The note is gone, or cannot be written.
+    pub fn is_whole(to: &Path, whole: Whole) -> Result<()> {
+        let begun = Self::of(to).ok_or_else(|| Error::new(format!("read {}", note(to).display())))?;
+        Self { whole: Some(whole), ..begun }.write(&note(to))
+    }
+
+    fn write(&self, note: &Path) -> Result<()> {
+        write_private(note, &serde_json::to_vec(self).context(|| format!("write {}", note.display()))?)
     }
 
     /// All is there.
@@ -59,15 +92,17 @@ impl Unfinished {
         }
     }
 
-    /// What goes on, when it is what is asked for now.
-    pub fn continues(self, step: &str, request: &Request) -> Option<Request> {
+    /// What goes on, when it is what is asked for now; and what is all there already. Of a database nobody knows: it may
+    /// have gone on since.
+    pub fn continues(self, step: &str, request: &Request) -> Option<(Request, Option<Whole>)> {
         let same_point = self.at == request.at
             || self.point.as_ref().is_some_and(|point| match &request.at {
                 At::Id(id) => point.starts_with(id),
                 _ => false,
             });
+        let whole = self.whole.filter(|whole| self.point.is_some() && whole.restored.problems.is_empty());
         (self.step == step && self.paths == request.paths && same_point)
-            .then(|| Request { at: self.point.map_or(self.at, At::Id), ..request.clone() })
+            .then(|| (Request { at: self.point.map_or(self.at, At::Id), ..request.clone() }, whole))
     }
 
     /// What a person who wants something else there must know.

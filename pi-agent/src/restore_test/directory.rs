@@ -11,7 +11,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::Problem;
 use crate::repository::{Order, Repository, Share};
 use crate::secrets::Secrets;
-use crate::steps::directory::newest;
+use crate::steps::directory::{lost_points, newest};
 use crate::storage::Store;
 
 /// So many are named; the rest is counted.
@@ -33,6 +33,13 @@ pub(super) fn test(work: &Work<'_>, sheet: &mut Sheet) -> Result<()> {
     let snapshot = newest(&snapshots, step, |_| true).ok_or_else(|| nothing("complete snapshot"))?;
     sheet.restore_point = Some(snapshot.id.clone());
     let opened = began.elapsed();
+    // What would make the next restore another one than this, or impossible.
+    if let Some(trouble) = repository.key_trouble()? {
+        sheet.problem("keys", Problem::from(&trouble));
+    }
+    if let Some(lost) = lost_points(work.job, &snapshots, &store) {
+        sheet.problem("restore points", lost);
+    }
 
     // 2. Restored, and each byte compared.
     let globs = globs(&test_globs(work))?;

@@ -120,7 +120,7 @@ pub struct Earlier {
 pub fn run(job: &Job, step: &Step, earlier: Earlier, monitor: &Monitor) -> Result<StepResult> {
     monitor.phase("making a place for the test");
     let place = Place::make(&job.settings)?;
-    let work = Work { step, place: &place, earlier, began: Timestamp::now(), monitor };
+    let work = Work { job, step, place: &place, earlier, began: Timestamp::now(), monitor };
     let mut sheet = Sheet::default();
     let ended = match &step.source {
         Source::Postgres(postgres) => postgres::test(&work, postgres, &mut sheet),
@@ -134,6 +134,7 @@ pub fn run(job: &Job, step: &Step, earlier: Earlier, monitor: &Monitor) -> Resul
 
 /// What every part of a test needs.
 struct Work<'a> {
+    job: &'a Job,
     step: &'a Step,
     place: &'a Place,
     earlier: Earlier,

@@ -1,26 +1,32 @@
 //! The test of a database: its newest backup with all WAL there is, and a backup with WAL to some moment since the last
 //! test. On each a temporary server answers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::place::Place;
 use super::server::{Clone, is_foreign};
 use super::{Sheet, Work, history};
 use crate::config::Postgres;
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::Problem;
 use crate::mounts::within_reach;
+use crate::pgbackrest::PgBackRest;
 use crate::process::User;
 use crate::report::words;
 use crate::restore::postgres::{points, restore};
 use crate::restore::{At, Point, Request, Restored, Window, with_a_name};
-use crate::secrets::random;
+use crate::secrets::{Secrets, random};
 use crate::steps::postgres::catalogue::{CATALOGUE, Catalogue, Psql};
-use crate::steps::postgres::container;
+use crate::steps::postgres::losses::Losses;
 use crate::steps::postgres::programs::{Found, Programs};
+use crate::steps::postgres::{container, segment_size};
+use crate::storage::Store;
+use crate::wal::{Reached, spool_directory};
 
 /// Of one look at every page and every row.
 const LOOKING: Duration = Duration::from_hours(6);
@@ -33,6 +39,8 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
     // 1. What there is, and what it takes.
     monitor.phase("looking for the backup");
     let began = Instant::now();
+    // Before the storage is looked at: what is pushed meanwhile is there, too.
+    let pushed = Reached::read(&spool_directory(settings, postgres));
     let (points, window) = points(settings, step, postgres)?;
     let nothing = || Error::new(format!("there is no backup of {}", step.name)).kind_of(Kind::NotFound);
     let newest = points.last().ok_or_else(nothing)?;
@@ -50,15 +58,14 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
             return Ok(());
         }
     };
-    let catalogue = match history::saved(work) {
-        Ok(history) => history
-            .and_then(|history| history.facts(&step.name).ok()?.remove(CATALOGUE))
-            .and_then(|fact| serde_json::from_str::<Catalogue>(&fact).ok()),
+    let facts = match history::saved(work) {
+        Ok(history) => history.and_then(|history| history.facts(&step.name).ok()).unwrap_or_default(),
         Err(error) => {
             sheet.problem("history", Problem::from(&error));
-            None
+            BTreeMap::new()
         }
     };
+    let catalogue = facts.get(CATALOGUE).and_then(|fact| serde_json::from_str::<Catalogue>(fact).ok());
     let role = match (&catalogue, &postgres.user) {
         (Some(catalogue), _) => catalogue.superuser.clone(),
         (None, Some(role)) => role.clone(),
@@ -67,7 +74,10 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
     };
     let test = Test { work, postgres, version, programs, user, role };
 
-    // 2. The newest moment, and all that is to be known of it.
+    // 2. What a restore gets by without.
+    test.losses(window.as_ref(), segment_size(&facts), pushed.as_ref(), sheet)?;
+
+    // 3. The newest moment, and all that is to be known of it.
     let restored = test.restored(At::Latest, sheet, |psql, _, sheet| {
         sheet.timed(began.elapsed(), size, size);
         // One of an earlier backup knows tables that were dropped before this one.
@@ -77,7 +87,7 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
     let newest_moment = window.as_ref().map(|window| window.to).max(restored.last_commit).unwrap_or(newest.time);
     sheet.newest(newest_moment, work.began);
 
-    // 3. Some moment since the last test.
+    // 4. Some moment since the last test.
     match moment(window.as_ref(), work.earlier.last, restored.last_commit, &points) {
         Some(moment) => test.go_back_to(moment, sheet),
         None => {
@@ -113,6 +123,30 @@ struct Test<'a> {
 }
 
 impl Test<'_> {
+    /// What is there twice, or is WAL of before the newest backup: no restore of the newest moment asks for it.
+    fn losses(
+        &self,
+        window: Option<&Window>,
+        segment: Option<u64>,
+        pushed: Option<&Reached>,
+        sheet: &mut Sheet,
+    ) -> Result<()> {
+        let Work { step, place: Place { settings, .. }, earlier, .. } = self.work;
+        let store = Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;
+        let info = PgBackRest::prepare(settings, step, self.postgres, &self.user)?.info()?;
+        let losses = Losses { store: &store.join(&step.name), stanza: &self.postgres.stanza, info: &info };
+        let since = window.map(|window| window.from).max(earlier.last).unwrap_or_default();
+        let mut lost = losses.of_two(losses.backups(since))?;
+        if let (None, Some(segment)) = (&lost, segment) {
+            lost = losses.of_wal(since, segment, pushed)?;
+        }
+        match lost {
+            Some(lost) => sheet.problem("repository", lost),
+            None => sheet.passed("repository", "nothing is gone that is kept twice, nor WAL since the last test"),
+        }
+        Ok(())
+    }
+
     /// Restores, and looks while a server runs on it. What remains is removed before the next.
     fn restored(
         &self,

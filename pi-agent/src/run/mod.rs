@@ -19,7 +19,7 @@ use log::{error, info, warn};
 
 use crate::alarms;
 use crate::config::{Settings, Source, StateDirectory, Step};
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::events;
 use crate::forecast::first_upload;
 use crate::health::{self, Sensors, Watch, What};
@@ -35,7 +35,7 @@ use crate::state::State;
 use crate::steps::{self, Job, Outcome, StepResult, Task};
 use courier::Courier;
 use rest::{Rest, Watched};
-use supervise::{Ended, Signals, supervise};
+use supervise::{Ended, OVERTIME, Signals, supervise};
 use written::{Writers, Written};
 
 /// How long a run tries to let go on what is paused, before it tells that it cannot.
@@ -313,8 +313,8 @@ impl Night<'_> {
     }
 
     fn work(&mut self, step: &PlannedStep) -> Result<StepResult> {
-        let at_most = self.settings.alarms.rest_at_most;
-        if let Some(signal) = rest::rest(&mut self.watch, at_most, self.signals, self.watcher)? {
+        let rest_at_most = self.settings.alarms.rest_at_most;
+        if let Some(signal) = rest::rest(&mut self.watch, rest_at_most, self.signals, self.watcher)? {
             return Ok(stopped_by(signal));
         }
         let mut settings = self.settings.clone();
@@ -325,6 +325,11 @@ impl Night<'_> {
             status = matches!(step.task, Task::Backup { .. }).then(|| self.status()).transpose()?;
         }
         let (max_duration, stall, source) = (configured.max_duration, configured.stall, configured.source.clone());
+        let test = self.settings.restore_test.max_duration;
+        let at_most = match step.task {
+            Task::RestoreTest(_) => Some(test),
+            _ => max_duration.map(|limit| limit + OVERTIME),
+        };
         let job = Job {
             run_id: self.run_id.clone(),
             settings,
@@ -338,8 +343,8 @@ impl Night<'_> {
         };
         let spared = self.courier.process();
         let before = written::written(Writers::Children);
-        let mut watched = Watched::new(self.watcher, &mut self.watch, at_most);
-        let ended = supervise(&job, max_duration, stall, self.signals, &mut watched, spared);
+        let mut watched = Watched::new(self.watcher, &mut self.watch, rest_at_most);
+        let ended = supervise(&job, at_most, stall, self.signals, &mut watched, spared);
         watched.end();
         let ended = ended?;
         let written = written::written(Writers::Children) - before;
@@ -357,6 +362,10 @@ impl Night<'_> {
         let mut result = match ended {
             Ended::Answered(result) => *result,
             Ended::Unanswered(error) => StepResult::failed(&error),
+            Ended::Overran(_) if matches!(job.task, Task::RestoreTest(_)) => StepResult::failed(
+                &Error::new(format!("the test was not done after {} and was ended", words::duration(test)))
+                    .hint("[restore-test] max-duration; for directories, a smaller budget and more months do"),
+            ),
             Ended::Overran(error) => StepResult { error: Some((&error).into()), ..StepResult::of(Outcome::Unfinished) },
             Ended::Stopped(signal) => stopped_by(signal),
         };

@@ -9,7 +9,7 @@ use log::{info, warn};
 use crate::config::{AGENT, Settings, Source, StateDirectory};
 use crate::error::{Context, Error, Result};
 use crate::monitor::{Monitor, Problem};
-use crate::run::supervise::{Ended, Signals, supervise};
+use crate::run::supervise::{Ended, OVERTIME, Signals, supervise};
 use crate::run::{Watcher, make_private};
 use crate::state::{Opened, State};
 use crate::steps::{self, Job, Task};
@@ -77,7 +77,8 @@ fn fetch(
 ) -> Result<(), String> {
     let fetched = directory.path().join(FETCHED);
     let job = job(settings, directory);
-    let ended = supervise(&job, Some(PATIENCE), PATIENCE, signals, watcher, None).map_err(|error| error.chain())?;
+    let ended =
+        supervise(&job, Some(PATIENCE + OVERTIME), PATIENCE, signals, watcher, None).map_err(|error| error.chain())?;
     let outcome = match ended {
         Ended::Answered(result) if result.outcome.is_usable() => {
             install(&fetched, &directory.database()).map_err(|error| error.chain())

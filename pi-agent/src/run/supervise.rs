@@ -70,20 +70,20 @@ impl Signals {
 }
 
 /// A step that stops by itself at its deadline still has to finish what is under way: a last pack on a slow line.
-const OVERTIME: Duration = Duration::from_secs(15 * 60);
+pub const OVERTIME: Duration = Duration::from_secs(15 * 60);
 /// What a step's process gets after SIGTERM; with the step's own 4 s inside, and under the 10 s we promise.
 const STOP: Duration = Duration::from_secs(6);
 const TICK: Duration = Duration::from_millis(500);
 const STDERR_LINES: usize = 20;
 
-/// Starts the step's process and watches over it until it and everything it started have ended. `spared`: a process of
-/// ours that is none of the step's.
+/// Starts the step's process and watches over it until it and everything it started have ended, `at_most` so long. `spared`: a
+/// process of ours that is none of the step's.
 ///
 /// # Errors
 /// It could not be started.
 pub fn supervise(
     job: &Job,
-    max_duration: Option<Duration>,
+    at_most: Option<Duration>,
     stall: Duration,
     signals: &mut Signals,
     watcher: &mut dyn Watcher,
@@ -96,7 +96,7 @@ pub fn supervise(
         if job.settings.step(&job.step).is_ok_and(|step| matches!(step.source, Source::Postgres(_))) {
             brake = brake.metering(&job.settings.storage.limits);
         }
-        let result = watch(&mut child, &mut brake, max_duration, stall, term, int, watcher).await;
+        let result = watch(&mut child, &mut brake, at_most, stall, term, int, watcher).await;
         Ok::<_, Error>((child, result))
     });
     // Whatever happened, nothing it started may live on beside the next step.
@@ -158,7 +158,7 @@ fn pid(child: &Child) -> Pid {
 async fn watch(
     child: &mut Child,
     brake: &mut Brake,
-    max_duration: Option<Duration>,
+    at_most: Option<Duration>,
     stall: Duration,
     term: &mut Signal,
     int: &mut Signal,
@@ -221,7 +221,7 @@ async fn watch(
                 if life.silence() >= stall {
                     return Seen::Stall;
                 }
-                if max_duration.is_some_and(|limit| started.elapsed() >= limit + OVERTIME + rested) {
+                if at_most.is_some_and(|limit| started.elapsed() >= limit + rested) {
                     return Seen::Overrun;
                 }
             }

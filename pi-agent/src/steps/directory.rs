@@ -50,6 +50,23 @@ pub fn run(job: &Job, step: &Step, directory: &Directory, monitor: &Monitor) -> 
     Ok(result)
 }
 
+/// What the last run saw and what is there no more: only runs forget, and they note what is left.
+pub(crate) fn lost_points(job: &Job, there: &[Snapshot], store: &Store) -> Option<Problem> {
+    let known = points::understood(job.facts.get(POINTS).filter(|_| job.was_here())?, Family::Snapshots);
+    let lost: Vec<_> =
+        known.iter().filter(|point| !there.iter().any(|snapshot| snapshot.id.starts_with(&point.id))).collect();
+    let newest = lost.last()?;
+    Some(Problem {
+        message: format!(
+            "{} restore points are gone from {store} that were there, the newest {} of {}",
+            lost.len(),
+            newest.id,
+            newest.time
+        ),
+        hint: Some("find out who removed them; if it was you, the next run takes it as it is".into()),
+    })
+}
+
 struct Work<'a> {
     job: &'a Job,
     step: &'a Step,
@@ -68,7 +85,10 @@ impl Work<'_> {
             Task::Prune { keep_everything } => self.only_prune(keep_everything.as_deref()),
             Task::Check(check) => self.alone(|repository| {
                 let (checked, _) = maintenance::check(repository, *check, self.monitor);
-                let problem = checked.problem.or_else(|| self.lost_points(repository));
+                let problem = checked.problem.or_else(|| {
+                    let snapshots = repository.snapshots().ok()?;
+                    lost_points(self.job, &snapshots, repository.store())
+                });
                 Maintenance { problem, ..checked }
             }),
             Task::FetchState { to } => self.fetch_state(to),
@@ -248,25 +268,6 @@ impl Work<'_> {
                 .hint("pi-agent restore gives back what is there all the same; put a copy of that object back"));
         }
         repository.ok_or_else(|| Error::new(format!("{place} holds no repository yet")).kind_of(Kind::NotFound))
-    }
-
-    /// What the last run saw and what is there no more: only runs forget, and they note what is left.
-    fn lost_points(&self, repository: &Repository) -> Option<Problem> {
-        let known = points::understood(self.job.facts.get(POINTS).filter(|_| self.job.was_here())?, Family::Snapshots);
-        let there = repository.snapshots().ok()?;
-        let lost: Vec<_> =
-            known.iter().filter(|point| !there.iter().any(|snapshot| snapshot.id.starts_with(&point.id))).collect();
-        let newest = lost.last()?;
-        Some(Problem {
-            message: format!(
-                "{} restore points are gone from {} that were there, the newest {} of {}",
-                lost.len(),
-                repository.store(),
-                newest.id,
-                newest.time
-            ),
-            hint: Some("find out who removed them; if it was you, the next run takes it as it is".into()),
-        })
     }
 
     /// Brings the newest saved state database back to `to`, whole or not at all.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::segment::{Header, place};
 use crate::error::{Context, Result};
+use crate::pgbackrest::Cluster;
 use crate::secrets::write_shared;
 
 /// Who pushes may be root in a run, and the server's user between the nights; the spool itself keeps others out.
@@ -53,6 +54,11 @@ impl Reached {
     /// What is noted; nothing when there is no note, or none that can be read: the next file begins a new one.
     pub fn read(spool: &Path) -> Option<Self> {
         read(&note(spool))
+    }
+
+    /// The newest segment, where it is that cluster's.
+    pub fn newest_of(&self, cluster: Cluster) -> Option<&str> {
+        (self.system_id == cluster.system_id).then_some(&*self.newest.segment)
     }
 }
 

@@ -6,7 +6,7 @@ mod when;
 use std::path::{Path, PathBuf};
 
 use super::{At, InPlace, Request};
-use crate::config::{Settings, Source, Step};
+use crate::config::{Settings, Source, StateDirectory, Step};
 use crate::error::{Error, Result};
 use crate::setup::Dialogue;
 
@@ -44,7 +44,7 @@ pub struct Order<'a> {
 ///
 /// # Errors
 /// Something is missing and nobody can be asked; the repository cannot be read; the terminal is closed.
-pub fn complete(settings: &Settings, wanted: Asked) -> Result<Option<Order<'_>>> {
+pub fn complete<'a>(settings: &'a Settings, directory: &StateDirectory, wanted: Asked) -> Result<Option<Order<'a>>> {
     let dialogue = Dialogue::open().filter(|_| !wanted.yes);
     let missing = wanted.step.is_none() || (wanted.to.is_none() && !wanted.in_place);
     let Some(dialogue) = dialogue else {
@@ -74,7 +74,7 @@ pub fn complete(settings: &Settings, wanted: Asked) -> Result<Option<Order<'_>>>
     }
     let order = order(settings, wanted)?;
     dialogue.say("")?;
-    for line in estimate::lines(settings, step, &order)? {
+    for line in estimate::lines(settings, directory, step, &order)? {
         dialogue.say(&format!("  {line}"))?;
     }
     Ok(dialogue.yes("Go on", false)?.then_some(order))

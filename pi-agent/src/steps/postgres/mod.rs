@@ -7,6 +7,7 @@ pub mod dumps;
 mod holes;
 pub mod image;
 mod look;
+pub(crate) mod losses;
 pub(crate) mod pg_dump;
 pub mod programs;
 mod server;
@@ -25,6 +26,7 @@ use self::catalogue::{CATALOGUE, Catalogue, Psql};
 use self::container::{Seat, Spool};
 use self::dumps::Dumped;
 pub use self::look::{Look, look};
+use self::losses::{Losses, hole, hole_behind};
 use self::programs::Programs;
 use self::server::{Identity, Server};
 use super::points::{self, POINTS};
@@ -35,10 +37,11 @@ use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem, Progress, Unit};
 use crate::pgbackrest::{self, Backup, BackupType, Cluster, Info, PgBackRest};
 use crate::process::User;
+use crate::restore::postgres::wal_begins;
 use crate::retention;
 use crate::secrets::Secrets;
 use crate::storage::Store;
-use crate::wal::{self, Hole};
+use crate::wal::{self, Hole, Reached};
 
 const SYSTEM_ID: &str = "system-id";
 const VERSION: &str = "version";
@@ -50,6 +53,11 @@ const ARRIVAL: Duration = Duration::from_secs(600);
 
 /// The fact that says how large a segment of WAL is, for who does not ask the server.
 const SEGMENT: &str = "wal-segment-size";
+
+/// How large a segment of WAL is, by what a step recorded; `None`: no backup of it was made yet.
+pub(crate) fn segment_size(facts: &BTreeMap<String, String>) -> Option<u64> {
+    facts.get(SEGMENT)?.parse().ok()
+}
 
 /// What every part of the procedure needs.
 struct Work<'a> {
@@ -213,13 +221,6 @@ impl Work<'_> {
         })
     }
 
-    /// The segments around the first hole behind a backup.
-    fn hole_behind(&self, backup: &Backup, segment: u64, objects: &[(String, u64)]) -> Option<(String, String)> {
-        let folder = format!("archive/{}/{}/", self.postgres.stanza, backup.archive);
-        let keys = objects.iter().map(|(key, _)| key.as_str()).filter(|key| key.starts_with(&folder));
-        holes::first(keys, backup.wal_start.as_ref()?, segment)
-    }
-
     /// WAL that went missing since the last backup. Told once: the backup just made is beyond the hole.
     fn hole_since(
         &self,
@@ -229,9 +230,9 @@ impl Work<'_> {
         objects: &[(String, u64)],
     ) -> Option<Problem> {
         let before = Some(before).filter(|before| before.archive == made.archive)?;
-        let (last, next) = self.hole_behind(before, identity.wal_segment_size, objects)?;
+        let (last, next) = hole_behind(&self.postgres.stanza, before, identity.wal_segment_size, objects)?;
         Some(Problem {
-            message: format!("the archived WAL has a hole between {last} and {next}"),
+            message: hole(&last, &next),
             hint: Some(format!(
                 "moments between {} and {} may be lost, later ones are safe again; look for what removed WAL: \
                  archive-push-queue-max, a changed archive_command, an emptied spool",
@@ -331,49 +332,19 @@ impl Work<'_> {
     fn verify(&self) -> Result<StepResult> {
         self.monitor.phase("verifying every backup and WAL segment");
         let note = self.pgbackrest.verify(self.remaining()?)?;
+        // Before the storage is looked at: what is pushed meanwhile is there, too.
+        let pushed = Reached::read(&self.spool.here);
         let info = self.pgbackrest.info()?;
-        let problem = match self.lost_manifest(&info)? {
-            None => self.lost_wal(&info),
-            lost => lost,
-        };
+        let losses = Losses { store: &self.store.join(&self.step.name), stanza: &self.postgres.stanza, info: &info };
+        let mut problem = losses.of_two(&info.backups)?;
+        if let (None, Some(since), Some(segment)) =
+            (&problem, wal_begins(&info, self.step), segment_size(&self.job.facts))
+        {
+            problem = losses.of_wal(since, segment, pushed.as_ref())?;
+        }
         let mut done = vec![Maintenance { what: "verify".into(), problem, note }];
         done.extend(self.check_dumps()?);
         Ok(self.maintained(done))
-    }
-
-    /// Each backup's manifest is there twice, and a verify is silent when one of the two is lost or damaged.
-    fn lost_manifest(&self, info: &Info) -> Result<Option<Problem>> {
-        let store = self.store.join(&self.step.name);
-        let hint = Some("the other one stands in for it: make a backup now, and find out what happened".to_owned());
-        for backup in &info.backups {
-            let mut contents = Vec::new();
-            for which in ["", ".copy"] {
-                let name = format!("backup/{}/{}/backup.manifest{which}", self.postgres.stanza, backup.label);
-                match store.get(&name) {
-                    Ok(content) => contents.push(content),
-                    Err(error) if error.kind() == Kind::NotFound => {
-                        return Ok(Some(Problem { message: format!("{name} is gone from {store}"), hint }));
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            if contents[0] != contents[1] {
-                let message =
-                    format!("the manifest of {} in {store} is damaged: it is not what its copy is", backup.label);
-                return Ok(Some(Problem { message, hint }));
-            }
-        }
-        Ok(None)
-    }
-
-    /// A verify takes WAL with a hole for two stretches of WAL. Holes before the newest backup were told when that was made.
-    fn lost_wal(&self, info: &Info) -> Option<Problem> {
-        let segment = self.job.facts.get(SEGMENT)?.parse().ok()?;
-        let (last, next) = self.hole_behind(info.newest()?, segment, &self.objects())?;
-        Some(Problem {
-            message: format!("the archived WAL has a hole between {last} and {next}"),
-            hint: Some("no moment behind it can be restored until there is a new backup: pi-agent run".into()),
-        })
     }
 
     /// The result of maintenance alone.

@@ -24,6 +24,16 @@ pub fn of_directory(directory: &Directory, paths: &[PathBuf]) -> Result<Vec<Writ
         _ => None,
     };
     let mut users: Vec<_> = writer.filter(|_| own.is_none()).cloned().into_iter().collect();
+    users.extend(containers(own, paths)?);
+    Ok(users)
+}
+
+/// The containers among them, and `own`.
+///
+/// # Errors
+/// As of [`of_directory`].
+pub fn containers(own: Option<&String>, paths: &[PathBuf]) -> Result<Vec<Writer>> {
+    let mut users = Vec::new();
     let containers = match Docker::open().and_then(|docker| docker.containers()) {
         Err(error) if error.kind() == Kind::NotFound => Vec::new(),
         containers => containers?,
@@ -78,7 +88,8 @@ pub fn of_database(postgres: &Postgres, data: &Path) -> Result<Vec<Writer>> {
 /// The process of the server at work on that data directory.
 pub fn server(data: &Path) -> Option<u32> {
     let lock = fs::read_to_string(data.join("postmaster.pid")).ok()?;
-    let pid = lock.lines().next()?.trim().parse().ok()?;
+    // That of one in single-user mode is negative.
+    let pid = lock.lines().next()?.trim().trim_start_matches('-').parse().ok()?;
     let there = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
     (there == data.canonicalize().ok()?).then_some(pid)
 }

@@ -1,0 +1,221 @@
+//! Putting it back where it was. It is restored beside first, while everything runs; then who uses it is stopped, the old
+//! and the new change places in one moment, and who was stopped is started. The old stays beside it until a person removes it.
+//!
+//! A database is stopped before it is restored: what it took in meanwhile would be lost in silence.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::beside::Beside;
+use super::users::{self, Stopped};
+use super::{Request, Restored, directory, postgres, tablespaces};
+use crate::config::{Postgres, Settings, Source, StateDirectory, Step, Writer};
+use crate::error::{Error, Result};
+use crate::lock::RunLock;
+use crate::monitor::Monitor;
+use crate::run::make_private;
+use crate::steps::postgres::container;
+use crate::wal;
+
+/// What would be done.
+#[derive(Debug)]
+pub struct InPlace<'a> {
+    settings: &'a Settings,
+    step: &'a Step,
+    /// What is put back.
+    places: Vec<Beside>,
+    users: Vec<Writer>,
+}
+
+impl<'a> InPlace<'a> {
+    /// Looks at what is there; nothing is changed.
+    ///
+    /// # Errors
+    /// A path is none of the step's, a disk is mounted there, or who uses it cannot be stopped.
+    pub fn plan(settings: &'a Settings, step: &str, paths: &[PathBuf]) -> Result<Self> {
+        let step = settings.step(step)?;
+        let (places, users) = match &step.source {
+            Source::Directory(directory) => {
+                let places = if paths.is_empty() { directory.paths.clone() } else { paths.to_vec() };
+                let known = |place: &PathBuf| directory.paths.iter().any(|path| place.starts_with(path));
+                if let Some(strange) = places.iter().find(|place| !known(place)) {
+                    return Err(Error::usage(format!("{} is in no path of {}", strange.display(), step.name)));
+                }
+                let users = users::of_directory(directory, &places)?;
+                let places = places.iter().map(|place| Beside::of_path(place, place)).collect::<Result<_>>()?;
+                (places, users)
+            }
+            Source::Postgres(database) => {
+                super::refuse_paths(step, paths)?;
+                let data = data(database)?;
+                let users = users::of_database(database, &data)?;
+                let place = Beside::of_database(&data)?;
+                place.may_take_a_database()?;
+                if !super::is_empty(&data.join("pg_tblspc"))? {
+                    tablespaces::seen(database.container.as_ref(), &tablespaces::place(&place))?;
+                }
+                (vec![place], users)
+            }
+            Source::Agent(_) => {
+                return Err(Error::usage("the agent's own step is not restored in place")
+                    .hint("restore it with --to and look at it"));
+            }
+        };
+        Ok(Self { settings, step, places, users })
+    }
+
+    /// Where that is.
+    pub fn places(&self) -> impl Iterator<Item = &Path> {
+        self.places.iter().map(|place| place.place.as_path())
+    }
+
+    /// In words, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        let replaced = self.places.iter().map(|place| match fs::symlink_metadata(&place.place) {
+            Ok(_) => format!("{} is replaced; what is there now stays as {}", place.place.display(), place.kept_as()),
+            Err(_) => format!("{} is made", place.place.display()),
+        });
+        let stopped = self.users.iter().map(|user| format!("{} is stopped, and started again", users::name(user)));
+        replaced.chain(stopped).collect()
+    }
+
+    /// Does it. `request.to` is not used.
+    ///
+    /// # Errors
+    /// As of a restore into a directory; then the old is where it was, and who was stopped is started.
+    pub fn restore(&self, directory: &StateDirectory, request: &Request, monitor: &Monitor) -> Result<Restored> {
+        make_private(directory.path())?;
+        let _lock = RunLock::take(&directory.run_lock(), "restore")?;
+        match &self.step.source {
+            Source::Postgres(database) => self.database(directory, database, request, monitor),
+            _ => self.directories(directory, request, monitor),
+        }
+    }
+
+    fn directories(&self, directory: &StateDirectory, request: &Request, monitor: &Monitor) -> Result<Restored> {
+        // 1. Everything beside its place.
+        let (step, mut at) = (&self.step.name, request.at.clone());
+        let mut whole: Option<Restored> = None;
+        for beside in &self.places {
+            self.end_cut_off(beside)?;
+            let mut found = beside.restore(step, &at, std::slice::from_ref(&beside.place), &mut |request| {
+                directory::restore(self.settings, self.step, request, monitor)
+            })?;
+            if let Some(problem) = found.problems.first() {
+                let count = found.problems.len();
+                return Err(Error::new(format!(
+                    "nothing was replaced, for not all came back as it was ({count} problems): {}",
+                    problem.message
+                ))
+                .hint(format!(
+                    "what there is, is in {}; restore with --to for the whole list",
+                    beside.stage.display()
+                )));
+            }
+            // One snapshot for all of them.
+            at = super::At::Id(found.restore_point.clone());
+            if let Some(first) = whole.take() {
+                found.bytes = Some(found.bytes.unwrap_or(0) + first.bytes.unwrap_or(0));
+            }
+            whole = Some(found);
+        }
+        let restored = whole.ok_or_else(|| Error::usage(format!("{step} has no paths")))?;
+
+        // 2. In one moment.
+        monitor.phase("putting it into its place");
+        let stopped = Stopped::begin(directory, step, &self.users)?;
+        let mut restored = self.exchange(stopped, restored)?;
+        if matches!(&self.step.source, Source::Directory(source) if !source.exclude.is_empty()) {
+            restored.next.insert(0, "What the step excludes is in the old alone.".into());
+        }
+        Ok(restored)
+    }
+
+    fn database(
+        &self,
+        directory: &StateDirectory,
+        database: &Postgres,
+        request: &Request,
+        monitor: &Monitor,
+    ) -> Result<Restored> {
+        let beside = &self.places[0];
+        // 1. Nobody writes, and all that was written is in the repository: it may be wanted.
+        monitor.phase("stopping the server");
+        let stopped = Stopped::begin(directory, &self.step.name, &self.users)?;
+        if users::server(&beside.place).is_some() {
+            return Err(Error::transient(format!("the server in {} still runs", beside.place.display())));
+        }
+        monitor.phase("pushing WAL");
+        let pushed = wal::drain(self.settings, std::slice::from_ref(&self.step.name), std::time::Duration::ZERO);
+        if !pushed? && request.at == super::At::Latest {
+            return Err(Error::new("some WAL is not in the repository: the newest moment would be lost")
+                .hint("`pi-agent wal push` says why; an older moment is restored with --at TIME"));
+        }
+
+        // 2. Beside it, then in its place.
+        self.end_cut_off(beside)?;
+        let restored = beside.restore(&self.step.name, &request.at, &[], &mut |request| {
+            let user = container::user(self.settings, self.step, database)?;
+            postgres::restore_original(self.settings, self.step, database, user, request, monitor)
+        })?;
+        monitor.phase("putting it into its place");
+        let mut restored = self.exchange(stopped, restored)?;
+        if self.users.is_empty() {
+            let start = "It did not run before. Start it as always, for example: systemctl start postgresql";
+            restored.next.insert(0, start.into());
+        }
+        Ok(restored)
+    }
+
+    /// All or none; then who was stopped goes on.
+    fn exchange(&self, stopped: Stopped, mut restored: Restored) -> Result<Restored> {
+        restored.next = stopped.remarks();
+        restored.next.push(format!("Then make a backup of it: pi-agent run {}", self.step.name));
+        let mut kept = Vec::new();
+        for (number, beside) in self.places.iter().enumerate() {
+            match self.put(beside) {
+                Ok(old) => kept.extend(old),
+                Err(error) => {
+                    self.places[..=number].iter().rev().try_for_each(Beside::undo)?;
+                    return Err(error);
+                }
+            }
+        }
+        let started = stopped.end();
+        self.places.iter().try_for_each(Beside::end)?;
+        restored.problems.extend(started.err().map(|error| (&error).into()));
+        if !kept.is_empty() {
+            let kept: Vec<_> = kept.iter().map(|kept| directory::quoted(kept)).collect();
+            restored.next.push("What was there before is kept, and takes room until you are sure and type:".into());
+            restored.next.push(format!("  rm -rf {}", kept.join(" ")));
+        }
+        Ok(restored)
+    }
+
+    /// What is kept of the old.
+    fn put(&self, beside: &Beside) -> Result<Vec<PathBuf>> {
+        let mut kept: Vec<_> = beside.exchange()?.into_iter().collect();
+        if let Source::Postgres(database) = &self.step.source {
+            let old = kept.first().map(PathBuf::as_path);
+            kept.extend(tablespaces::settle(beside, old, database.container.as_ref())?);
+        }
+        Ok(kept)
+    }
+
+    /// Ends one that was cut off in the exchange. Others have worked with what it put there since, so nothing is taken for
+    /// done: this restore keeps it in its turn.
+    fn end_cut_off(&self, beside: &Beside) -> Result<()> {
+        if beside.cut_off().is_none() {
+            return Ok(());
+        }
+        self.put(beside)?;
+        beside.end()
+    }
+}
+
+fn data(database: &Postgres) -> Result<PathBuf> {
+    container::data_on_this_machine(database).ok_or_else(|| {
+        Error::new("the place of the data is known to the container alone, and it is not there")
+            .hint("create the container (docker compose up --no-start), then restore again")
+    })
+}

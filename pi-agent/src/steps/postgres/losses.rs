@@ -1,0 +1,103 @@
+//! What is lost or damaged in a repository though neither a restore nor a verify says so: files that are there twice, and WAL
+//! that the backup at hand does not ask for.
+
+use jiff::Timestamp;
+
+use super::holes;
+use crate::error::{Kind, Result};
+use crate::monitor::Problem;
+use crate::pgbackrest::{Backup, Info};
+use crate::storage::Store;
+use crate::wal::Reached;
+
+/// A stanza's files in the storage.
+pub(crate) struct Losses<'a> {
+    /// `URL/STEP`.
+    pub store: &'a Store,
+    pub stanza: &'a str,
+    pub info: &'a Info,
+}
+
+impl Losses<'_> {
+    /// What moments since then are restored from: the last backup before it, and all that came later.
+    pub fn backups(&self, since: Timestamp) -> &[Backup] {
+        let all = &self.info.backups;
+        &all[all.iter().rposition(|backup| backup.stopped <= since).unwrap_or(0)..]
+    }
+
+    /// The lists and the manifests of these backups are there twice each, and pgBackRest reads the other one without a word.
+    ///
+    /// # Errors
+    /// The storage cannot be read.
+    pub fn of_two(&self, backups: &[Backup]) -> Result<Option<Problem>> {
+        let Self { store, stanza, .. } = self;
+        let lists = [format!("archive/{stanza}/archive.info"), format!("backup/{stanza}/backup.info")];
+        let manifests = backups.iter().map(|backup| format!("backup/{stanza}/{}/backup.manifest", backup.label));
+        for name in lists.into_iter().chain(manifests) {
+            let mut contents = Vec::new();
+            for one in [name.clone(), format!("{name}.copy")] {
+                match store.get(&one) {
+                    Ok(content) => contents.push(content),
+                    Err(error) if error.kind() == Kind::NotFound => {
+                        return Ok(Some(stood_in_for(format!("{one} is gone from {store}"))));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if contents[0] != contents[1] {
+                return Ok(Some(stood_in_for(format!("{name} in {store} is damaged: it is not what its copy is"))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Holes in the WAL of these backups, which pgBackRest takes for two stretches of WAL; and whether the
+    /// segment is gone that was pushed last, as this machine knew before the storage was looked at.
+    ///
+    /// # Errors
+    /// The storage cannot be read.
+    pub fn of_wal(&self, since: Timestamp, segment_size: u64, pushed: Option<&Reached>) -> Result<Option<Problem>> {
+        let Some(newest) = self.info.newest() else { return Ok(None) };
+        let objects = self.store.list(&format!("archive/{}/", self.stanza))?;
+        let behind = |backup: &Backup| hole_behind(self.stanza, backup, segment_size, &objects);
+        let tell = |message: String, hint: String| Ok(Some(Problem { message, hint: Some(hint) }));
+        let until_the_next =
+            || "no moment behind it can be restored until there is a new backup: pi-agent run".to_owned();
+        if let Some((last, next)) = behind(newest) {
+            return tell(hole(&last, &next), until_the_next());
+        }
+        let first = self.backups(since).iter().find(|backup| backup.archive == newest.archive);
+        if let Some((last, next)) = first.and_then(behind) {
+            let hint = format!("moments in it cannot be restored, those since the backup {} can", newest.label);
+            return tell(hole(&last, &next), hint);
+        }
+        let pushed = pushed.and_then(|pushed| pushed.newest_of(self.info.cluster()?));
+        match pushed.filter(|pushed| !objects.iter().any(|(key, _)| key.contains(*pushed))) {
+            None => Ok(None),
+            Some(pushed) => {
+                tell(format!("the WAL segment {pushed} was pushed, and is gone from {}", self.store), until_the_next())
+            }
+        }
+    }
+}
+
+/// The segments around the first hole behind a backup.
+pub(super) fn hole_behind(
+    stanza: &str,
+    backup: &Backup,
+    segment_size: u64,
+    objects: &[(String, u64)],
+) -> Option<(String, String)> {
+    let folder = format!("archive/{stanza}/{}/", backup.archive);
+    let keys = objects.iter().map(|(key, _)| key.as_str()).filter(|key| key.starts_with(&folder));
+    holes::first(keys, backup.wal_start.as_ref()?, segment_size)
+}
+
+pub(super) fn hole(last: &str, next: &str) -> String {
+    format!("the archived WAL has a hole between {last} and {next}")
+}
+
+fn stood_in_for(message: String) -> Problem {
+    let hint = "the other one stands in for it: make a backup now, and find out what happened";
+    Problem { message, hint: Some(hint.into()) }
+}
