@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LONGEST_ANSWER: usize = 8 << 20;
 
 /// The engine of this machine.
+#[derive(Debug)]
 pub struct Docker {
     socket: PathBuf,
     client: Client,
@@ -173,7 +174,7 @@ impl Docker {
         let path = format!("containers/create?name={name}");
         match self.send(&Method::POST, &path, Some(description.to_string()), PATIENCE * 3, doing)? {
             Answer::Good(_) => self.start(name),
-            Answer::NoSuch => Err(Error::new(format!("{}: Docker does not have its image any more", doing()))),
+            Answer::NoSuch => Err(Error::new(format!("{}: Docker does not have its image", doing()))),
         }
     }
 

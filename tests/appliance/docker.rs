@@ -53,6 +53,14 @@ pub fn containers_are_backed_up_by_the_units(system: &str) {
     home.back_up();
     assert_eq!(machine.ok("systemctl --failed --quiet --no-legend"), "");
 
+    // It comes back by the image alone, in the sandbox of the restore test's unit.
+    machine.ok("mv /usr/lib/postgresql /usr/lib/away");
+    machine.ok("systemctl start pi-agent-restore-test.service");
+    let tested = machine.run("pi-agent status --json").expect(0).step("database")["last_restore_test"].clone();
+    assert!(tested.to_string().contains("pg_amcheck") && !tested.to_string().contains("failed"), "{tested}");
+    assert_eq!(machine.ok("docker ps --all --format '{{.Names}}' | sort | xargs"), "db foundry");
+    machine.ok("mv /usr/lib/away /usr/lib/postgresql");
+
     // What comes back starts in a container.
     machine.ok("pi-agent restore database --to /root/restored");
     machine.ok("docker run --detach --name clone --network none --env POSTGRES_PASSWORD_FILE=/dev/null \

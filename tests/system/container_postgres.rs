@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{Agent, Config, DockerEngine, Ran, Scratch, Tmpfs, sh};
+use harness::{Agent, Config, DockerEngine, Ran, Scratch, Tmpfs, privately, sh};
 
 /// Nobody has that number on this machine.
-const UID: u32 = 4999;
+pub(crate) const UID: u32 = 4999;
 
 /// Moves a directory, to another disk if need be.
 fn mv(from: &Path, to: &Path) {
@@ -36,14 +36,14 @@ exec $as $bin/postgres -D "$PGDATA" -c listen_addresses= -c shared_buffers=16MB 
 "#;
 
 /// A household whose database is in the container `db`, and an agent for it and for a directory.
-struct Household {
-    engine: DockerEngine,
-    scratch: Scratch,
-    agent: Agent,
+pub(crate) struct Household {
+    pub(crate) engine: DockerEngine,
+    pub(crate) scratch: Scratch,
+    pub(crate) agent: Agent,
 }
 
 impl Household {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let engine = DockerEngine::start();
         let scratch = Scratch::new();
         let files = scratch.directory("files");
@@ -61,12 +61,12 @@ impl Household {
     }
 
     /// Paths of the container alone, which no other test has on this machine.
-    fn inside(&self, name: &str) -> String {
+    pub(crate) fn inside(&self, name: &str) -> String {
         self.scratch.join("only-inside").join(name).display().to_string()
     }
 
     /// Starts a container: its options, and the server's settings.
-    fn start(&self, name: &str, options: &[&str], settings: &[&str]) {
+    pub(crate) fn start(&self, name: &str, options: &[&str], settings: &[&str]) {
         let environment = [
             format!("PGDATA={}", self.inside("data/pg")),
             format!("SPACE={}", self.inside("space/one")),
@@ -82,7 +82,7 @@ impl Household {
     }
 
     /// Until the server answers.
-    fn wait(&self, name: &str) {
+    pub(crate) fn wait(&self, name: &str) {
         let ready = ["exec", name, "psql", "-U", "keeper", "-d", "postgres", "-c", "select 1"];
         for _ in 0..300 {
             if self.engine.command(ready).output().unwrap().status.success() {
@@ -94,7 +94,7 @@ impl Household {
     }
 
     /// As a household has it: volumes for data and tablespace, and the spool, which this one sees elsewhere.
-    fn start_db(&self, data: &str) {
+    pub(crate) fn start_db(&self, data: &str) {
         let volumes = [
             format!("{data}:{}", self.inside("data")),
             format!("space:{}", self.inside("space")),
@@ -105,7 +105,7 @@ impl Household {
         self.start("db", &options, &["archive_mode=on", "archive_timeout=60", &command]);
     }
 
-    fn sql(&self, sql: &str) -> String {
+    pub(crate) fn sql(&self, sql: &str) -> String {
         self.engine.docker([
             "exec",
             "db",
@@ -122,7 +122,7 @@ impl Household {
         ])
     }
 
-    fn run(&self) -> Ran {
+    pub(crate) fn run(&self) -> Ran {
         self.agent.run(["run", "--json"])
     }
 
@@ -142,7 +142,7 @@ impl Household {
     }
 
     /// Hands a finished segment over, and waits until it is in the spool.
-    fn finish_segment(&self) -> String {
+    pub(crate) fn finish_segment(&self) -> String {
         let segment = self.sql("select pg_walfile_name(pg_create_restore_point('test'))");
         self.sql("select pg_switch_wal()");
         let started = Instant::now();
@@ -449,12 +449,14 @@ fn slow_a_restore_test_uses_the_containers_own_image() {
     }
     home.agent.ok(["wal", "push"]);
     let before = home.engine.docker(["ps", "--all", "--quiet"]);
-    let ran = home.agent.ok(["restore-test", "database", "--json"]);
-    let checks = ran.step("database")["tested"]["checks"].to_string();
-    for name in ["databases", "tables", "pg_amcheck", "moment"] {
-        assert!(checks.contains(&format!("\"name\":\"{name}\"")), "no {name}: {ran}");
+    let test = || home.agent.ok(["restore-test", "database", "--json"]);
+    for ran in [test(), privately(&["/usr/lib/postgresql"], test)] {
+        let checks = ran.step("database")["tested"]["checks"].to_string();
+        for name in ["databases", "tables", "pg_amcheck", "moment"] {
+            assert!(checks.contains(&format!("\"name\":\"{name}\"")), "no {name}: {ran}");
+        }
+        assert_eq!(home.engine.docker(["ps", "--all", "--quiet"]), before, "its container is gone");
     }
-    assert_eq!(home.engine.docker(["ps", "--all", "--quiet"]), before, "its container is gone");
 
     // Killed while its container runs, it leaves one, until the next start of anything.
     let running = home.agent.start(["restore-test", "database"]);

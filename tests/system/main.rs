@@ -5,6 +5,7 @@ mod alarms;
 mod bad_input;
 mod bad_network;
 mod compose;
+mod container_alone;
 mod container_postgres;
 mod cost;
 mod courtesy;

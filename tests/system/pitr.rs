@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -116,4 +117,36 @@ fn read(cluster: &Cluster, query: &str) -> Commits {
         (n.parse().expect("a number"), time.parse().expect("a number"))
     };
     text.lines().map(pair).collect()
+}
+
+#[test]
+fn a_storage_that_fails_is_not_the_end_of_all_wal() {
+    let host = Host::local();
+    host.good_run();
+    for name in ["one", "two", "three"] {
+        host.insert(name);
+        host.cluster.finish_segment();
+    }
+    host.agent.ok(["wal", "push"]);
+    let archive = host.scratch.join("storage/database/archive");
+    let find = ["-name", "*.zst"];
+    let listed = harness::sh(std::process::Command::new("find").arg(&archive).args(find));
+    let mut segments: Vec<PathBuf> = listed.lines().map(PathBuf::from).collect();
+    segments.sort();
+    let middle = segments.swap_remove(segments.len() - 2);
+
+    // PostgreSQL would go on without the rest of it, as if that had never been.
+    let mode = |mode| fs::set_permissions(&middle, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o000);
+    let to = host.scratch.join("restored");
+    let restore = ["restore", "database", "--to", to.to_str().unwrap()];
+    host.agent.run(restore).expect(1).says("Permission denied");
+    assert!(to.join("recovery.signal").exists(), "its recovery did not end");
+
+    // The same command goes on.
+    mode(0o640);
+    host.agent.ok(restore);
+    let clone = Cluster::existing(&host.scratch, &to);
+    clone.start();
+    assert_eq!(clone.sql("select count(*) from voters where name in ('one', 'two', 'three')"), "3");
 }

@@ -70,7 +70,7 @@ impl Quiet {
         let doing = || format!("start the process that guards {}", live.writer.name());
         let mut command = Command::new("/proc/self/exe");
         command.arg0("pi-agent").arg("guard").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        process::lead_session(&mut command, None, Orphaned::CleansUp);
+        process::lead_session(&mut command, Orphaned::CleansUp);
         // Somebody waits for it.
         process::prioritise(&mut command, Priority::Ordinary);
         let mut child = command.spawn().context(doing)?;

@@ -98,6 +98,13 @@ pub(super) fn error(command: &str, stanza: &str, output: &Output) -> Error {
     if hint.is_empty() { error } else { error.hint(hint) }
 }
 
+/// `archive-get` says that there is none (no other command ends with 1), or that what is there can be neither decrypted nor
+/// unpacked.
+pub(super) fn has_no_such_wal(error: &Error) -> bool {
+    let damaged = ["[CryptoError]", "[FormatError]"].iter().any(|sign| error.to_string().contains(sign));
+    code_of(error).is_some_and(|code| code.0 == 1 || damaged)
+}
+
 /// The text of a warning line on standard error.
 pub(super) fn warning(line: &str) -> Option<String> {
     line.trim_start().strip_prefix("WARN: ").map(printable)

@@ -258,11 +258,17 @@ impl PgBackRest {
         info::verified(&output.stdout)
     }
 
-    /// The program, and what it starts, with its way to the storage: for one that runs pgBackRest itself.
-    pub fn on_its_way(&self, program: Program) -> Program {
-        match &self.detour {
-            Some(detour) => detour.lead(program),
-            None => program,
+    /// Fetches a WAL file for the cluster in `data`; false: the repository has none of that name, or a damaged one.
+    ///
+    /// # Errors
+    /// pgBackRest's: whether there is one is not known, or it cannot be put there.
+    pub fn fetch(&self, name: &str, data: &Path, to: &Path) -> Result<bool> {
+        let cluster = format!("--pg1-path={}", data.display());
+        let arguments = [&*cluster, name, &*to.to_string_lossy()];
+        // It tries again by itself, and PostgreSQL waits.
+        match self.run_once(View::Repository, "archive-get", &arguments, SHORT + self.slack, &mut |_, _| ()) {
+            Err(error) if failure::has_no_such_wal(&error) => Ok(false),
+            fetched => fetched.map(|_| true),
         }
     }
 
@@ -310,11 +316,13 @@ impl PgBackRest {
         // Positional arguments (a WAL file, a folder) are recognised wherever they stand.
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let program = Program::new(version::PROGRAM, &all).within(deadline).as_user(&self.user);
-        self.on_its_way(program).run(on_line).map_err(version::missing).and_then(|output| {
-            match output.status.success() {
-                true => Ok(output),
-                false => Err(self.explained(failure::error(command, &self.stanza, &output))),
-            }
+        let program = match &self.detour {
+            Some(detour) => detour.lead(program),
+            None => program,
+        };
+        program.run(on_line).map_err(version::missing).and_then(|output| match output.status.success() {
+            true => Ok(output),
+            false => Err(self.explained(failure::error(command, &self.stanza, &output))),
         })
     }
 

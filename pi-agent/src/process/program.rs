@@ -4,18 +4,18 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, Uid};
 
 use super::below::end_session;
-use super::session::{Orphaned, enter, lead_session};
+use super::session::{Orphaned, enter, lead};
 use super::tail::Tail;
 use super::{Piped, User};
 use crate::error::{Context, Error, Kind, Result};
-use crate::mounts::{Bind, View};
+use crate::mounts::{Bind, Inside, View};
 
 /// A program to run to its end.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Program {
     pub directory: PathBuf,
     /// Files that it and what it starts find at other paths than everybody else.
     pub binds: Vec<Bind>,
+    /// The container whose files and network it has instead of this machine's.
+    pub inside: Option<Arc<Inside>>,
     /// Ended with everything it started when this is over.
     pub deadline: Duration,
 }
@@ -70,6 +72,7 @@ impl Program {
             user: None,
             directory: "/".into(),
             binds: Vec::new(),
+            inside: None,
             deadline: Duration::from_secs(60),
         }
     }
@@ -201,7 +204,8 @@ impl Program {
             // While it may: as root, if we are.
             enter(&mut command, View::of(&self.binds)?);
         }
-        lead_session(&mut command, self.user.as_ref().filter(|_| Uid::effective().is_root()), Orphaned::Dies);
+        let user = self.user.as_ref().filter(|_| Uid::effective().is_root());
+        lead(&mut command, user, Orphaned::Dies, self.inside.clone());
         Ok(command)
     }
 }

@@ -3,11 +3,12 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::Arc;
 
 use nix::unistd::{Gid, Uid};
 
 use super::User;
-use crate::mounts::View;
+use crate::mounts::{Inside, View};
 
 /// What becomes of a process whose parent dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +29,14 @@ pub(super) fn enter(command: &mut Command, view: View) {
     }
 }
 
-/// Makes `command` lead a session of its own, as `user` when given.
+/// Makes `command` lead a session of its own.
+pub fn lead_session(command: &mut Command, orphaned: Orphaned) {
+    lead(command, None, orphaned, None);
+}
+
+/// The same, as `user` and in a container when given.
 #[allow(unsafe_code)]
-pub fn lead_session(command: &mut Command, user: Option<&User>, orphaned: Orphaned) {
+pub(super) fn lead(command: &mut Command, user: Option<&User>, orphaned: Orphaned, inside: Option<Arc<Inside>>) {
     let user = user.cloned();
     let parent = nix::unistd::getpid();
     // SAFETY: between fork and exec only async-signal-safe calls are made, on memory prepared before the fork.
@@ -38,6 +44,11 @@ pub fn lead_session(command: &mut Command, user: Option<&User>, orphaned: Orphan
         command.pre_exec(move || {
             nix::unistd::setsid()?;
             group_by_niceness();
+            if let Some(inside) = &inside {
+                inside.enter()?;
+                // What its image has of programs that make root of their user does not do that for it.
+                nix::sys::prctl::set_no_new_privs()?;
+            }
             if let Some(user) = &user {
                 // Through libc: nix would need a slice of its own type, and so an allocation.
                 if libc::setgroups(user.groups.len(), user.groups.as_ptr()) != 0 {

@@ -5,9 +5,11 @@ pub mod at;
 pub mod beside;
 pub mod directory;
 pub mod dumps;
+mod handover;
 mod in_place;
 pub mod points;
 pub mod postgres;
+mod recovery;
 pub mod tablespaces;
 mod unfinished;
 pub mod users;
@@ -24,6 +26,7 @@ use crate::monitor::Monitor;
 use crate::report::{short, words};
 
 pub use in_place::InPlace;
+pub(crate) use recovery::with_a_name;
 use unfinished::Unfinished;
 
 /// One point one can restore to.

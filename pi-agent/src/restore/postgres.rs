@@ -1,28 +1,25 @@
-//! A database back: pgBackRest restores the files, PostgreSQL itself recovers them here and now, in single-user mode.
+//! A database back: pgBackRest restores the files, PostgreSQL itself recovers them here and now ([`Cluster::recover`]).
 //! What the user gets is a whole cluster that needs neither the repository, nor its keys, nor this program any more.
 
-use std::ffi::OsString;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::recovery::{Cluster, Recovery};
 use super::{At, Point, Request, Restored, Unfinished, Window, beside, users};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::health::room;
-use crate::monitor::{Monitor, Problem, Progress, Unit};
-use crate::mounts::{Bind, privately, within_reach};
+use crate::monitor::{Monitor, Progress, Unit};
+use crate::mounts::within_reach;
 use crate::pgbackrest::{self, Backup, Info, PgBackRest, RestoreOrder, Target};
-use crate::process::{Program, User};
+use crate::process::User;
 use crate::retention;
-use crate::steps::postgres::{container, programs};
-
-/// Longer than any recovery of a household.
-const A_WEEK: Duration = Duration::from_hours(7 * 24);
+use crate::steps::postgres::programs::Found;
+use crate::steps::postgres::{container, image};
 
 /// The backups there are, and the stretch of time to any moment of which one can restore.
 ///
@@ -92,10 +89,13 @@ fn restore_as(
 ) -> Result<Restored> {
     // 1. What, with which programs, as whom.
     monitor.phase("looking for the backup");
+    let runtime = &settings.local.runtime;
     let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
     let info = pgbackrest.info()?;
     let (backup, target) = choose(&info, step, &request.at, Timestamp::now())?;
-    let programs = programs(backup.version)?;
+    // What Docker refuses now, the next run removes.
+    let _ = image::remove_left(runtime);
+    let programs = Found::of(backup.version, postgres, runtime, &user)?;
 
     // 2. The files.
     let to = std::path::absolute(&request.to).context(|| format!("find {}", request.to.display()))?;
@@ -116,13 +116,22 @@ fn restore_as(
         archive_off: !place.in_place,
         delta,
     };
-    let recovery = within_reach(&settings.local.runtime, &[&place.to, &place.tablespaces], user.uid, || {
+    let cluster = Cluster {
+        settings,
+        pgbackrest: &pgbackrest,
+        programs: &programs,
+        version: backup.version,
+        data: &place.to,
+        tablespaces: &place.tablespaces,
+        archives: place.in_place,
+    };
+    let recovery = within_reach(runtime, &[&place.to, &place.tablespaces], user.uid, || {
         pgbackrest.restore(&order, &mut |done, total| {
             monitor.progress(Progress { phase: "restoring files".into(), done, total, unit: Unit::Bytes });
         })?;
 
         // 3. The recovery.
-        with_a_name(settings, &user, || recover(&programs, &place, &pgbackrest, monitor))
+        cluster.recover(monitor)
     })?;
 
     // 4. A cluster that stands alone.
@@ -194,15 +203,6 @@ fn choose<'a>(info: &'a Info, step: &Step, at: &At, now: Timestamp) -> Result<(&
     }
 }
 
-/// The directory with `postgres`, `pg_ctl` and the others of that major version.
-fn programs(version: u32) -> Result<PathBuf> {
-    programs::folder(version, "postgres").ok_or_else(|| {
-        Error::new(format!("the backup is of PostgreSQL {version}, which is not installed here")).hint(format!(
-            "apt install postgresql-{version}; where there is none any more: a dump in pi-agent points goes into any newer one"
-        ))
-    })
-}
-
 fn same(a: &Path, b: &Path) -> bool {
     a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
@@ -219,7 +219,7 @@ pub(crate) fn bytes_below(path: &Path) -> u64 {
 }
 
 /// Gives a path to the server's user when we are root; otherwise we are that user.
-fn hand_over(path: &Path, user: &User) -> Result<()> {
+pub(super) fn hand_over(path: &Path, user: &User) -> Result<()> {
     if nix::unistd::Uid::effective().is_root() {
         chown(path, Some(user.uid), Some(user.gid)).context(|| format!("give {} to {}", path.display(), user.name))?;
     }
@@ -321,7 +321,7 @@ impl Place {
 
     fn next(
         &self,
-        programs: &Path,
+        programs: &Found,
         postgres: &Postgres,
         step: &Step,
         user: &User,
@@ -349,6 +349,7 @@ impl Place {
             lines.extend(self.put_into_container(container, user, tablespaces));
             return lines;
         }
+        let Found::Here(programs) = programs else { return lines };
         let port = postgres.port.checked_add(1).unwrap_or(5433);
         lines.push(format!(
             "It belongs to {} and does not archive. Start it beside the original, on its own port:",
@@ -394,162 +395,10 @@ impl Place {
     }
 }
 
-/// PostgreSQL works only for a user that has a name. A container's may have none here: then it has one in the recovery.
-pub(crate) fn with_a_name<T: Send>(
-    settings: &Settings,
-    user: &User,
-    work: impl FnOnce() -> Result<T> + Send,
-) -> Result<T> {
-    if !user.is_nameless() {
-        return work();
-    }
-    let doing = || format!("give user {} a name for the recovery", user.uid);
-    let mut names = fs::read_to_string("/etc/passwd").context(doing)?;
-    names.push_str(&format!("pi-agent-{0}:x:{0}:{1}::/:/usr/sbin/nologin\n", user.uid, user.gid));
-    let file = tempfile::Builder::new().permissions(Permissions::from_mode(0o644)).tempfile().context(doing)?;
-    fs::write(file.path(), names).context(doing)?;
-    // A umask (the unit's, or that of a restore before) took from what it was made with.
-    fs::set_permissions(file.path(), Permissions::from_mode(0o644)).context(doing)?;
-    let bind = Bind { from: file.path().into(), at: "/etc/passwd".into() };
-    privately(&settings.local.runtime, &[bind], work)
-}
-
-/// What PostgreSQL told while it recovered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Recovery {
-    last_transaction: Option<Timestamp>,
-    last_segment: Option<String>,
-    segments: u64,
-    /// The archive ended before the moment asked for.
-    ended_early: bool,
-    /// It came to its end; what failed then concerns only the session that nobody wants.
-    complete: bool,
-    /// The databases' locale is one that only the container has.
-    foreign_locale: bool,
-}
-
-impl Recovery {
-    fn hear(&mut self, line: &str) {
-        if let Some((_, rest)) = line.split_once("restored log file \"") {
-            let name = rest.split('"').next().unwrap_or_default();
-            if name.len() == 24 {
-                self.segments += 1;
-                self.last_segment = Some(name.to_owned());
-            }
-        } else if let Some((_, time)) = line.split_once("last completed transaction was at log time ") {
-            self.last_transaction = time.trim().parse().ok();
-        } else if line.contains("recovery ended before configured recovery target was reached") {
-            self.ended_early = true;
-        } else if line.contains("archive recovery complete") {
-            self.complete = true;
-        } else if line.contains("database locale is incompatible with operating system") {
-            self.foreign_locale = true;
-        }
-    }
-
-    /// The newest segment of the archive was restored.
-    fn reached(&self, info: &Info) -> bool {
-        let newest = info.newest_wal.as_ref();
-        newest.is_none_or(|(_, newest)| self.last_segment.as_ref().is_some_and(|last| last >= newest))
-    }
-
-    /// Says so when WAL that should have been there was not.
-    fn missing(&self, target: &Target, info: &Info) -> Option<Problem> {
-        let (_, newest) = info.newest_wal.as_ref()?;
-        let to_the_end = *target == Target::Latest || self.ended_early;
-        let reached = self.reached(info);
-        if !to_the_end || (reached && !self.ended_early) {
-            return None;
-        }
-        let last =
-            self.last_transaction.map_or_else(|| "the backup itself".into(), |time| format!("a transaction of {time}"));
-        let message = if reached {
-            format!("the archive holds no transaction after the moment asked for; the last it holds is {last}")
-        } else {
-            format!("the WAL has a hole before {newest}; the last that could be recovered is {last}")
-        };
-        let hint = if reached {
-            "if the original still has newer WAL: pi-agent wal push, then restore again"
-        } else {
-            "a backup made after the hole restores what came later: see pi-agent points"
-        };
-        Some(Problem { message, hint: Some(hint.into()) })
-    }
-}
-
-/// Lets PostgreSQL recover in single-user mode: it fetches WAL through the restore_command that pgBackRest wrote,
-/// promotes itself, finds its standard input empty and shuts down.
-fn recover(programs: &Path, place: &Place, pgbackrest: &PgBackRest, monitor: &Monitor) -> Result<Recovery> {
-    let first = recover_once(programs, place, pgbackrest, monitor, None)?;
-    if !first.ended_early {
-        return Ok(first);
-    }
-    // PostgreSQL refuses to end recovery without having seen a transaction later than the moment asked for. When the archive
-    // simply ends before, its end is that moment as far as anybody knows.
-    let second = recover_once(programs, place, pgbackrest, monitor, Some("recovery_target_time="))?;
-    Ok(Recovery {
-        ended_early: true,
-        last_transaction: second.last_transaction.or(first.last_transaction),
-        last_segment: second.last_segment.max(first.last_segment),
-        ..second
-    })
-}
-
-fn recover_once(
-    programs: &Path,
-    place: &Place,
-    pgbackrest: &PgBackRest,
-    monitor: &Monitor,
-    setting: Option<&str>,
-) -> Result<Recovery> {
-    let user = pgbackrest.user();
-    // An empty one: the restored one may name files, libraries and limits of another machine.
-    let config = tempfile::Builder::new().prefix("pi-agent-recovery-").suffix(".conf").tempfile();
-    let config = config.context(|| "make a configuration for the recovery".into())?;
-    hand_over(config.path(), user)?;
-    let config_file = format!("config_file={}", config.path().display());
-    let mut settings = vec![
-        config_file.as_str(),
-        // Without it, limits such as max_connections must be at least the original's.
-        "hot_standby=off",
-        "shared_preload_libraries=",
-        "session_preload_libraries=",
-        "local_preload_libraries=",
-        "max_prepared_transactions=100",
-        "logging_collector=off",
-        "log_destination=stderr",
-        "lc_messages=C",
-        "timezone=UTC",
-        "log_timezone=UTC",
-    ];
-    if place.in_place {
-        // The new timeline's history must be archived when the server starts again.
-        settings.push("archive_mode=on");
-    }
-    settings.extend(setting);
-    let mut arguments = vec![OsString::from("--single"), "-D".into(), place.to.clone().into()];
-    arguments.extend(settings.into_iter().flat_map(|setting| [OsString::from("-c"), setting.into()]));
-    arguments.push("postgres".into());
-
-    let mut recovery = Recovery::default();
-    monitor.phase("recovering");
-    let program = Program::new(programs.join("postgres"), arguments).within(A_WEEK).as_user(user);
-    let output = pgbackrest.on_its_way(program).run(&mut |_, line| {
-        recovery.hear(line);
-        let done = recovery.segments;
-        monitor.progress(Progress { phase: "recovering".into(), done, total: None, unit: Unit::Items });
-    })?;
-    if output.status.success() || recovery.ended_early || (recovery.complete && recovery.foreign_locale) {
-        return Ok(recovery);
-    }
-    let said = output.stderr.lines().rev().find(|line| line.contains("FATAL") || line.contains("PANIC"));
-    let said = said.or(output.stderr.lines().last()).unwrap_or("no message").trim();
-    Err(Error::new(format!("recover the database in {}: {said}", place.to.display()))
-        .hint("the files are restored; the same restore with --overwrite goes on from there"))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::{Count, Keep, Source};
 
@@ -627,24 +476,5 @@ mod tests {
         assert_eq!(of(At::Time(at("2025-03-01T00:00:00Z"))).expect_err("too early").kind(), Kind::NotFound);
         assert_eq!(of(At::Time(at("2027-03-01T00:00:00Z"))).expect_err("future").kind(), Kind::Usage);
         assert_eq!(of(At::Id("X".into())).expect_err("unknown").kind(), Kind::NotFound);
-    }
-
-    #[test]
-    fn the_recovery_tells_how_far_it_came() {
-        let mut recovery = Recovery::default();
-        for line in [
-            "2026-11-21 02:51:27.463 UTC [1] LOG:  restored log file \"000000010000000000000009\" from archive",
-            "2026-11-21 02:51:27.463 UTC [1] LOG:  restored log file \"00000002.history\" from archive",
-            "2026-11-21 02:51:27.618 UTC [1] LOG:  last completed transaction was at log time 2026-11-21 02:51:18.206012+00",
-        ] {
-            recovery.hear(line);
-        }
-        assert_eq!(recovery.last_transaction, Some(at("2026-11-21T02:51:18.206012Z")));
-        assert_eq!(recovery.last_segment.as_deref(), Some("000000010000000000000009"));
-        let hole = recovery.missing(&Target::Latest, &household()).expect("0A was not there");
-        assert!(hole.message.contains("hole before 00000001000000000000000A"));
-        assert_eq!(recovery.missing(&Target::Time(at("2026-11-21T02:51:19Z")), &household()), None);
-        recovery.last_segment = Some("00000001000000000000000A".into());
-        assert_eq!(recovery.missing(&Target::Latest, &household()), None);
     }
 }

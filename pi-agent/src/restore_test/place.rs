@@ -6,12 +6,12 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::server;
 use crate::config::Settings;
 use crate::error::{Context, Error, Result};
 use crate::health::room;
 use crate::pgbackrest::let_through;
 use crate::report::words;
+use crate::steps::postgres::image;
 
 /// What the recovery kit holds of the secrets that a restore needs.
 const KEYS: [&str; 3] = ["restic.key", "pgbackrest.key", "aws.env"];
@@ -105,18 +105,13 @@ fn runtime(settings: &Settings) -> PathBuf {
     settings.local.runtime.join("restore-test")
 }
 
-/// The file that says that there is a container of ours.
-pub(super) fn note(runtime: &Path) -> PathBuf {
-    runtime.join("container")
-}
-
-/// Removes what a test left. With the run lock held, nobody is at work there.
+/// Removes what a test left, and the containers of restores. With the run lock held, nobody is at work there.
 ///
 /// # Errors
 /// Something cannot be removed.
 pub fn clean(settings: &Settings) -> Result<()> {
     let runtime = runtime(settings);
-    server::remove_left(&note(&runtime))?;
+    image::remove_left(&settings.local.runtime).and_then(|()| image::remove_left(&runtime))?;
     remove(&settings.restore_test.directory).and(remove(&runtime))
 }
 

@@ -2,28 +2,29 @@
 //! test. On each a temporary server answers.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::place::{Place, note};
+use super::place::Place;
 use super::server::{Clone, is_foreign};
 use super::{Sheet, Work, history};
 use crate::config::Postgres;
-use crate::docker::{Container, Docker};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::Problem;
 use crate::mounts::within_reach;
 use crate::pgbackrest::PgBackRest;
-use crate::process::{Program, User};
+use crate::process::User;
 use crate::report::words;
-use crate::restore::postgres::{points, restore, with_a_name};
-use crate::restore::{At, Point, Request, Restored, Window};
+use crate::restore::postgres::{points, restore};
+use crate::restore::{At, Point, Request, Restored, Window, with_a_name};
 use crate::secrets::{Secrets, random};
 use crate::steps::postgres::catalogue::{CATALOGUE, Catalogue, Psql};
 use crate::steps::postgres::losses::Losses;
-use crate::steps::postgres::{container, programs, segment_size};
+use crate::steps::postgres::programs::{Found, Programs};
+use crate::steps::postgres::{container, segment_size};
 use crate::storage::Store;
 use crate::wal::{Reached, spool_directory};
 
@@ -48,14 +49,15 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
     let size = newest.bytes.unwrap_or_default();
     // WAL comes one segment after the other, and what the server writes is little.
     place.room(size + size / 10 + (256 << 20))?;
-    let Some(programs) = programs::folder(version, "postgres") else {
-        sheet.untested(
-            "server",
-            format!("PostgreSQL {version} is not installed here: apt install postgresql-{version}"),
-        );
-        return Ok(());
-    };
     let user = container::user(settings, step, postgres)?;
+    let programs = match Found::of_original(version, postgres, &settings.local.runtime, &user) {
+        Ok(programs) => programs,
+        Err(error) => {
+            let hint = error.advice().unwrap_or_default();
+            sheet.untested("server", format!("{}: {hint}", error.chain()));
+            return Ok(());
+        }
+    };
     let facts = match history::saved(work) {
         Ok(history) => history.and_then(|history| history.facts(&step.name).ok()).unwrap_or_default(),
         Err(error) => {
@@ -70,14 +72,7 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
         (None, None) if postgres.container.is_some() => "postgres".into(),
         (None, None) => user.name.clone(),
     };
-    let container = match postgres.container.as_ref().map(|name| Docker::open()?.container(name)) {
-        None => None,
-        Some(Ok(container)) => Some(container),
-        // One that is not there, or not any more, leaves this machine's own programs.
-        Some(Err(error)) if error.kind() == Kind::NotFound => None,
-        Some(Err(error)) => return Err(error),
-    };
-    let test = Test { work, postgres, programs, user, role, container };
+    let test = Test { work, postgres, version, programs, user, role };
 
     // 2. What a restore gets by without.
     test.losses(window.as_ref(), segment_size(&facts), pushed.as_ref(), sheet)?;
@@ -121,10 +116,10 @@ fn moment(
 struct Test<'a> {
     work: &'a Work<'a>,
     postgres: &'a Postgres,
-    programs: PathBuf,
+    version: u32,
+    programs: Found,
     user: User,
     role: String,
-    container: Option<Container>,
 }
 
 impl Test<'_> {
@@ -170,25 +165,17 @@ impl Test<'_> {
             true => sheet.passed("WAL", last_commit(&restored)),
             false => holes.into_iter().for_each(|hole| sheet.problem("WAL", hole)),
         }
+        monitor.phase("starting a server on it");
+        let (runtime, home) = (&settings.local.runtime, settings.local.runtime.join("server"));
+        fs::create_dir_all(&home).context(|| format!("make a server's directory {}", home.display()))?;
         let tablespaces = place.directory.join("database.tablespaces");
-        let mut reached = vec![to.as_path()];
-        if tablespaces.exists() {
-            reached.push(&tablespaces);
-        }
-        within_reach(&settings.local.runtime, &reached, self.user.uid, || {
+        let reached: Vec<_> =
+            [&to, &tablespaces].into_iter().filter(|path| path.exists()).map(|path| &**path).collect();
+        let seen: Vec<_> = reached.iter().copied().chain([&*home]).collect();
+        let programs = self.programs.open(self.version, runtime, &self.user, &seen)?;
+        within_reach(runtime, &reached, self.user.uid, || {
             with_a_name(settings, &self.user, || {
-                monitor.phase("starting a server on it");
-                let home = settings.local.runtime.join("server");
-                let clone = Clone {
-                    programs: &self.programs,
-                    data: &to,
-                    home,
-                    user: &self.user,
-                    role: &self.role,
-                    tablespaces: tablespaces.exists().then_some(&*tablespaces),
-                    container: self.container.as_ref(),
-                    note: note(&settings.local.runtime),
-                };
+                let clone = Clone { programs: &programs, data: &to, home: &home, user: &self.user, role: &self.role };
                 let looked = clone.running(monitor, |psql| {
                     let opened = psql.catalogue(&[])?.databases.len();
                     sheet.passed("databases", format!("all {opened} open"));
@@ -197,14 +184,14 @@ impl Test<'_> {
                 match looked {
                     Err(error) if is_foreign(&error) => sheet.untested(
                         "databases",
-                        match self.container {
-                            Some(_) => "their container's image lacks their locale; it is made when the container starts",
-                            None => "this machine lacks their locale (dpkg-reconfigure locales), and their container is not there",
+                        match self.programs {
+                            Found::Image(_) => "their image lacks their locale; it is made when the container starts",
+                            Found::Here(_) => "this machine lacks their locale (dpkg-reconfigure locales), and their container is not there",
                         },
                     ),
                     looked => looked?,
                 }
-                self.checksums(&to, sheet)
+                self.checksums(&programs, &to, sheet)
             })
         })?;
         place.fresh("database")?;
@@ -284,11 +271,11 @@ impl Test<'_> {
     fn amcheck(&self, psql: &Psql<'_>, lacking: bool, sheet: &mut Sheet) {
         const NAME: &str = "pg_amcheck";
         self.work.monitor.phase("checking tables and indexes");
-        if !self.programs.join(NAME).exists() {
-            return sheet.untested(NAME, "this version of PostgreSQL has none");
-        }
         match self.program(psql, NAME, &["--all", "--install-missing", "--heapallindexed"], LOOKING) {
             Ok(()) => sheet.passed(NAME, "every table and index is sound"),
+            Err(error) if error.kind() == Kind::NotFound => {
+                sheet.untested(NAME, "this version of PostgreSQL has none");
+            }
             Err(error) if lacking && needs_a_library(&error.chain()) => sheet.untested(NAME, error.chain()),
             Err(error) if error.chain().contains("amcheck.control") => sheet.untested(NAME, error.chain()),
             Err(error) => sheet.failed(NAME, error.chain()),
@@ -296,11 +283,11 @@ impl Test<'_> {
     }
 
     /// Every page, of a server that has been stopped.
-    fn checksums(&self, data: &Path, sheet: &mut Sheet) -> Result<()> {
+    fn checksums(&self, programs: &Programs, data: &Path, sheet: &mut Sheet) -> Result<()> {
         const NAME: &str = "pg_checksums";
         self.work.monitor.phase("checking the pages' checksums");
         let arguments = ["--check".to_owned(), "-D".into(), data.display().to_string()];
-        let program = Program::new(self.programs.join(NAME), arguments).within(LOOKING).as_user(&self.user);
+        let program = programs.program(NAME, arguments).within(LOOKING).as_user(&self.user);
         let output = program.run(&mut |_, _| self.work.monitor.alive())?;
         match output.status.success() {
             true => sheet.passed(NAME, "every page is as it was written"),
@@ -312,7 +299,7 @@ impl Test<'_> {
 
     fn program(&self, psql: &Psql<'_>, name: &str, arguments: &[&str], within: Duration) -> Result<()> {
         let arguments = psql.connection.iter().cloned().chain(arguments.iter().map(|one| (*one).to_owned()));
-        let program = Program::new(self.programs.join(name), arguments).within(within).as_user(&self.user);
+        let program = psql.programs.program(name, arguments).within(within).as_user(&self.user);
         let output = program.run(&mut |_, _| self.work.monitor.alive())?;
         match output.status.success() {
             true => Ok(()),

@@ -9,19 +9,15 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
 
-use crate::docker::{Container, Docker};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::monitor::Monitor;
-use crate::process::{Program, User};
+use crate::process::User;
 use crate::steps::postgres::catalogue::Psql;
-use crate::steps::postgres::container;
+use crate::steps::postgres::programs::Programs;
 
 /// It has nothing to recover any more.
 const STARTING: Duration = Duration::from_mins(3);
-/// A small machine's disk takes its time.
-const REMOVING: Duration = Duration::from_secs(30);
 /// Longer than all that is asked of it.
 const LONGEST: Duration = Duration::from_hours(24);
 const PORT: u16 = 5432;
@@ -29,44 +25,14 @@ const PORT: u16 = 5432;
 /// What a server is started with.
 pub(super) struct Clone<'a> {
     /// PostgreSQL's programs of its version.
-    pub programs: &'a Path,
+    pub programs: &'a Programs,
     /// The cluster.
     pub data: &'a Path,
-    /// An empty directory, in which its user's alone is made.
-    pub home: PathBuf,
+    /// An empty directory.
+    pub home: &'a Path,
     pub user: &'a User,
     /// Who may do everything in it.
     pub role: &'a str,
-    /// Where its tablespaces are, if it has some.
-    pub tablespaces: Option<&'a Path>,
-    /// The container of the original, whose image is used; none: it runs here.
-    pub container: Option<&'a Container>,
-    /// The file that says that there is a container of ours.
-    pub note: PathBuf,
-}
-
-/// What the container is called.
-const CONTAINER: &str = "pi-agent-restore-test";
-
-/// Removes a container that a killed test left, of which there is a note.
-pub(super) fn remove_left(note: &Path) -> Result<()> {
-    match note.exists() {
-        true => remove(&Docker::open()?),
-        false => Ok(()),
-    }
-}
-
-/// Removes ours, and waits until it is gone: one that ended a moment ago Docker is removing already, and then it refuses.
-fn remove(docker: &Docker) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        let removed = docker.remove(CONTAINER);
-        match docker.container(CONTAINER) {
-            Err(error) if error.kind() == Kind::NotFound => return Ok(()),
-            _ if began.elapsed() > REMOVING => return removed,
-            _ => std::thread::sleep(Duration::from_millis(200)),
-        }
-    }
 }
 
 /// Waits until it answers.
@@ -103,26 +69,20 @@ impl Clone<'_> {
                 format!("--username={}", self.role),
             ],
             user: self.user,
+            programs: self.programs,
         };
-        match self.container {
-            Some(container) => self.in_a_container(container, &psql, monitor, work),
-            None => self.here(&psql, monitor, work),
-        }
-    }
-
-    fn here<T>(&self, psql: &Psql<'_>, monitor: &Monitor, work: impl FnOnce(&Psql<'_>) -> Result<T>) -> Result<T> {
         let said = &Mutex::new(String::new());
         std::thread::scope(|scope| {
             // It dies with the thread that started it, and so with this process, whatever ends that.
             let server = scope.spawn(|| {
-                let program = Program::new(self.programs.join("postgres"), self.arguments());
+                let program = self.programs.program("postgres", self.arguments());
                 program.within(LONGEST).as_user(self.user).run(&mut |_, line| {
                     if line.contains("FATAL") || line.contains("PANIC") {
                         *said.lock().unwrap_or_else(PoisonError::into_inner) = line.to_owned();
                     }
                 })
             });
-            let done = ready(psql, monitor, || server.is_finished()).and_then(|()| work(psql));
+            let done = ready(&psql, monitor, || server.is_finished()).and_then(|()| work(&psql));
             self.stop();
             let ended = server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -136,65 +96,18 @@ impl Clone<'_> {
         })
     }
 
-    /// The original's own image has the libraries and the locales that the data was written with. It gets no network.
-    fn in_a_container<T>(
-        &self,
-        original: &Container,
-        psql: &Psql<'_>,
-        monitor: &Monitor,
-        work: impl FnOnce(&Psql<'_>) -> Result<T>,
-    ) -> Result<T> {
-        let docker = Docker::open()?;
-        remove(&docker)?;
-        let binds: Vec<_> = [Some(self.data), Some(&self.home), self.tablespaces]
-            .into_iter()
-            .flatten()
-            .map(|path| format!("{0}:{0}", path.display()))
-            .collect();
-        let description = json!({
-            "Image": original.image,
-            "Entrypoint": [container::program(original)],
-            "Cmd": self.arguments(),
-            "User": format!("{}:{}", self.user.uid, self.user.gid),
-            "StopSignal": "SIGINT",
-            "NetworkDisabled": true,
-            "HostConfig": {
-                "NetworkMode": "none",
-                "Binds": binds,
-                "AutoRemove": true,
-                "CapDrop": ["ALL"],
-                "SecurityOpt": ["no-new-privileges"],
-                "LogConfig": { "Type": "none" },
-            },
-        });
-        // Before it is there: what is killed in between is looked for in vain, and not forgotten.
-        fs::write(&self.note, CONTAINER).context(|| format!("write {}", self.note.display()))?;
-        docker.run(CONTAINER, &description)?;
-        let ended = || docker.container(CONTAINER).is_err();
-        let done = ready(psql, monitor, ended).and_then(|()| work(psql));
-        // Well, so that its pages are all written.
-        let stopped = docker.stop(CONTAINER, STARTING);
-        remove(&docker)?;
-        let _ = fs::remove_file(&self.note);
-        match stopped {
-            Err(error) if error.kind() != Kind::NotFound => done.and(Err(error)),
-            _ => done,
-        }
-    }
-
     /// An empty configuration, and who may come in: whoever reaches the socket.
     fn configure(&self) -> Result<()> {
         let [config, rules] = self.files();
         let doing = || format!("make a server's directory {}", self.home.display());
-        fs::create_dir_all(&self.home).context(doing)?;
         fs::write(&config, "").context(doing)?;
         fs::write(&rules, "local all all trust\n").context(doing)?;
-        for path in [&config, &rules, &self.home] {
+        for path in [&*config, &*rules, self.home] {
             if nix::unistd::Uid::effective().is_root() {
                 chown(path, Some(self.user.uid), Some(self.user.gid)).context(doing)?;
             }
         }
-        fs::set_permissions(&self.home, fs::Permissions::from_mode(0o700)).context(doing)
+        fs::set_permissions(self.home, fs::Permissions::from_mode(0o700)).context(doing)
     }
 
     fn files(&self) -> [PathBuf; 2] {

@@ -91,7 +91,7 @@ impl<'a> Courier<'a> {
             // A terminal has progress bars drawn on it.
             .stderr(if systemd::listens() { Stdio::inherit() } else { Stdio::null() });
         // It ends by itself, and what it is about is worth more than the run when that is killed.
-        process::lead_session(&mut command, None, Orphaned::CleansUp);
+        process::lead_session(&mut command, Orphaned::CleansUp);
         command.spawn()
     }
 }

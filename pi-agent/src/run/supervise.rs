@@ -126,7 +126,7 @@ async fn start(job: &Job) -> Result<Child> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    process::lead_session(&mut command, None, Orphaned::CleansUp);
+    process::lead_session(&mut command, Orphaned::CleansUp);
     if matches!(job.task, Task::Backup { .. }) && job.was_here() {
         command.envs(process::GIVES_BACK);
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::programs::Programs;
 use crate::error::{Context, Error, Kind, Result};
-use crate::process::{Program, User};
+use crate::process::User;
 
 /// The fact that holds the [`Catalogue`] of the last backup, as JSON.
 pub const CATALOGUE: &str = "catalogue";
@@ -21,6 +22,8 @@ pub struct Psql<'a> {
     pub connection: [String; 4],
     /// As whom they run.
     pub user: &'a User,
+    /// Which they are.
+    pub programs: &'a Programs,
 }
 
 /// What a cluster held.
@@ -59,7 +62,7 @@ impl Psql<'_> {
             format!("--dbname={database}"),
             format!("--command={sql}"),
         ];
-        let program = Program::new("psql", self.connection.iter().cloned().chain(query));
+        let program = self.programs.program("psql", self.connection.iter().cloned().chain(query));
         let output = program.as_user(self.user).env("PGCONNECT_TIMEOUT", "15").within(within).run(&mut |_, _| ())?;
         if output.status.success() {
             return Ok(output.stdout.trim_end().to_owned());

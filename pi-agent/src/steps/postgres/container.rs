@@ -92,14 +92,6 @@ pub fn data_on_this_machine(postgres: &Postgres) -> Option<PathBuf> {
     })
 }
 
-/// The program of the server at work in a container, as the container knows it; where none runs, what its PATH has.
-pub fn program(container: &Container) -> PathBuf {
-    let first = container.pid.map(|pid| Pid::from_raw(pid.cast_signed()));
-    let running = first.and_then(|first| Lock::below(first).next());
-    let program = running.and_then(|(pid, _)| fs::read_link(format!("/proc/{pid}/exe")).ok());
-    program.unwrap_or_else(|| "postgres".into())
-}
-
 /// The port of the first server at work in a container, and where on this machine its data lies, when that is in a volume.
 pub fn port_and_data(container: &Container) -> Option<(u16, Option<PathBuf>)> {
     let (pid, lock) = Lock::below(Pid::from_raw(container.pid?.cast_signed())).next()?;

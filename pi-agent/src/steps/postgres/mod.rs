@@ -5,6 +5,7 @@ pub mod catalogue;
 pub mod container;
 pub mod dumps;
 mod holes;
+pub mod image;
 mod look;
 pub(crate) mod losses;
 pub(crate) mod pg_dump;
@@ -26,6 +27,7 @@ use self::container::{Seat, Spool};
 use self::dumps::Dumped;
 pub use self::look::{Look, look};
 use self::losses::{Losses, hole, hole_behind};
+use self::programs::Programs;
 use self::server::{Identity, Server};
 use super::points::{self, POINTS};
 use super::{Figures, Job, Maintenance, Outcome, StepResult, Task};
@@ -432,7 +434,8 @@ impl Work<'_> {
     /// What the cluster holds, for restore tests to compare with. A server that does not tell costs no backup: the test says
     /// then what it could not compare.
     fn catalogue(&self, label: &str) -> Option<Catalogue> {
-        let psql = Psql { connection: self.server.connection(), user: self.server.user };
+        let programs = Programs::default();
+        let psql = Psql { connection: self.server.connection(), user: self.server.user, programs: &programs };
         let catalogue = psql.catalogue(&self.step.test.count).ok()?;
         Some(Catalogue { label: label.to_owned(), ..catalogue })
     }

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::programs;
+use super::programs::{self, major};
 use super::server::Server;
 use crate::error::{Context, Kind};
 use crate::process::{Piped, Program};
@@ -122,12 +122,6 @@ fn file_name(database: &str) -> String {
     name + ENDING
 }
 
-/// The 15 of `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
-fn major(version: &str) -> Option<u32> {
-    let number = version.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
-    number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,12 +132,5 @@ mod tests {
         assert_eq!(file_name("../a b.dump"), "%2E%2E%2Fa%20b%2Edump.dump");
         assert_eq!(file_name("ü"), "%C3%BC.dump");
         assert_eq!(connection_to(r"host=x 'y\"), r"--dbname=dbname='host=x \'y\\'");
-    }
-
-    #[test]
-    fn versions_are_read_from_releases_and_betas() {
-        assert_eq!(major("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
-        assert_eq!(major("pg_dump (PostgreSQL) 18beta1"), Some(18));
-        assert_eq!(major("no version"), None);
     }
 }

@@ -1,0 +1,135 @@
+//! The programs of a container's image, run by us: for a machine whose only PostgreSQL is in Docker.
+//!
+//! A container is made of the image in which nothing runs but `sleep`. What is started is a process of our own that sees that
+//! container's files and its network, which is none: so it ends with us, counts as ours, and its output and its exit code
+//! come to us as any other program's. Nothing of ours has to be in the image; any that has `sleep` will do.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::programs::major;
+use crate::docker::Docker;
+use crate::error::{Context, Error, Result};
+use crate::mounts::Inside;
+use crate::process::{Program, User};
+
+/// What the container and the directory in which it is noted are called, before what makes the name its own.
+const NAME: &str = "pi-agent-image-";
+/// Who there is in the container. Locked as long as whoever made the container lives.
+const USERS: &str = "passwd";
+/// Seconds: a week, longer than any restore of a household.
+const LONGEST: &str = "604800";
+
+/// An image whose programs can be started. Its container goes with it; what is killed leaves one to [`remove_left`].
+#[derive(Debug)]
+pub struct Image {
+    docker: Docker,
+    name: String,
+    path: String,
+    inside: Arc<Inside>,
+    _lock: File,
+    note: TempDir,
+}
+
+impl Image {
+    /// Makes a container of this image, in which that user sees these directories of this machine where they are.
+    ///
+    /// # Errors
+    /// Docker has no such image, or it has no PostgreSQL of that version.
+    pub fn start(image: &str, version: u32, runtime: &Path, user: &User, directories: &[&Path]) -> Result<Self> {
+        let docker = Docker::open()?;
+
+        // 1. The note comes first: a container of which there is none would stay.
+        let doing = || format!("note a container of {image} in {}", runtime.display());
+        fs::create_dir_all(runtime).context(doing)?;
+        let note = tempfile::Builder::new().prefix(NAME).tempdir_in(runtime).context(doing)?;
+        let name = note.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let users = note.path().join(USERS);
+        // PostgreSQL works only for a user that has a name.
+        fs::write(&users, format!("root:x:0:0::/:/bin/sh\ndatabase:x:{}:{}::/:/bin/sh\n", user.uid, user.gid))
+            .context(doing)?;
+        fs::set_permissions(&users, Permissions::from_mode(0o644)).context(doing)?;
+        let lock = File::open(&users).context(doing)?;
+        lock.try_lock().context(doing)?;
+
+        // 2. A container that does nothing.
+        let mounts = [(users.as_path(), Path::new("/etc/passwd"), true)].into_iter();
+        let mounts = mounts.chain(directories.iter().map(|path| (*path, *path, false)));
+        let mounts: Vec<_> = mounts
+            .map(|(from, at, readonly)| json!({ "Type": "bind", "Source": from, "Target": at, "ReadOnly": readonly }))
+            .collect();
+        let description = json!({
+            "Image": image,
+            "Entrypoint": ["sleep"],
+            "Cmd": [LONGEST],
+            "User": "0:0",
+            "NetworkDisabled": true,
+            "HostConfig": {
+                "NetworkMode": "none",
+                "Mounts": mounts,
+                // Closed to others in most images, and what was restored may be below it.
+                "Tmpfs": { "/root": "mode=755" },
+                "AutoRemove": true,
+                "CapDrop": ["ALL"],
+                "SecurityOpt": ["no-new-privileges"],
+                "LogConfig": { "Type": "none" },
+            },
+        });
+        let made = docker.run(&name, &description).and_then(|()| docker.container(&name)).and_then(|container| {
+            let ended = || Error::new(format!("the container of {image} has ended at once"));
+            let inside = Arc::new(Inside::of(container.pid.ok_or_else(ended)?)?);
+            let path =
+                container.variable("PATH").unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+            Ok((format!("/usr/lib/postgresql/{version}/bin:{path}"), inside))
+        });
+        let (path, inside) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let _ = docker.remove(&name);
+                return Err(error);
+            }
+        };
+        let this = Self { docker, name, path, inside, _lock: lock, note };
+
+        // 3. Has it what is wanted?
+        let output = this.lead(Program::new("postgres", ["--version"])).as_user(user).run(&mut |_, _| ())?;
+        match major(&output.stdout) {
+            Some(found) if found == version => Ok(this),
+            _ => Err(Error::new(format!("the image {image} has {}, not PostgreSQL {version}", output.stdout.trim()))),
+        }
+    }
+
+    /// A program of this machine becomes one of the image.
+    pub(super) fn lead(&self, program: Program) -> Program {
+        Program { inside: Some(Arc::clone(&self.inside)), ..program.env("PATH", &self.path) }
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // What cannot be removed now is noted for the next run.
+        self.note.disable_cleanup(self.docker.remove(&self.name).is_err());
+    }
+}
+
+/// Removes the containers that were left by whoever was killed.
+///
+/// # Errors
+/// Docker's.
+pub fn remove_left(runtime: &Path) -> Result<()> {
+    for note in runtime.read_dir().into_iter().flatten().flatten() {
+        let name = note.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with(NAME)) else { continue };
+        let Ok(lock) = File::open(note.path().join(USERS)) else { continue };
+        if lock.try_lock().is_ok() {
+            Docker::open()?.remove(name)?;
+            fs::remove_dir_all(note.path()).context(|| format!("remove {}", note.path().display()))?;
+        }
+    }
+    Ok(())
+}
