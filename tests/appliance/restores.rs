@@ -75,6 +75,8 @@ fn result(home: &Home) -> String {
 #[track_caller]
 fn nothing_is_left(home: &Home, servers: &str) {
     home.assert_nothing_is_left_running();
-    home.machine.ok(&format!("for place in {PLACES}; do test ! -e $place; done; ! grep restore-test /proc/mounts"));
+    home.machine.ok(&format!(
+        "for place in {PLACES}; do test ! -e $place; done; ! grep -E ' /(var/cache|run)/pi-agent' /proc/mounts"
+    ));
     assert_eq!(home.machine.ok("pgrep -c -x postgres"), servers);
 }

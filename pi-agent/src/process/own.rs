@@ -29,6 +29,11 @@ pub fn with_little_memory() {
     }
 }
 
+/// For a process that is started: it gives back at once what it frees. An unchanged night of 50,000 files takes 14 MiB with it and 17
+/// without; what moves much data, as a first backup, is slower with it.
+pub const GIVES_BACK: [(&str, &str); 2] =
+    [("MALLOC_MMAP_THRESHOLD_", "1048576"), ("MALLOC_TRIM_THRESHOLD_", "1048576")];
+
 /// For itself and all that it starts.
 fn keep_to_two_processors() -> nix::Result<()> {
     let this = Pid::from_raw(0);

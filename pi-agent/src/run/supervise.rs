@@ -18,7 +18,7 @@ use crate::process::{self, Orphaned, Priority};
 use crate::run::Watcher;
 use crate::run::brake::Brake;
 use crate::run::rest::Rest;
-use crate::steps::{Job, StepResult};
+use crate::steps::{Job, StepResult, Task};
 
 /// How a step's process ended.
 pub enum Ended {
@@ -127,6 +127,9 @@ async fn start(job: &Job) -> Result<Child> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     process::lead_session(&mut command, Orphaned::CleansUp);
+    if matches!(job.task, Task::Backup { .. }) && job.was_here() {
+        command.envs(process::GIVES_BACK);
+    }
     if job.settings.gives_way {
         process::prioritise(&mut command, Priority::Last);
     }

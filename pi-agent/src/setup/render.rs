@@ -61,7 +61,7 @@ fn alarms(text: &mut Text) {
 fn restore_test(text: &mut Text) {
     text.lines(&["# Once a month everything is restored into a temporary place and looked at.", "# [restore-test]"]);
     text.key(false, "directory", "\"/var/cache/pi-agent\"", "or a disk with more room");
-    text.lines(&["# budget = \"20GiB\"", "# months = 3", ""]);
+    text.lines(&["# budget = \"20GiB\"", "# months = 3", "# max-duration = \"12h\"", ""]);
 }
 
 fn storage(text: &mut Text, storage: &StorageAnswer) {

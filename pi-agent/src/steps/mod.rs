@@ -68,7 +68,7 @@ impl Job {
     }
 
     /// A usable backup of this step was made to this storage before.
-    fn was_here(&self) -> bool {
+    pub fn was_here(&self) -> bool {
         self.facts.get(PLACE) == Some(&self.settings.storage.location.to_string())
     }
 }
