@@ -59,10 +59,10 @@ pub fn containers_are_backed_up_by_the_units(system: &str) {
     let tested = machine.run("pi-agent status --json").expect(0).step("database")["last_restore_test"].clone();
     assert!(tested.to_string().contains("pg_amcheck") && !tested.to_string().contains("failed"), "{tested}");
     assert_eq!(machine.ok("docker ps --all --format '{{.Names}}' | sort | xargs"), "db foundry");
-    machine.ok("mv /usr/lib/away /usr/lib/postgresql");
 
     // What comes back starts in a container.
     machine.ok("pi-agent restore database --to /root/restored");
+    machine.ok("mv /usr/lib/away /usr/lib/postgresql");
     machine.ok("docker run --detach --name clone --network none --env POSTGRES_PASSWORD_FILE=/dev/null \
         --volume /root/restored:/var/lib/postgresql/data postgres:15");
     let rows = machine.until("docker exec clone psql -U postgres -qXAtc 'select count(*) from voters'");

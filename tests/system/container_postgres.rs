@@ -452,7 +452,7 @@ fn slow_a_restore_test_uses_the_containers_own_image() {
     let test = || home.agent.ok(["restore-test", "database", "--json"]);
     for ran in [test(), privately(&["/usr/lib/postgresql"], test)] {
         let checks = ran.step("database")["tested"]["checks"].to_string();
-        for name in ["databases", "tables", "pg_amcheck", "moment"] {
+        for name in ["databases", "tables", "pg_amcheck", "dump", "moment"] {
             assert!(checks.contains(&format!("\"name\":\"{name}\"")), "no {name}: {ran}");
         }
         assert_eq!(home.engine.docker(["ps", "--all", "--quiet"]), before, "its container is gone");

@@ -129,7 +129,9 @@ fn slow_a_database_comes_back_to_its_newest_moment_and_to_another() {
     let ran = host.agent.ok(["restore-test", "database", "--json"]);
     let verdicts = verdicts(&ran, "database");
     assert!(verdicts.iter().all(|verdict| verdict.ends_with(": passed")), "{ran}");
-    for name in ["databases", "WAL", "tables", "rows", "assertion", "pg_amcheck", "pg_checksums", "moment", "time"] {
+    for name in
+        ["databases", "WAL", "tables", "rows", "assertion", "pg_amcheck", "pg_checksums", "dump", "moment", "time"]
+    {
         assert!(name == "pg_checksums" || verdicts.contains(&format!("{name}: passed")), "no {name}: {ran}");
     }
     nothing_is_left(&host.scratch);

@@ -3,6 +3,7 @@
 
 mod critical;
 mod directory;
+mod dump;
 mod history;
 mod place;
 mod postgres;

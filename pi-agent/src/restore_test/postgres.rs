@@ -10,10 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::place::Place;
 use super::server::{Clone, is_foreign};
-use super::{Sheet, Work, history};
+use super::{Sheet, Work, dump, history};
 use crate::config::Postgres;
 use crate::error::{Context, Error, Kind, Result};
-use crate::monitor::Problem;
+use crate::monitor::{Monitor, Problem};
 use crate::mounts::within_reach;
 use crate::pgbackrest::PgBackRest;
 use crate::process::User;
@@ -30,7 +30,9 @@ use crate::wal::{Reached, spool_directory};
 
 /// Of one look at every page and every row.
 const LOOKING: Duration = Duration::from_hours(6);
-const ASKING: Duration = Duration::from_mins(10);
+pub(super) const ASKING: Duration = Duration::from_mins(10);
+/// Where it is restored to, in the test's place.
+const CLUSTER: &str = "database";
 
 pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> Result<()> {
     let Work { step, place, monitor, .. } = work;
@@ -82,7 +84,9 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
         sheet.timed(began.elapsed(), size, size);
         // One of an earlier backup knows tables that were dropped before this one.
         let recorded = catalogue.as_ref().filter(|catalogue| catalogue.label == newest.id);
-        test.look_closely(psql, recorded, sheet)
+        test.look_closely(psql, recorded, sheet)?;
+        dump::test(work, psql, &work.place.directory.join(CLUSTER), sheet);
+        Ok(())
     })?;
     let newest_moment = window.as_ref().map(|window| window.to).max(restored.last_commit).unwrap_or(newest.time);
     sheet.newest(newest_moment, work.began);
@@ -156,7 +160,7 @@ impl Test<'_> {
     ) -> Result<Restored> {
         let Work { step, place, monitor, .. } = self.work;
         let settings = &place.settings;
-        let to = place.fresh("database")?;
+        let to = place.fresh(CLUSTER)?;
         place.fresh("database.tablespaces")?;
         let request = Request { to: to.clone(), at, paths: Vec::new(), overwrite: false };
         let restored = restore(settings, step, self.postgres, &request, monitor)?;
@@ -194,7 +198,7 @@ impl Test<'_> {
                 self.checksums(&programs, &to, sheet)
             })
         })?;
-        place.fresh("database")?;
+        place.fresh(CLUSTER)?;
         place.fresh("database.tablespaces")?;
         Ok(restored)
     }
@@ -203,7 +207,7 @@ impl Test<'_> {
     fn look_closely(&self, psql: &Psql<'_>, recorded: Option<&Catalogue>, sheet: &mut Sheet) -> Result<()> {
         let (test, monitor) = (&self.work.step.test, self.work.monitor);
         monitor.phase("sampling the tables");
-        self.program(psql, "vacuumdb", &["--all", "--analyze-only", "--quiet"], LOOKING)
+        run(monitor, psql, "vacuumdb", &["--all", "--analyze-only", "--quiet"].map(str::to_owned))
             .map_err(|error| Error::new("read samples of all tables").caused_by(error))?;
         let found = psql.catalogue(&test.count)?;
         match recorded {
@@ -271,7 +275,8 @@ impl Test<'_> {
     fn amcheck(&self, psql: &Psql<'_>, lacking: bool, sheet: &mut Sheet) {
         const NAME: &str = "pg_amcheck";
         self.work.monitor.phase("checking tables and indexes");
-        match self.program(psql, NAME, &["--all", "--install-missing", "--heapallindexed"], LOOKING) {
+        match run(self.work.monitor, psql, NAME, &["--all", "--install-missing", "--heapallindexed"].map(str::to_owned))
+        {
             Ok(()) => sheet.passed(NAME, "every table and index is sound"),
             Err(error) if error.kind() == Kind::NotFound => {
                 sheet.untested(NAME, "this version of PostgreSQL has none");
@@ -296,15 +301,16 @@ impl Test<'_> {
         }
         Ok(())
     }
+}
 
-    fn program(&self, psql: &Psql<'_>, name: &str, arguments: &[&str], within: Duration) -> Result<()> {
-        let arguments = psql.connection.iter().cloned().chain(arguments.iter().map(|one| (*one).to_owned()));
-        let program = psql.programs.program(name, arguments).within(within).as_user(&self.user);
-        let output = program.run(&mut |_, _| self.work.monitor.alive())?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(Error::new(last_lines(&format!("{}\n{}", output.stdout, output.stderr)))),
-        }
+/// One of PostgreSQL's programs that asks the server.
+pub(super) fn run(monitor: &Monitor, psql: &Psql<'_>, name: &str, arguments: &[String]) -> Result<()> {
+    let program =
+        psql.programs.program(name, psql.connection.iter().chain(arguments)).within(LOOKING).as_user(psql.user);
+    let output = program.run(&mut |_, _| monitor.alive())?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(Error::new(last_lines(&format!("{}\n{}", output.stdout, output.stderr)))),
     }
 }
 
@@ -322,8 +328,8 @@ fn last_lines(text: &str) -> String {
 }
 
 /// What an extension says that is not installed here.
-fn needs_a_library(said: &str) -> bool {
-    said.contains("could not access file") || said.contains("could not load library")
+pub(super) fn needs_a_library(said: &str) -> bool {
+    ["could not access file", "could not load library", "is not available"].iter().any(|sign| said.contains(sign))
 }
 
 /// Databases, tables and about how many rows, against what was there at the backup.
