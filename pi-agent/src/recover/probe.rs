@@ -11,6 +11,7 @@ use super::{files, newest};
 use crate::config::{AGENT, Location, Settings, Source};
 use crate::error::{Context, Error, Kind, Result};
 use crate::kit::Found;
+use crate::pgbackrest::let_through;
 use crate::report::words;
 use crate::repository::{NOT_ITS_PASSWORD, Repository};
 use crate::restore::At;
@@ -29,6 +30,8 @@ pub struct Told {
 pub struct Trial {
     pub settings: Settings,
     aside: TempDir,
+    /// For what pgBackRest is told, as whoever it runs as: the place of it all is not yet anybody's.
+    _runtime: TempDir,
 }
 
 impl Trial {
@@ -41,19 +44,21 @@ impl Trial {
         let runtime = &kit.settings.local.runtime;
         let doing = || format!("make a directory in {} to try the kit in", runtime.display());
         std::fs::create_dir_all(runtime).context(doing)?;
-        let aside = tempfile::Builder::new()
-            .prefix("kit-")
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(runtime)
-            .context(doing)?;
+        let private = |prefix| {
+            let mode = Permissions::from_mode(0o700);
+            tempfile::Builder::new().prefix(prefix).permissions(mode).tempdir_in(runtime).context(doing)
+        };
+        let (aside, own_runtime) = (private("kit-")?, private("trial-")?);
+        let_through(runtime)?;
         files::put_below(&kit.files, aside.path())?;
         let mut settings = kit.settings.clone();
         settings.secrets = aside.path().into();
         settings.local.cache = aside.path().join("cache");
+        settings.local.runtime = own_runtime.path().into();
         if let Location::S3(s3) = &mut settings.storage.location {
             s3.ca_file = s3.ca_file.is_some().then(|| aside.path().join("ca.pem"));
         }
-        Ok(Self { settings, aside })
+        Ok(Self { settings, aside, _runtime: own_runtime })
     }
 }
 
@@ -62,7 +67,7 @@ impl Trial {
 /// # Errors
 /// The storage does not answer, holds no backups, or the kit's keys do not open them: then with when the keys were changed.
 pub fn probe(kit: &mut Found, at: &At) -> Result<Told> {
-    let Trial { settings, aside } = Trial::of(kit)?;
+    let Trial { settings, aside, .. } = &Trial::of(kit)?;
     let secrets = Secrets::new(&settings.secrets);
     let store = Store::open(&settings.storage, &settings.storage.location, &secrets)?;
     let owner = place::owner(&store).or_else(|error| match error.kind() {
@@ -70,8 +75,8 @@ pub fn probe(kit: &mut Found, at: &At) -> Result<Told> {
         Kind::Permanent => Ok(None),
         _ => Err(error),
     })?;
-    opens(&settings, kit, &store, &secrets)?;
-    let configuration = newest::configuration(kit, &settings, aside.path(), at);
+    opens(settings, kit, &store, &secrets)?;
+    let configuration = newest::configuration(kit, settings, aside.path(), at);
     Ok(Told { host: owner.map(|owner| owner.host), configuration })
 }
 
