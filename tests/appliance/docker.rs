@@ -1,6 +1,7 @@
 //! The household of docs/docker.md in a whole machine: its containers are backed up by the units, in their sandboxes.
 
 use std::process::Command;
+use std::time::Duration;
 
 use harness::{DockerEngine, Scratch, document, sh};
 
@@ -55,9 +56,14 @@ pub fn containers_are_backed_up_by_the_units(system: &str) {
 
     // It comes back by the image alone, in the sandbox of the restore test's unit.
     machine.ok("mv /usr/lib/postgresql /usr/lib/away");
-    machine.ok("systemctl start pi-agent-restore-test.service");
+    // It tells systemd when it is ready, which is long before it is done.
+    let _ = machine.run_within("systemctl start --wait pi-agent-restore-test.service", Duration::from_mins(5));
     let tested = machine.run("pi-agent status --json").expect(0).step("database")["last_restore_test"].clone();
-    assert!(tested.to_string().contains("pg_amcheck") && !tested.to_string().contains("failed"), "{tested}");
+    assert!(
+        tested.to_string().contains("pg_amcheck") && !tested.to_string().contains("failed"),
+        "{tested}\n{}",
+        machine.run("journalctl --no-pager --unit pi-agent-restore-test")
+    );
     assert_eq!(machine.ok("docker ps --all --format '{{.Names}}' | sort | xargs"), "db foundry");
 
     // What comes back starts in a container.

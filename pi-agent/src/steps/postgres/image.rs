@@ -54,12 +54,16 @@ impl Image {
         fs::write(&users, format!("root:x:0:0::/:/bin/sh\ndatabase:x:{}:{}::/:/bin/sh\n", user.uid, user.gid))
             .context(doing)?;
         fs::set_permissions(&users, Permissions::from_mode(0o644)).context(doing)?;
+        // The way to what was restored below it, which in most images is closed to others; a tmpfs of Docker's would be as closed.
+        let root = note.path().join("root");
+        fs::create_dir(&root).context(doing)?;
+        fs::set_permissions(&root, Permissions::from_mode(0o755)).context(doing)?;
         let lock = File::open(&users).context(doing)?;
         lock.try_lock().context(doing)?;
 
         // 2. A container that does nothing.
-        let mounts = [(users.as_path(), Path::new("/etc/passwd"), true)].into_iter();
-        let mounts = mounts.chain(directories.iter().map(|path| (*path, *path, false)));
+        let mounts = [(users.as_path(), Path::new("/etc/passwd"), true), (root.as_path(), Path::new("/root"), false)];
+        let mounts = mounts.into_iter().chain(directories.iter().map(|path| (*path, *path, false)));
         let mounts: Vec<_> = mounts
             .map(|(from, at, readonly)| json!({ "Type": "bind", "Source": from, "Target": at, "ReadOnly": readonly }))
             .collect();
@@ -72,8 +76,6 @@ impl Image {
             "HostConfig": {
                 "NetworkMode": "none",
                 "Mounts": mounts,
-                // Closed to others in most images, and what was restored may be below it.
-                "Tmpfs": { "/root": "mode=755" },
                 "AutoRemove": true,
                 "CapDrop": ["ALL"],
                 "SecurityOpt": ["no-new-privileges"],
