@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::View;
 use crate::config::{Limits, Location, Postgres, S3Location, Settings, Step};
 use crate::error::{Context, Error, Result};
-use crate::process::User;
+use crate::process::{self, User};
 use crate::secrets::Secrets;
 
 /// Where things lie that one stanza's commands need.
@@ -95,16 +95,30 @@ fn give(path: &Path, user: &User) -> Result<()> {
     Ok(())
 }
 
+/// Where the folders of all stanzas are.
+fn homes(runtime: &Path) -> PathBuf {
+    runtime.join("pgbackrest")
+}
+
+/// Ends the workers of commands that were killed. Each would go on with what it was given, into directories that belong to
+/// another run by then: an old file over one that has been recovered meanwhile.
+///
+/// # Errors
+/// One does not end.
+pub fn end_left(runtime: &Path) -> Result<()> {
+    process::end_outliving(&format!("--config={}/", homes(runtime).display()))
+}
+
 /// Writes both configurations.
 pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user: &User) -> Result<Files> {
-    let home = settings.local.runtime.join("pgbackrest").join(&postgres.stanza);
+    let home = homes(&settings.local.runtime).join(&postgres.stanza);
     let lock = home.join("lock");
     // One folder per stanza: two servers may have two users, and each configuration is its user's alone.
     directory(&home, user, 0o700)?;
     directory(&lock, user, 0o700)?;
     // Made with whatever umask we have: a unit's is 077.
     let_through(&settings.local.runtime)?;
-    let_through(&settings.local.runtime.join("pgbackrest"))?;
+    let_through(&homes(&settings.local.runtime))?;
 
     let secrets = Secrets::new(&settings.secrets);
     let mut text = common(&secrets)?;

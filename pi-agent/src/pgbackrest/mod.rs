@@ -22,7 +22,7 @@ use crate::process::{Output, Program, Stream, User};
 use crate::{Error, Result};
 
 pub use failure::{Code, code_of};
-pub use files::{directory, let_through, server_user};
+pub use files::{directory, end_left, let_through, server_user};
 pub use info::{Backup, Cluster, Info};
 pub use version::{Version, version};
 
@@ -93,11 +93,14 @@ pub struct RestoreOrder<'a> {
 }
 
 impl PgBackRest {
-    /// Writes the configuration anew (keys may have been rotated) and checks the repository's folder.
+    /// Writes the configuration anew (keys may have been rotated), checks the repository's folder, and ends what a killed run left
+    /// at work.
     ///
     /// # Errors
-    /// A secret is missing, the endpoint is one pgBackRest cannot use, or a file or folder cannot be made.
+    /// A secret is missing, the endpoint is one pgBackRest cannot use, a file or folder cannot be made, or what was left does
+    /// not end.
     pub fn prepare(settings: &Settings, step: &Step, postgres: &Postgres, user: &User) -> Result<Self> {
+        end_left(&settings.local.runtime)?;
         let files = files::write(settings, step, postgres, user)?;
         let detour = Detour::prepare(&settings.storage, &files, user)?.map(Arc::new);
         let slack = files::slack(&settings.storage.limits);

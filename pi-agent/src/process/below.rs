@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 
 /// What a program gets between SIGTERM and SIGKILL; the supervisor's own stop must fit into 10 s.
 const GRACE: Duration = Duration::from_secs(4);
@@ -174,6 +174,11 @@ impl Stat {
         Pid::from_raw(self.pid)
     }
 
+    fn has(&self, argument: &str) -> bool {
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|one| one.starts_with(argument.as_bytes()))
+    }
+
     /// A number of `/proc/PID/io`; 0 when it is not told.
     fn io(&self, name: &str) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/io", self.pid)).unwrap_or_default();
@@ -195,6 +200,30 @@ pub(super) fn end_session(session: Pid) {
         signal_session(session, Signal::SIGKILL);
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Kills whatever has an argument that begins so and has outlived the leader of its session; returns when all of it is gone.
+///
+/// # Errors
+/// Something does not go.
+pub fn end_outliving(argument: &str) -> Result<()> {
+    for _ in 0..250 {
+        let processes = Stat::all();
+        let led = |session| processes.iter().any(|process| process.alive && process.pid == session);
+        // Of a session elsewhere, in a container, the number is 0.
+        let left = processes.iter().filter(|one| one.alive && one.session > 0 && !led(one.session));
+        let left: Vec<Pid> = left.filter(|one| one.has(argument)).map(Stat::pid).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        for process in left {
+            // It may have ended meanwhile.
+            let _ = kill(process, Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(Error::transient(format!("what an earlier run started with {argument}… does not end"))
+        .hint("pgrep -af pgbackrest"))
 }
 
 /// Sends a signal to every living process of a session, this one excepted.

@@ -11,7 +11,9 @@ mod session;
 mod tail;
 mod user;
 
-pub use below::{adopt_orphans, become_guard, descendants_io, end_descendants, family, go_on, read_by, stand_still};
+pub use below::{
+    adopt_orphans, become_guard, descendants_io, end_descendants, end_outliving, family, go_on, read_by, stand_still,
+};
 pub use own::{GIVES_BACK, on_sigterm, peak_memory, with_little_memory};
 pub use pipe::Piped;
 pub use program::{Output, Program, Stream};
@@ -21,7 +23,7 @@ pub use user::User;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::io::Read;
+    use std::io::{BufRead, BufReader, Read};
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -101,6 +103,40 @@ mod tests {
         let output = shell("sleep 1000 & echo done").run(&mut |_, _| ()).unwrap();
         assert_eq!(output.stdout, "done\n");
         assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    fn first_line(child: &mut std::process::Child) -> String {
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        line
+    }
+
+    #[test]
+    fn what_outlives_its_leader_is_found_by_an_argument() {
+        let marker = format!("--pid={}", std::process::id());
+        let orphan = format!("tail -f /dev/null {marker} & echo $!");
+        let lead = |script: &str| {
+            let mut command = std::process::Command::new("setsid");
+            command.args(["sh", "-c", script]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+            command.spawn().unwrap()
+        };
+        let alive = |pid: &str| std::path::Path::new("/proc").join(pid.trim()).join("exe").read_link().is_ok();
+
+        let mut leader = lead(&orphan);
+        let ended = first_line(&mut leader);
+        leader.wait().unwrap();
+        let mut living = lead(&format!("{orphan}; read line"));
+        let led = first_line(&mut living);
+        assert!(alive(&ended) && alive(&led));
+        end_outliving("--pid=0").unwrap();
+        assert!(alive(&ended), "it is another's");
+        end_outliving(&marker).unwrap();
+        assert_eq!((alive(&ended), alive(&led)), (false, true));
+
+        drop(living.stdin.take());
+        living.wait().unwrap();
+        end_outliving(&marker).unwrap();
+        assert!(!alive(&led));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Settings;
 use crate::error::{Context, Error, Result};
 use crate::health::room;
-use crate::pgbackrest::let_through;
+use crate::pgbackrest::{end_left, let_through};
 use crate::report::words;
 use crate::steps::postgres::image;
 
@@ -105,12 +105,13 @@ fn runtime(settings: &Settings) -> PathBuf {
     settings.local.runtime.join("restore-test")
 }
 
-/// Removes what a test left, and the containers of restores. With the run lock held, nobody is at work there.
+/// Removes what a test left, processes too, and the containers of restores. With the run lock held, nobody is at work there.
 ///
 /// # Errors
 /// Something cannot be removed.
 pub fn clean(settings: &Settings) -> Result<()> {
     let runtime = runtime(settings);
+    end_left(&runtime)?;
     image::remove_left(&settings.local.runtime).and_then(|()| image::remove_left(&runtime))?;
     remove(&settings.restore_test.directory).and(remove(&runtime))
 }
