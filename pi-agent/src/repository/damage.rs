@@ -137,10 +137,10 @@ impl Repository {
     fn header(&self, key: &str, size: u64, cipher: &Cipher) -> Result<Option<Vec<serde_json::Value>>> {
         let store = self.store();
         let Some(end) = size.checked_sub(4) else { return Ok(None) };
-        let length = store.get_range(key, end, 4)?;
+        let length = store.get_range(key, end, 4, 0)?;
         let length = length.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes));
         let Some(start) = end.checked_sub(length.into()) else { return Ok(None) };
-        let Some(plain) = cipher.open(&store.get_range(key, start, length as usize)?) else { return Ok(None) };
+        let Some(plain) = cipher.open(&store.get_range(key, start, length as usize, 0)?) else { return Ok(None) };
         Ok(entries(&plain))
     }
 

@@ -94,7 +94,7 @@ impl Repository {
         if !lost.is_empty() {
             return Ok(Findings { errors: trouble.into_iter().chain(lost).collect(), leftovers: 0 });
         }
-        let check = || self.attempt("check", || self.rustic()?.check(options));
+        let check = || self.backend.headers.wanted(|| self.attempt("check", || self.rustic()?.check(options)));
         // rustic gives its threads a tenth of a second to end, and panics when they had no processor for so long.
         let unlucky = |failed: &super::Failed| !failed.storage && failed.error.chain().contains("index still in use");
         let results = self.watched(monitor, || {

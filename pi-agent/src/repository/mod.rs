@@ -9,6 +9,7 @@ mod backup;
 pub mod cache;
 mod cipher;
 mod damage;
+mod headers;
 mod hold;
 mod index_parts;
 mod key_file;
