@@ -288,6 +288,8 @@ measure() { # WHAT TOOL COMMAND...
     shift 2
     mkdir -p "$work/counter"
     : >"$log"
+    # What was written before is not this one's to wait for.
+    sync
     if ! /usr/bin/time --output "$work/time" --format '%e %U %S %M' "$@" >"$work/log" 2>&1; then
         cat "$work/log" >&2
         return 1

@@ -314,21 +314,30 @@ impl Inner {
         Err(answered(what, status, &answer))
     }
 
-    /// Reads a body into one buffer of its size.
+    /// Reads a body into one buffer of its size. That is done by the runtime's thread, to which its pieces come: each that is
+    /// passed on to another wakes it, which takes longer than to read it.
     async fn body(&self, what: &str, mut response: Response) -> Result<Bytes> {
-        let expected = response.content_length().and_then(|length| usize::try_from(length).ok());
-        let mut buffer = Vec::with_capacity(expected.unwrap_or(0).min(64 << 20));
-        loop {
-            match tokio::time::timeout(self.timeout, response.chunk()).await {
-                Ok(Ok(Some(chunk))) => {
-                    self.meter.down(chunk.len());
-                    buffer.extend_from_slice(&chunk);
+        let (meter, patience) = (self.meter.clone(), self.timeout);
+        let read = tokio::spawn(async move {
+            let expected = response.content_length().and_then(|length| usize::try_from(length).ok());
+            let mut buffer = Vec::with_capacity(expected.unwrap_or(0).min(64 << 20));
+            loop {
+                match tokio::time::timeout(patience, response.chunk()).await {
+                    Ok(Ok(Some(chunk))) => {
+                        meter.down(chunk.len());
+                        buffer.extend_from_slice(&chunk);
+                    }
+                    Ok(Ok(None)) => return Ok(Bytes::from(buffer)),
+                    Ok(Err(error)) => return Err(Some(error)),
+                    Err(_) => return Err(None),
                 }
-                Ok(Ok(None)) => return Ok(buffer.into()),
-                Ok(Err(error)) => return Err(self.unanswered(what, error)),
-                Err(_) => return Err(self.silence(what)),
             }
-        }
+        });
+        let read = read.await.context(|| format!("{what}: the answer was not read"))?;
+        read.map_err(|failed| match failed {
+            Some(error) => self.unanswered(what, error),
+            None => self.silence(what),
+        })
     }
 
     /// Sends a body. It fails when for `timeout` none of it is accepted, however long all of it takes.
