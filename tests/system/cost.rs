@@ -97,6 +97,28 @@ fn an_unchanged_night_is_two_requests_a_step() {
 }
 
 #[test]
+fn a_check_that_reads_all_asks_once_for_a_pack() {
+    privately(&["/srv"], || {
+        let host = Host::new(63);
+        let source = host.household.foundry();
+        fs::write(source.join("film"), Random::new(63).bytes(12_000_000)).unwrap();
+        let all = "check-every = \"30d\"\nread-all-months = 1";
+        let agent = host.config().directory("foundry", &[&source], all).write();
+        let stored = agent.run(["run", "--json"]).step("foundry")["bytes_stored"].as_u64().unwrap();
+        host.proxy.take_traffic();
+        agent.ok(["check", "foundry"]);
+        let seen = host.proxy.take_traffic();
+        let asked = seen.below(&format!("{}/host/foundry/", Garage::BUCKET));
+        let packs = || asked.iter().filter(|asked| asked.starts_with("GET data/"));
+        let twice: Vec<_> = packs().filter(|pack| packs().filter(|other| other == pack).count() > 1).collect();
+        assert!(packs().count() > 3, "{asked:#?}");
+        // A pack of trees: they are read, too.
+        assert!(twice.len() <= 2, "{asked:#?}");
+        assert!(seen.bytes_down >= stored, "all of {stored} bytes: {seen:#?}");
+    });
+}
+
+#[test]
 fn what_others_add_and_remove_is_noticed() {
     privately(&["/srv"], || {
         let host = Host::new(62);

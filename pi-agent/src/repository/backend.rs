@@ -20,8 +20,13 @@ use crate::error::Kind;
 use crate::storage::Store;
 
 /// How many packs may be in memory for reading at once: rustic restores with 20 threads, and each would hold one.
-/// Two gave 52–77 MiB resident at no loss of speed.
-const READERS: usize = 2;
+/// Two gave 52–77 MiB resident at no loss of speed; from a server, whose answers take their time, a third is worth its memory.
+fn readers(store: &Store) -> usize {
+    match store {
+        Store::Local(_) => 2,
+        Store::S3(_) => 3,
+    }
+}
 
 /// The backend; it remembers what went wrong in storage, because rustic's errors do not say whether it may pass.
 #[derive(Debug)]
@@ -54,6 +59,7 @@ impl Backend {
     /// `kept_config`: the file in which the config is kept.
     pub(super) fn new(store: Store, kept_config: PathBuf) -> Self {
         Self {
+            readers: Arc::new(Permits::new(readers(&store))),
             store,
             config: Mutex::default(),
             kept_config: Kept(kept_config),
@@ -63,7 +69,6 @@ impl Backend {
             holding: AtomicBool::new(false),
             held: Mutex::default(),
             last_snapshot: Mutex::default(),
-            readers: Arc::new(Permits::new(READERS)),
             uploads: Uploads::default(),
             headers: Headers::default(),
             restoring: AtomicBool::new(false),
