@@ -8,8 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use rustic_core::Id;
 
-/// Bytes of the longest header that is foreseen: of 3,000 pieces, of which a pack of ours has some 1,500 at most. One that is
-/// longer takes a request of its own.
+/// Bytes of the longest header that is foreseen, of some 3,000 pieces. One that is longer takes a request of its own.
 const LONGEST: usize = 128 << 10;
 /// Of packs that are read at a time. Whoever found a pack damaged does not come back for its header.
 const KEPT: usize = 4;
