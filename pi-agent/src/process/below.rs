@@ -174,9 +174,10 @@ impl Stat {
         Pid::from_raw(self.pid)
     }
 
-    fn has(&self, argument: &str) -> bool {
+    /// Its arguments hold that text.
+    fn says(&self, text: &str) -> bool {
         let line = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
-        line.split(|byte| *byte == 0).any(|one| one.starts_with(argument.as_bytes()))
+        String::from_utf8_lossy(&line).contains(text)
     }
 
     /// A number of `/proc/PID/io`; 0 when it is not told.
@@ -202,17 +203,17 @@ pub(super) fn end_session(session: Pid) {
     }
 }
 
-/// Kills whatever has an argument that begins so and has outlived the leader of its session; returns when all of it is gone.
+/// Kills whatever has that text in its arguments and has outlived the leader of its session; returns when all of it is gone.
 ///
 /// # Errors
 /// Something does not go.
-pub fn end_outliving(argument: &str) -> Result<()> {
+pub fn end_outliving(text: &str) -> Result<()> {
     for _ in 0..250 {
         let processes = Stat::all();
         let led = |session| processes.iter().any(|process| process.alive && process.pid == session);
         // Of a session elsewhere, in a container, the number is 0.
         let left = processes.iter().filter(|one| one.alive && one.session > 0 && !led(one.session));
-        let left: Vec<Pid> = left.filter(|one| one.has(argument)).map(Stat::pid).collect();
+        let left: Vec<Pid> = left.filter(|one| one.says(text)).map(Stat::pid).collect();
         if left.is_empty() {
             return Ok(());
         }
@@ -222,8 +223,7 @@ pub fn end_outliving(argument: &str) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    Err(Error::transient(format!("what an earlier run started with {argument}… does not end"))
-        .hint("pgrep -af pgbackrest"))
+    Err(Error::transient("what an earlier run started does not end").hint(format!("pgrep -af -- '{text}'")))
 }
 
 /// Sends a signal to every living process of a session, this one excepted.

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_outlives_its_leader_is_found_by_an_argument() {
+    fn what_outlives_its_leader_is_found_by_its_arguments() {
         let marker = format!("--pid={}", std::process::id());
         let orphan = format!("tail -f /dev/null {marker} & echo $!");
         let lead = |script: &str| {
@@ -128,7 +128,7 @@ mod tests {
         let mut living = lead(&format!("{orphan}; read line"));
         let led = first_line(&mut living);
         assert!(alive(&ended) && alive(&led));
-        end_outliving("--pid=0").unwrap();
+        end_outliving("--pid=none").unwrap();
         assert!(alive(&ended), "it is another's");
         end_outliving(&marker).unwrap();
         assert_eq!((alive(&ended), alive(&led)), (false, true));

@@ -3,7 +3,8 @@
 //! key, and a storage that does not answer is not taken for the end of all WAL, after which the cluster would go on without
 //! the rest.
 //!
-//! Both ends of both pipes are open here: when we end, however, whoever waits ends as well.
+//! Both ends of both pipes are open here: when we end, however, whoever waits ends as well. Only who comes after that waits
+//! for good, until the next recovery ([`desk`]).
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -11,16 +12,30 @@ use std::path::Path;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use tempfile::TempDir;
 
 use super::directory::quoted;
 use super::postgres::hand_over;
 use crate::error::{Context, Error, Result};
-use crate::process::User;
+use crate::process::{User, end_outliving};
 
 /// What PostgreSQL understands as the end of all WAL.
 const NO_MORE: u8 = 1;
 /// And as a reason to end at once, being more than 128.
 const STOP: u8 = 255;
+
+/// What the directories are called in which the pipes are.
+const DESK: &str = "recovery-";
+
+/// An empty directory for the pipes. Whoever still waits in one of a recovery that was killed is ended.
+///
+/// # Errors
+/// It cannot be made, or who waits does not end.
+pub(super) fn desk(runtime: &Path) -> Result<TempDir> {
+    end_outliving(&format!("{}/{DESK}", runtime.display()))?;
+    let doing = || format!("make a directory for a recovery in {}", runtime.display());
+    tempfile::Builder::new().prefix(DESK).tempdir_in(runtime).context(doing)
+}
 
 pub(super) struct Handover {
     requests: File,

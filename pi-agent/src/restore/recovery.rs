@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::handover::Handover;
+use super::handover::{self, Handover};
 use super::postgres::hand_over;
 use crate::config::Settings;
 use crate::error::{Context, Error, Result};
@@ -143,7 +143,7 @@ impl Cluster<'_> {
         let Self { data, pgbackrest, .. } = self;
         let (user, runtime) = (pgbackrest.user(), &self.settings.local.runtime);
         let doing = || format!("prepare the recovery of {}", data.display());
-        let desk = tempfile::Builder::new().prefix("recovery-").tempdir_in(runtime).context(doing)?;
+        let desk = handover::desk(runtime)?;
         hand_over(desk.path(), user)?;
         // An empty one: the restored one may name files, libraries and limits of another machine.
         let config = desk.path().join("postgresql.conf");
