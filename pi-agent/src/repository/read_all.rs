@@ -52,20 +52,7 @@ impl Repository {
             packs: Mutex::new(packs),
             found: Mutex::new(Ok(Vec::new())),
         };
-        let (hand_over, fetched) = sync_channel(0);
-        let fetched = Mutex::new(fetched);
-        thread::scope(|scope| {
-            for _ in 0..fetching(store) {
-                let (reading, hand_over) = (&reading, hand_over.clone());
-                scope.spawn(move || reading.fetch(&hand_over));
-            }
-            // The last of theirs closes it.
-            drop(hand_over);
-            for _ in 0..VERIFYING {
-                scope.spawn(|| reading.verify(&fetched));
-            }
-        });
-        reading.found.into_inner().unwrap_or_else(PoisonError::into_inner)
+        reading.read(fetching(store))
     }
 
     fn expected(&self, part: u32, of: u32) -> Result<Vec<Expected>> {
@@ -105,7 +92,25 @@ struct Reading<'a> {
 type Fetched = (Expected, Result<Vec<u8>>);
 
 impl Reading<'_> {
+    fn read(self, fetching: usize) -> Result<Vec<String>> {
+        let (hand_over, fetched) = sync_channel(0);
+        let fetched = Mutex::new(fetched);
+        thread::scope(|scope| {
+            for _ in 0..fetching {
+                let (reading, hand_over) = (&self, hand_over.clone());
+                scope.spawn(move || reading.fetch(&hand_over));
+            }
+            // The last of theirs closes it.
+            drop(hand_over);
+            for _ in 0..VERIFYING {
+                scope.spawn(|| self.verify(&fetched));
+            }
+        });
+        self.found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn fetch(&self, hand_over: &SyncSender<Fetched>) {
+        // Who verifies ends after the last of us.
         while let Some(pack) = self.next() {
             let content = self.store.get(&key(FileType::Pack, &pack.id)).map(Vec::from);
             if hand_over.send((pack, content)).is_err() {
@@ -121,7 +126,10 @@ impl Reading<'_> {
             let trouble = match content {
                 Ok(mut content) => trouble(&mut content, name, pack.summary, &self.cipher),
                 Err(error) if error.kind() == Kind::NotFound => Some("it is gone"),
-                Err(error) => return self.fail(error),
+                Err(error) => {
+                    self.fail(error);
+                    None
+                }
             };
             if let (Some(trouble), Ok(found)) = (trouble, &mut *lock(&self.found)) {
                 found.push(format!("pack {name}: {trouble}"));
@@ -155,8 +163,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::{Limits, Location, Storage};
+    use crate::secrets::Secrets;
 
     #[test]
     fn each_pack_is_of_one_part() {
@@ -165,5 +178,39 @@ mod tests {
             assert_eq!((0..13).filter(|part| is_in(&id, *part, 13)).count(), 1);
             assert!(is_in(&id, 0, 1) && is_in(&id, 0, 0));
         }
+    }
+
+    /// What is found in packs that are this, whatever their names.
+    fn read(make: impl Fn(&std::path::Path)) -> Result<Vec<String>> {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::File(directory.path().to_owned());
+        let (timeout, retry_for) = (Duration::from_secs(5), Duration::from_secs(1));
+        let storage = Storage { location: location.clone(), timeout, retry_for, limits: Limits::default() };
+        let store = Store::open(&storage, &location, &Secrets::new("/nowhere")).unwrap();
+        let packs: Vec<_> = (0..50).map(|_| Expected { id: Id::random(), summary: 0 }).collect();
+        for pack in &packs {
+            let path = directory.path().join(key(FileType::Pack, &pack.id));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            make(&path);
+        }
+        let cipher = Cipher::new(&[1; 32], &[2; 16], &[3; 16]);
+        Reading {
+            store: &store,
+            gauge: &Gauge::default(),
+            cipher,
+            packs: Mutex::new(packs),
+            found: Mutex::new(Ok(Vec::new())),
+        }
+        .read(2)
+    }
+
+    #[test]
+    fn damage_is_found_and_a_storage_that_fails_is_none() {
+        let damaged = read(|path| std::fs::write(path, "no pack").unwrap()).unwrap();
+        assert_eq!(damaged.len(), 50);
+        assert!(damaged[0].ends_with(": its bytes are not those that were stored"), "{damaged:?}");
+        assert_eq!(read(|_| ()).unwrap().iter().filter(|found| found.ends_with(": it is gone")).count(), 50);
+        // Nobody waits for the others.
+        read(|path| std::fs::create_dir(path).unwrap()).unwrap_err();
     }
 }
