@@ -10,6 +10,7 @@ use rustic_core::repofile::MasterKey;
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
 
 use super::cipher::Cipher;
+use super::headers::Headers;
 use super::index_parts;
 use super::listing::{Kept, Listing, identity};
 use super::permits::{Permit, Permits};
@@ -42,6 +43,7 @@ pub(super) struct Backend {
     last_snapshot: Mutex<Option<Id>>,
     readers: Arc<Permits>,
     uploads: Uploads,
+    pub(super) headers: Headers,
     /// What is read is given back only when what came of it is written: see [`Permitted`].
     restoring: AtomicBool,
     cipher: Mutex<Option<Cipher>>,
@@ -68,6 +70,7 @@ impl Backend {
             held: Mutex::default(),
             last_snapshot: Mutex::default(),
             uploads: Uploads::default(),
+            headers: Headers::default(),
             restoring: AtomicBool::new(false),
             cipher: Mutex::default(),
             assumed_config: Mutex::default(),
@@ -251,8 +254,7 @@ impl Backend {
     }
 }
 
-/// What a file is called in the store.
-pub(super) fn key(kind: FileType, id: &Id) -> String {
+fn key(kind: FileType, id: &Id) -> String {
     let hex = id.to_hex();
     let hex = hex.as_str();
     match kind {
@@ -320,7 +322,9 @@ impl ReadBackend for Backend {
     }
 
     fn read_partial(&self, kind: FileType, id: &Id, _cacheable: bool, offset: u32, length: u32) -> RusticResult<Bytes> {
-        self.read_pack(|| self.store.get_range(&key(kind, id), offset.into(), length as usize))
+        let (offset, length) = (offset as usize, length as usize);
+        let fetch = |more| self.read_pack(|| self.store.get_range(&key(kind, id), offset as u64, length, more));
+        self.headers.part(id, offset, length, fetch)
     }
 
     fn warmup_path(&self, kind: FileType, id: &Id) -> String {
