@@ -10,7 +10,6 @@ use rustic_core::repofile::MasterKey;
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
 
 use super::cipher::Cipher;
-use super::headers::Headers;
 use super::index_parts;
 use super::listing::{Kept, Listing, identity};
 use super::permits::{Permit, Permits};
@@ -43,7 +42,6 @@ pub(super) struct Backend {
     last_snapshot: Mutex<Option<Id>>,
     readers: Arc<Permits>,
     uploads: Uploads,
-    pub(super) headers: Headers,
     /// What is read is given back only when what came of it is written: see [`Permitted`].
     restoring: AtomicBool,
     cipher: Mutex<Option<Cipher>>,
@@ -70,7 +68,6 @@ impl Backend {
             held: Mutex::default(),
             last_snapshot: Mutex::default(),
             uploads: Uploads::default(),
-            headers: Headers::default(),
             restoring: AtomicBool::new(false),
             cipher: Mutex::default(),
             assumed_config: Mutex::default(),
@@ -254,7 +251,8 @@ impl Backend {
     }
 }
 
-fn key(kind: FileType, id: &Id) -> String {
+/// What a file is called in the store.
+pub(super) fn key(kind: FileType, id: &Id) -> String {
     let hex = id.to_hex();
     let hex = hex.as_str();
     match kind {
@@ -322,9 +320,7 @@ impl ReadBackend for Backend {
     }
 
     fn read_partial(&self, kind: FileType, id: &Id, _cacheable: bool, offset: u32, length: u32) -> RusticResult<Bytes> {
-        let (offset, length) = (offset as usize, length as usize);
-        let fetch = |more| self.read_pack(|| self.store.get_range(&key(kind, id), offset as u64, length, more));
-        self.headers.part(id, offset, length, fetch)
+        self.read_pack(|| self.store.get_range(&key(kind, id), offset.into(), length as usize))
     }
 
     fn warmup_path(&self, kind: FileType, id: &Id) -> String {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use aes256ctr_poly1305aes::aead::Aead;
-use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce};
+use aes256ctr_poly1305aes::aead::{Aead, AeadInPlace};
+use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce, Tag};
 use rustic_core::repofile::MasterKey;
 use sha2::{Digest, Sha256};
 
@@ -12,10 +12,17 @@ use crate::secrets::random;
 
 /// The bytes before what is sealed.
 const NONCE: usize = 16;
+/// And those behind it.
+const TAG: usize = 16;
 
 /// The name of a file of the repository with that content.
 pub(super) fn name(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(content))
+}
+
+/// As the format writes ids.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A key, as the format's files use it.
@@ -50,5 +57,13 @@ impl Cipher {
     pub(super) fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = sealed.split_at_checked(NONCE)?;
         self.0.decrypt(Nonce::from_slice(nonce), sealed).ok()
+    }
+
+    /// The same where it is.
+    pub(super) fn open_in_place<'a>(&self, sealed: &'a mut [u8]) -> Option<&'a [u8]> {
+        let (nonce, sealed) = sealed.split_at_mut_checked(NONCE)?;
+        let (text, tag) = sealed.split_at_mut_checked(sealed.len().checked_sub(TAG)?)?;
+        self.0.decrypt_in_place_detached(Nonce::from_slice(nonce), &[], text, Tag::from_slice(tag)).ok()?;
+        Some(text)
     }
 }

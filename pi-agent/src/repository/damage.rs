@@ -8,6 +8,7 @@ use rustic_core::repofile::{IndexFile, KeyFile, MasterKey};
 use serde_json::json;
 
 use super::cipher::{self, Cipher};
+use super::pack::{self, Entry};
 use super::{Repository, Snapshot};
 use crate::config::Settings;
 use crate::error::Kind;
@@ -15,10 +16,6 @@ use crate::monitor::Problem;
 use crate::secrets::{Secrets, read_private};
 use crate::storage::Store;
 use crate::{Error, Result};
-
-/// An entry of a pack's header: type, length, length before compression, id.
-const PLAIN_ENTRY: usize = 37;
-const COMPRESSED_ENTRY: usize = 41;
 
 impl Repository {
     /// As [`Self::open`], for who only reads: also without the config, which says nothing that reading needs.
@@ -115,7 +112,10 @@ impl Repository {
             let id = key.rsplit('/').next().and_then(|name| name.parse::<Id>().ok());
             let Some(id) = id.filter(|id| !indexed.contains(id)) else { continue };
             match self.header(&key, size, &cipher) {
-                Ok(Some(blobs)) => found.push(json!({ "id": id.to_hex().as_str(), "blobs": blobs })),
+                Ok(Some(blobs)) => {
+                    let blobs: Vec<_> = blobs.iter().map(Entry::json).collect();
+                    found.push(json!({ "id": id.to_hex().as_str(), "blobs": blobs }));
+                }
                 Err(error) if error.is_transient() => return Err(error),
                 _ => self.damaged(format!("{key} in {} is in no index, and is damaged", self.store())),
             }
@@ -134,14 +134,13 @@ impl Repository {
     }
 
     /// What a pack holds, by its own words at its end; `None`: they are damaged.
-    fn header(&self, key: &str, size: u64, cipher: &Cipher) -> Result<Option<Vec<serde_json::Value>>> {
+    fn header(&self, key: &str, size: u64, cipher: &Cipher) -> Result<Option<Vec<Entry>>> {
         let store = self.store();
-        let Some(end) = size.checked_sub(4) else { return Ok(None) };
-        let length = store.get_range(key, end, 4, 0)?;
-        let length = length.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let Some(end) = size.checked_sub(pack::LENGTH as u64) else { return Ok(None) };
+        let length = pack::number(&store.get_range(key, end, pack::LENGTH)?).unwrap_or_default();
         let Some(start) = end.checked_sub(length.into()) else { return Ok(None) };
-        let Some(plain) = cipher.open(&store.get_range(key, start, length as usize, 0)?) else { return Ok(None) };
-        Ok(entries(&plain))
+        let Some(plain) = cipher.open(&store.get_range(key, start, length as usize)?) else { return Ok(None) };
+        Ok(pack::entries(&plain))
     }
 
     /// The key that was kept, else that of a key file which the password opens.
@@ -179,43 +178,5 @@ impl Repository {
         Ok(Some(Error::new(format!("open {}: {what}, and without one nothing in it can be read", self.store())).hint(
             format!("put a copy of keys/ back; or master-keys/{step}.json from the secrets of the machine that made it into this one's"),
         )))
-    }
-}
-
-/// The blobs of a pack's header, as the index names them.
-fn entries(mut header: &[u8]) -> Option<Vec<serde_json::Value>> {
-    let mut offset = 0;
-    let mut blobs = Vec::new();
-    while let Some(kind) = header.first().copied() {
-        let (entry, rest) = header.split_at_checked(if kind & 2 == 0 { PLAIN_ENTRY } else { COMPRESSED_ENTRY })?;
-        header = rest;
-        let number = |at: usize| entry.get(at..at + 4)?.first_chunk::<4>().map(|bytes| u32::from_le_bytes(*bytes));
-        let length = number(1)?;
-        let id: String = entry[entry.len() - 32..].iter().map(|byte| format!("{byte:02x}")).collect();
-        let kind_name = if kind & 1 == 0 { "data" } else { "tree" };
-        let mut blob = json!({ "id": id, "type": kind_name, "offset": offset, "length": length });
-        if kind & 2 != 0 {
-            blob["uncompressed_length"] = number(5)?.into();
-        }
-        blobs.push(blob);
-        offset += length;
-    }
-    Some(blobs)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_packs_header_names_its_blobs() {
-        let plain = [&[0][..], &5_u32.to_le_bytes(), &[0xaa; 32]].concat();
-        let compressed = [&[3][..], &7_u32.to_le_bytes(), &9_u32.to_le_bytes(), &[0xbb; 32]].concat();
-        let blobs = entries(&[plain.clone(), compressed].concat()).expect("whole");
-        assert_eq!(blobs[0]["type"], "data");
-        assert_eq!(blobs[0]["id"], "aa".repeat(32));
-        assert_eq!((&blobs[1]["type"], &blobs[1]["offset"]), (&"tree".into(), &5.into()));
-        assert_eq!((&blobs[1]["length"], &blobs[1]["uncompressed_length"]), (&7.into(), &9.into()));
-        assert_eq!(entries(&plain[..20]), None);
     }
 }

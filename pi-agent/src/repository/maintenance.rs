@@ -1,6 +1,6 @@
 //! Forgetting, pruning, checking, measuring.
 
-use rustic_core::{CheckOptions, CheckResults, PruneOptions, PruneStats, ReadSubsetOption};
+use rustic_core::{CheckOptions, CheckResults, PruneOptions, PruneStats};
 
 use super::Repository;
 use super::index_parts::PIECES;
@@ -79,10 +79,6 @@ impl Repository {
         self.backend.look_again();
         let mut options = CheckOptions::default();
         options.trust_cache = true;
-        if let Check::Data { part, of } = check {
-            options.read_data = true;
-            options.read_data_subset = ReadSubsetOption::IdSubSet((part % of.max(1), of.max(1)));
-        }
         self.gauge.phase("checking", Unit::Items);
         // It is open by a key that was kept; whoever has only the password needs these.
         let trouble = self.key_trouble()?.map(|trouble| trouble.chain());
@@ -94,11 +90,11 @@ impl Repository {
         if !lost.is_empty() {
             return Ok(Findings { errors: trouble.into_iter().chain(lost).collect(), leftovers: 0 });
         }
-        let check = || self.backend.headers.wanted(|| self.attempt("check", || self.rustic()?.check(options)));
+        let structure = || self.attempt("check", || self.rustic()?.check(options));
         // rustic gives its threads a tenth of a second to end, and panics when they had no processor for so long.
         let unlucky = |failed: &super::Failed| !failed.storage && failed.error.chain().contains("index still in use");
         let results = self.watched(monitor, || {
-            (0..5).map(|_| check()).find(|results| !results.as_ref().is_err_and(unlucky)).unwrap_or_else(check)
+            (0..5).map(|_| structure()).find(|results| !results.as_ref().is_err_and(unlucky)).unwrap_or_else(structure)
         });
         let results = match results {
             Ok(results) => results,
@@ -117,6 +113,9 @@ impl Repository {
                 Ok(()) => findings.leftovers += 1,
                 Err(_) => findings.errors.push(text),
             }
+        }
+        if let Check::Data { part, of } = check {
+            findings.errors.extend(self.watched(monitor, || self.read_packs(part, of))?);
         }
         Ok(findings)
     }

@@ -27,6 +27,17 @@ impl Gauge {
         *self.lock() = Progress { phase: phase.into(), unit, ..Progress::default() };
     }
 
+    /// How much there is to do.
+    pub(super) fn total(&self, total: u64) {
+        self.lock().total = Some(total);
+    }
+
+    /// So much more is done.
+    pub(super) fn add(&self, count: u64) {
+        let mut progress = self.lock();
+        progress.done = progress.done.saturating_add(count);
+    }
+
     /// As long as this is held, all is well also when nothing moves: whatever is waited for has a limit of its own.
     pub(super) fn patience(&self) -> Patience<'_> {
         self.patient.store(true, Ordering::Relaxed);
@@ -90,7 +101,7 @@ impl RusticProgress for Bar {
     }
 
     fn set_length(&self, length: u64) {
-        self.gauge.lock().total = Some(length);
+        self.gauge.total(length);
     }
 
     fn set_title(&self, title: &str) {
@@ -101,8 +112,7 @@ impl RusticProgress for Bar {
     }
 
     fn inc(&self, count: u64) {
-        let mut progress = self.gauge.lock();
-        progress.done = progress.done.saturating_add(count);
+        self.gauge.add(count);
     }
 
     fn finish(&self) {}

@@ -125,15 +125,14 @@ impl Store {
         }
     }
 
-    /// `length` bytes of an object from `offset` on. Of the `more` that may be behind them, a server gives those that are there:
-    /// another request would cost more. A folder gives none.
+    /// Exactly `length` bytes of an object from `offset` on.
     ///
     /// # Errors
     /// Kind `NotFound` when there is none of that key; also when the object is too short.
-    pub fn get_range(&self, key: &str, offset: u64, length: usize, more: usize) -> Result<Bytes> {
+    pub fn get_range(&self, key: &str, offset: u64, length: usize) -> Result<Bytes> {
         match self {
             Self::Local(local) => local.get_range(key, offset, length),
-            Self::S3(s3) => s3.get_range(key, offset, length, more),
+            Self::S3(s3) => s3.get_range(key, offset, length),
         }
     }
 

@@ -137,11 +137,11 @@ impl S3 {
         })
     }
 
-    pub(super) fn get_range(&self, key: &str, offset: u64, length: usize, more: usize) -> Result<Bytes> {
+    pub(super) fn get_range(&self, key: &str, offset: u64, length: usize) -> Result<Bytes> {
         if length == 0 {
             return Ok(Bytes::new());
         }
-        let range = format!("bytes={offset}-{}", offset + (length + more) as u64 - 1);
+        let range = format!("bytes={offset}-{}", offset + length as u64 - 1);
         self.request(Operation::Get, key, async |what, object, _| {
             let request = self.inner.signed(Method::GET, object, None).await?.header(RANGE, &range);
             let response = self.inner.send(what, request).await?;
@@ -149,7 +149,7 @@ impl S3 {
                 return Err(Error::new(format!("{what}: the server does not give parts of objects")));
             }
             let bytes = self.inner.body(what, response).await?;
-            if (length..=length + more).contains(&bytes.len()) {
+            if bytes.len() == length {
                 Ok(bytes)
             } else {
                 Err(Error::transient(format!("{what}: got {} of {length} bytes", bytes.len())))

@@ -1,0 +1,184 @@
+//! A pack, as restic's format has it: pieces one after the other, each sealed, and behind them a header, sealed too, that says
+//! what they are.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Read;
+
+use rustic_core::repofile::{BlobType, IndexBlob};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::cipher::{self, Cipher};
+
+/// An entry of the header: type, length, length before compression, id.
+const PLAIN_ENTRY: usize = 37;
+const COMPRESSED_ENTRY: usize = 41;
+/// Of the number at the end, which says how long the header is.
+pub(super) const LENGTH: usize = 4;
+
+/// What the header says of a piece.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Entry {
+    tree: bool,
+    offset: u32,
+    length: u32,
+    uncompressed: Option<u32>,
+    /// 64 hexadecimal digits: of its content's checksum.
+    id: String,
+}
+
+impl Entry {
+    /// As the index says it.
+    pub fn json(&self) -> Value {
+        let Self { tree, offset, length, uncompressed, id } = self;
+        let mut blob =
+            json!({ "id": id, "type": if *tree { "tree" } else { "data" }, "offset": offset, "length": length });
+        if let Some(uncompressed) = uncompressed {
+            blob["uncompressed_length"] = (*uncompressed).into();
+        }
+        blob
+    }
+}
+
+impl From<&IndexBlob> for Entry {
+    fn from(blob: &IndexBlob) -> Self {
+        Self {
+            tree: blob.tpe == BlobType::Tree,
+            offset: blob.location.offset,
+            length: blob.location.length,
+            uncompressed: blob.location.uncompressed_length.map(Into::into),
+            id: blob.id.to_hex().as_str().to_owned(),
+        }
+    }
+}
+
+/// The pieces of an opened header; `None`: it is none.
+pub(super) fn entries(mut header: &[u8]) -> Option<Vec<Entry>> {
+    let mut offset: u32 = 0;
+    let mut blobs = Vec::new();
+    while let Some(kind) = header.first().copied() {
+        let compressed = kind & 2 != 0;
+        let (entry, rest) = header.split_at_checked(if compressed { COMPRESSED_ENTRY } else { PLAIN_ENTRY })?;
+        header = rest;
+        let length = number(&entry[1..])?;
+        let uncompressed = if compressed { Some(number(&entry[5..])?) } else { None };
+        let id = cipher::hexadecimal(&entry[entry.len() - 32..]);
+        blobs.push(Entry { tree: kind & 1 != 0, offset, length, uncompressed, id });
+        offset = offset.checked_add(length)?;
+    }
+    Some(blobs)
+}
+
+/// The header's length, from the end of a pack.
+pub(super) fn number(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+}
+
+/// What a pack holds, in few bytes: to see whether the index and the pack say the same.
+pub(super) fn summary(mut entries: Vec<Entry>) -> u64 {
+    entries.sort_by_key(|entry| entry.offset);
+    let mut hasher = DefaultHasher::new();
+    entries.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Why this is not the pack of that name, or does not hold what the index says. Its pieces are opened where they are, and
+/// decompressed into their checksums: none takes memory of its own.
+pub(super) fn trouble(pack: &mut [u8], name: &str, summed_up: u64, cipher: &Cipher) -> Option<&'static str> {
+    if cipher::name(pack) != name {
+        return Some("its bytes are not those that were stored");
+    }
+    let Some(entries) = header(pack, cipher) else { return Some("its header is damaged") };
+    let whole = entries.iter().all(|entry| is_whole(entry, pack, cipher));
+    if !whole {
+        return Some("a piece in it is damaged");
+    }
+    (summary(entries) != summed_up).then_some("it holds other pieces than the index says")
+}
+
+fn header(pack: &[u8], cipher: &Cipher) -> Option<Vec<Entry>> {
+    let (before, length) = pack.split_at_checked(pack.len().checked_sub(LENGTH)?)?;
+    let header = before.len().checked_sub(number(length)? as usize)?;
+    entries(&cipher.open(&before[header..])?)
+}
+
+fn is_whole(entry: &Entry, pack: &mut [u8], cipher: &Cipher) -> bool {
+    let from = entry.offset as usize;
+    let opened = pack.get_mut(from..from + entry.length as usize).and_then(|sealed| cipher.open_in_place(sealed));
+    let Some(content) = opened else { return false };
+    let sum = match entry.uncompressed {
+        None => Some(cipher::name(content)),
+        Some(length) => zstd::Decoder::with_buffer(content).ok().and_then(|content| checksum(content, length)),
+    };
+    sum.is_some_and(|sum| sum == entry.id)
+}
+
+/// Of exactly so many bytes.
+fn checksum(mut content: impl Read, length: u32) -> Option<String> {
+    let (mut sum, mut buffer, mut seen) = (Sha256::new(), [0; 16 << 10], 0);
+    loop {
+        match content.read(&mut buffer).ok()? {
+            0 => break,
+            read => {
+                sum.update(&buffer[..read]);
+                seen += read;
+            }
+        }
+    }
+    (seen == length as usize).then(|| cipher::hexadecimal(&sum.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_names_its_pieces() {
+        let plain = [&[0][..], &5_u32.to_le_bytes(), &[0xaa; 32]].concat();
+        let compressed = [&[3][..], &7_u32.to_le_bytes(), &9_u32.to_le_bytes(), &[0xbb; 32]].concat();
+        let blobs = entries(&[plain.clone(), compressed].concat()).expect("whole");
+        let blobs: Vec<_> = blobs.iter().map(Entry::json).collect();
+        assert_eq!(blobs[0]["type"], "data");
+        assert_eq!(blobs[0]["id"], "aa".repeat(32));
+        assert_eq!((&blobs[1]["type"], &blobs[1]["offset"]), (&"tree".into(), &5.into()));
+        assert_eq!((&blobs[1]["length"], &blobs[1]["uncompressed_length"]), (&7.into(), &9.into()));
+        assert_eq!(entries(&plain[..20]), None);
+    }
+
+    /// Two pieces, one of them compressed, and what the index says of them.
+    fn pack(cipher: &Cipher) -> (Vec<u8>, u64) {
+        let (text, long) = (b"a piece".to_vec(), vec![7; 100_000]);
+        let first = cipher.seal(&text).expect("sealed");
+        let second = cipher.seal(&zstd::encode_all(&*long, 0).expect("compressed")).expect("sealed");
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("short").to_le_bytes();
+        let mut header = [&[0][..], &length(&first), &Sha256::digest(&text)].concat();
+        header.extend([&[2][..], &length(&second), &length(&long), &Sha256::digest(&long)].concat());
+        let said = summary(entries(&header).expect("whole"));
+        let header = cipher.seal(&header).expect("sealed");
+        ([&first[..], &second, &header, &length(&header)].concat(), said)
+    }
+
+    #[test]
+    fn whatever_is_not_as_it_was_is_told() {
+        let cipher = Cipher::new(&[1; 32], &[2; 16], &[3; 16]);
+        let (whole, said) = pack(&cipher);
+        let name = cipher::name(&whole);
+        assert_eq!(trouble(&mut whole.clone(), &name, said, &cipher), None);
+        assert_eq!(
+            trouble(&mut whole.clone(), &name, said + 1, &cipher),
+            Some("it holds other pieces than the index says")
+        );
+        for at in [0, 30, whole.len() - 40, whole.len() - 1] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            let told = trouble(&mut damaged, &name, said, &cipher);
+            assert_eq!(told, Some("its bytes are not those that were stored"));
+            // Damaged before it was stored: its name is right.
+            let name = cipher::name(&damaged);
+            assert!(trouble(&mut damaged, &name, said, &cipher).is_some(), "{at}");
+        }
+        let other = Cipher::new(&[1; 32], &[4; 16], &[3; 16]);
+        assert_eq!(trouble(&mut whole.clone(), &name, said, &other), Some("its header is damaged"));
+        assert_eq!(trouble(&mut [], &cipher::name(&[]), said, &cipher), Some("its header is damaged"));
+    }
+}
