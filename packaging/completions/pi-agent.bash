@@ -1423,7 +1423,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__wal__subcmd__push)
-            opts="-h -V --retry-for --config --state-directory --no-limits --help --version"
+            opts="-h -V --switch --retry-for --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

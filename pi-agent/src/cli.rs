@@ -215,6 +215,9 @@ enum WalCommand {
     Push {
         /// Only these steps
         steps: Vec<String>,
+        /// First let the servers hand over what they wrote last, and wait until it is in storage
+        #[arg(long)]
+        switch: bool,
         /// When the storage is away, try again for so long: 4m
         #[arg(long, value_name = "DURATION", value_parser = config::duration)]
         retry_for: Option<Duration>,
@@ -372,10 +375,12 @@ impl Cli {
                 output.print(|| report.json(), || report.text())?;
                 Ok(report.exit_code())
             }
-            Command::Wal { command: WalCommand::Push { steps, retry_for } } => {
+            Command::Wal { command: WalCommand::Push { steps, switch, retry_for } } => {
                 let settings =
                     settings()?.handed_over(std::env::var_os(CREDENTIALS), std::env::var_os("RUNTIME_DIRECTORY"));
-                Ok(u8::from(!wal::drain(&settings, &steps, retry_for.unwrap_or_default())?))
+                let switched = !switch || steps::postgres::switch(&settings, &steps)?;
+                let pushed = wal::drain(&settings, &steps, retry_for.unwrap_or_default())?;
+                Ok(u8::from(!(switched && pushed)))
             }
             Command::Logs { command: LogsCommand::Audit { output } } => {
                 let audit = logs::audit(&settings()?, readable_history(&directory).as_ref());

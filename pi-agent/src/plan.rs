@@ -136,7 +136,7 @@ fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted
             why.extend(history.clock_problem.iter().map(|problem| format!("nothing is removed: {problem}")));
             Task::Prune { keep_everything: history.clock_problem.clone() }
         }
-        (Wanted::RestoreTest, _) => Task::RestoreTest(past.tests),
+        (Wanted::RestoreTest, _) => Task::RestoreTest(past.tests.clone()),
         (Wanted::Check, Source::Postgres(_)) => Task::Check(Check::Structure),
         (Wanted::Check, Source::Directory(directory) | Source::Agent(directory)) => {
             Task::Check(next_check(directory, &past))

@@ -22,7 +22,7 @@ use crate::monitor::Problem;
 use crate::pgbackrest::{self, Code, PgBackRest, code_of};
 
 pub use closing::close_holes;
-pub use drain::drain;
+pub use drain::{drain, tell};
 pub use reached::{Hole, Mark, Reached};
 pub use segment::place;
 pub use state::WalState;

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::{Agent, Census, Config, Household, Ran, Scratch, Size, Tmpfs, descendants};
+use jiff::Timestamp;
 use nix::sys::signal::Signal;
+use pi_agent::state::{Opened, State};
+use pi_agent::steps::{Figures, Outcome, StepResult};
 use serde_json::Value;
 
 use crate::postgres::Host;
@@ -105,6 +108,39 @@ fn it_refuses_what_does_not_fit() {
     let ran = fails(&agent, "large", "a restore test needs 3.0 MiB");
     ran.says("[restore-test] directory may be on another disk");
     assert_eq!(fs::read_dir(small.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn it_refuses_what_would_take_too_long_by_the_last_test() {
+    let host = database("");
+    host.agent.ok(["restore-test", "database"]);
+    let file = host.scratch.join("etc/config.toml");
+    let config = fs::read_to_string(&file).unwrap() + "\n[restore-test]\nmax-duration = \"1s\"\n";
+    fs::write(&file, config).unwrap();
+    let ran = fails(&host.agent, "database", "by what the last ones took, and may take 1 s");
+    ran.says("[restore-test] max-duration");
+    nothing_is_left(&host.scratch);
+}
+
+#[test]
+fn it_refuses_what_takes_more_memory_than_there_is() {
+    let scratch = Scratch::new();
+    let (_household, agent, _) = household(&scratch, Config::local(scratch.path()), "");
+    agent.ok(["run"]);
+    agent.ok(["restore-test", "foundry"]);
+    // One that took a tebibyte.
+    let Opened::Ready(mut state) = State::open(&agent.state().join("state.db")).unwrap() else {
+        panic!("none was made")
+    };
+    let (then, result) = (Timestamp::now(), StepResult::of(Outcome::Succeeded));
+    let figures = Figures { peak_memory: Some(1 << 40), ..Figures::default() };
+    state.begin_run("large", None, then).unwrap();
+    state.begin_step("large", 0, "foundry", "directory", "restore-test", then).unwrap();
+    state.finish_step("large", 0, "foundry", &StepResult { figures, ..result }, then).unwrap();
+    state.finish_run("large", Outcome::Succeeded, &[], then).unwrap();
+    drop(state);
+    fails(&agent, "foundry", "a restore test needs 1024 GiB of memory, and ").says("stop what is not needed meanwhile");
+    nothing_is_left(&scratch);
 }
 
 #[test]

@@ -70,6 +70,22 @@ impl Settings {
             Error::usage(format!("there is no step \"{name}\"")).hint(format!("the steps are {}", known.join(", ")))
         })
     }
+
+    /// The databases among the steps named; none named: all.
+    ///
+    /// # Errors
+    /// There is no step of that name.
+    pub fn databases(&self, names: &[String]) -> Result<Vec<(&Step, &Postgres)>> {
+        for name in names {
+            self.step(name)?;
+        }
+        let wanted = self.steps.iter().filter(|step| names.is_empty() || names.contains(&step.name));
+        let databases = wanted.filter_map(|step| match &step.source {
+            Source::Postgres(postgres) => Some((step, postgres)),
+            Source::Directory(_) | Source::Agent(_) => None,
+        });
+        Ok(databases.collect())
+    }
 }
 
 /// Where backups go and how patient to be with it.

@@ -6,15 +6,13 @@ use jiff::Timestamp;
 
 use super::Finding;
 use crate::config::StateDirectory;
-use crate::health::{self, Reading};
+use crate::health::{self, NEEDED_MEMORY, Reading};
 use crate::state::State;
 use crate::systemd::{TimeService, time_service};
 
 /// Below this nothing can be expected to work: a repository writes packs and indexes of some MiB.
 const TOO_LITTLE: u64 = 64 << 20;
 const TOO_FEW_FILES: u64 = 1000;
-/// A first backup takes 60 to 70 MiB.
-const LITTLE_MEMORY: u64 = 72 << 20;
 
 pub(super) fn rights() -> Option<Finding> {
     (!nix::unistd::geteuid().is_root()).then(|| {
@@ -110,7 +108,7 @@ pub(super) fn strain(reading: &Reading, limit: u32) -> Vec<Finding> {
             false => Finding::ok("temperature", shown),
         }
     }));
-    let little = reading.memory.filter(|left| *left < LITTLE_MEMORY);
+    let little = reading.memory.filter(|left| *left < NEEDED_MEMORY);
     findings.extend(little.map(|left| {
         let advice =
             "see what takes it: `ps -eo rss,args --sort=-rss | head`; a step that finds none is killed by the kernel";

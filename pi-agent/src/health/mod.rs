@@ -11,7 +11,7 @@ mod watch;
 pub use clock::clock_problem;
 pub(crate) use clock::{judge_by_others, judge_clock};
 pub use room::{Room, room};
-pub use sensors::{Reading, Sensors};
+pub use sensors::{NEEDED_MEMORY, Reading, Sensors};
 pub use trouble::{Trouble, What, in_words};
 pub(crate) use volumes::mount_point;
 pub use volumes::{Volume, volumes};

@@ -15,6 +15,9 @@ const UNDER_VOLTAGE: u32 = 1;
 const SLOWED: u32 = 0b1110;
 const SINCE_START: u32 = 16;
 
+/// A first backup takes 60 to 70 MiB, and so does a restore.
+pub const NEEDED_MEMORY: u64 = 72 << 20;
+
 /// Below this no Raspberry Pi is slowed by its heat (the soft limit of a 3B+ is 60 °C).
 const COOL: u32 = 59;
 

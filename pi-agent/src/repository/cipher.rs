@@ -21,7 +21,7 @@ pub(super) fn name(content: &[u8]) -> String {
 }
 
 /// As the format writes ids.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -51,6 +51,7 @@ use backend::Backend;
 use progress::{Bars, Gauge};
 
 pub use backup::{Backup, UNFINISHED};
+pub(crate) use cipher::hexadecimal;
 pub use hold::{Held, Hold};
 pub use maintenance::{Findings, Pruned};
 pub use prove::{Order, Proven, Share};

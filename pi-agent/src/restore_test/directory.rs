@@ -51,7 +51,7 @@ pub(super) fn test(work: &Work<'_>, sheet: &mut Sheet) -> Result<()> {
             to: &to,
             share: &|whole| share(whole, test.budget, test.months, work.earlier.count),
             always: &is_critical,
-            room: &|bytes| place.room(bytes),
+            room: &|bytes| work.fits(bytes),
         },
         monitor,
     )?;

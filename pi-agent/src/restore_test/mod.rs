@@ -4,10 +4,12 @@
 mod critical;
 mod directory;
 mod dump;
+mod fits;
 mod history;
 mod place;
 mod postgres;
 mod server;
+mod wal;
 
 use std::time::Duration;
 
@@ -106,12 +108,25 @@ pub enum Verdict {
 }
 
 /// What the plan knows of earlier tests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Earlier {
     /// Tests that came to an end: which share is next.
     pub count: u32,
     /// When the last one began.
     pub last: Option<Timestamp>,
+    /// Of the last ones that restored something.
+    pub paces: Vec<Pace>,
+    /// The most bytes of memory that one of the last ones took.
+    pub peak_memory: Option<u64>,
+}
+
+/// How fast a test was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// Bytes restored.
+    pub bytes: u64,
+    /// How long all of the test took, in milliseconds.
+    pub took: u64,
 }
 
 /// Does the test of one step.
@@ -120,6 +135,7 @@ pub struct Earlier {
 /// Something that keeps it from being made or from coming to its end.
 pub fn run(job: &Job, step: &Step, earlier: Earlier, monitor: &Monitor) -> Result<StepResult> {
     monitor.phase("making a place for the test");
+    fits::in_memory(&earlier)?;
     let place = Place::make(&job.settings)?;
     let work = Work { job, step, place: &place, earlier, began: Timestamp::now(), monitor };
     let mut sheet = Sheet::default();

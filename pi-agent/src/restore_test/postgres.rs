@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::place::Place;
 use super::server::{Clone, is_foreign};
-use super::{Sheet, Work, dump, history};
+use super::{Sheet, Work, dump, history, wal};
 use crate::config::Postgres;
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::{Monitor, Problem};
@@ -51,6 +51,7 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
     let size = newest.bytes.unwrap_or_default();
     // WAL comes one segment after the other, and what the server writes is little.
     place.room(size + size / 10 + (256 << 20))?;
+    work.in_time(size)?;
     let user = container::user(settings, step, postgres)?;
     let programs = match Found::of_original(version, postgres, &settings.local.runtime, &user) {
         Ok(programs) => programs,
@@ -77,7 +78,7 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
     let test = Test { work, postgres, version, programs, user, role };
 
     // 2. What a restore gets by without.
-    test.losses(window.as_ref(), segment_size(&facts), pushed.as_ref(), sheet)?;
+    let older = test.losses(window.as_ref(), segment_size(&facts), pushed.as_ref(), sheet)?;
 
     // 3. The newest moment, and all that is to be known of it.
     let restored = test.restored(At::Latest, sheet, |psql, _, sheet| {
@@ -85,8 +86,10 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
         // One of an earlier backup knows tables that were dropped before this one.
         let recorded = catalogue.as_ref().filter(|catalogue| catalogue.label == newest.id);
         test.look_closely(psql, recorded, sheet)?;
-        dump::test(work, psql, &work.place.directory.join(CLUSTER), sheet);
-        Ok(())
+        let data = work.place.directory.join(CLUSTER);
+        dump::test(work, psql, &data, sheet);
+        let pgbackrest = PgBackRest::prepare(settings, step, postgres, &test.user)?;
+        wal::test(work, &pgbackrest, &older, &data, sheet)
     })?;
     let newest_moment = window.as_ref().map(|window| window.to).max(restored.last_commit).unwrap_or(newest.time);
     sheet.newest(newest_moment, work.began);
@@ -127,28 +130,29 @@ struct Test<'a> {
 }
 
 impl Test<'_> {
-    /// What is there twice, or is WAL of before the newest backup: no restore of the newest moment asks for it.
+    /// What is there twice, or is WAL of before the newest backup: no restore of the newest moment asks for it. That
+    /// WAL's objects, whose content is still to be looked at.
     fn losses(
         &self,
         window: Option<&Window>,
         segment: Option<u64>,
         pushed: Option<&Reached>,
         sheet: &mut Sheet,
-    ) -> Result<()> {
-        let Work { step, place: Place { settings, .. }, earlier, .. } = self.work;
+    ) -> Result<Vec<String>> {
+        let Work { step, place: Place { settings, .. }, .. } = self.work;
         let store = Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;
         let info = PgBackRest::prepare(settings, step, self.postgres, &self.user)?.info()?;
         let losses = Losses { store: &store.join(&step.name), stanza: &self.postgres.stanza, info: &info };
-        let since = window.map(|window| window.from).max(earlier.last).unwrap_or_default();
+        let since = window.map(|window| window.from).unwrap_or_default();
         let mut lost = losses.of_two(losses.backups(since))?;
         if let (None, Some(segment)) = (&lost, segment) {
             lost = losses.of_wal(since, segment, pushed)?;
         }
         match lost {
             Some(lost) => sheet.problem("repository", lost),
-            None => sheet.passed("repository", "nothing is gone that is kept twice, nor WAL since the last test"),
+            None => sheet.passed("repository", "nothing is gone that is kept twice, and no WAL"),
         }
-        Ok(())
+        losses.older_wal(since)
     }
 
     /// Restores, and looks while a server runs on it. What remains is removed before the next.

@@ -5,8 +5,11 @@ use rusqlite::{Transaction, params};
 
 use super::State;
 use crate::error::{Context, Result};
-use crate::restore_test::{Earlier, Tested};
+use crate::restore_test::{Earlier, Pace, Tested};
 use crate::steps::{Outcome, StepResult};
+
+/// Tests of a year, one a month.
+const A_YEAR: u32 = 12;
 
 /// A restore test of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,15 @@ pub struct PastTest {
     pub error: Option<String>,
     /// What was seen.
     pub tested: Option<Tested>,
+}
+
+impl PastTest {
+    /// How fast it was, if it restored anything.
+    fn pace(&self) -> Option<Pace> {
+        let bytes = self.tested.as_ref().map(|tested| tested.bytes).filter(|bytes| *bytes > 0)?;
+        let took = self.finished_at.duration_since(self.started_at).as_millis();
+        Some(Pace { bytes, took: took.try_into().ok()? })
+    }
 }
 
 /// Takes down what a step's result says of a test. One that was interrupted says nothing about restores.
@@ -55,37 +67,40 @@ impl State {
     /// # Errors
     /// The database cannot be read.
     pub fn restore_tests(&self, step: &str, limit: u32) -> Result<Vec<PastTest>> {
+        self.past_tests(step, limit).context(|| format!("read the restore tests of step {step}"))
+    }
+
+    fn past_tests(&self, step: &str, limit: u32) -> rusqlite::Result<Vec<PastTest>> {
+        if !self.knows_restore_tests()? {
+            return Ok(Vec::new());
+        }
+        let mut query = self.connection.prepare(
+            "select started_at, finished_at, outcome, error, tested from restore_test
+             where step = ? order by rowid desc limit ?",
+        )?;
         let moment = |milliseconds| Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH);
-        let read = || -> rusqlite::Result<_> {
-            if !self.knows_restore_tests()? {
-                return Ok(Vec::new());
-            }
-            let mut query = self.connection.prepare(
-                "select started_at, finished_at, outcome, error, tested from restore_test
-                 where step = ? order by rowid desc limit ?",
-            )?;
-            let test = |row: &rusqlite::Row<'_>| {
-                Ok(PastTest {
-                    started_at: moment(row.get(0)?),
-                    finished_at: moment(row.get(1)?),
-                    outcome: Outcome::parse(&row.get::<_, String>(2)?).unwrap_or(Outcome::Failed),
-                    error: row.get(3)?,
-                    tested: row.get::<_, Option<String>>(4)?.and_then(|text| serde_json::from_str(&text).ok()),
-                })
-            };
-            query.query_map(params![step, limit], test)?.collect()
+        let test = |row: &rusqlite::Row<'_>| {
+            Ok(PastTest {
+                started_at: moment(row.get(0)?),
+                finished_at: moment(row.get(1)?),
+                outcome: Outcome::parse(&row.get::<_, String>(2)?).unwrap_or(Outcome::Failed),
+                error: row.get(3)?,
+                tested: row.get::<_, Option<String>>(4)?.and_then(|text| serde_json::from_str(&text).ok()),
+            })
         };
-        read().context(|| format!("read the restore tests of step {step}"))
+        query.query_map(params![step, limit], test)?.collect()
     }
 
     pub(super) fn earlier_tests(&self, step: &str) -> rusqlite::Result<Earlier> {
         if !self.knows_restore_tests()? {
             return Ok(Earlier::default());
         }
+        let paces = self.past_tests(step, A_YEAR)?.iter().filter_map(PastTest::pace).collect();
+        let peak_memory = self.peak_memory(step, "restore-test")?;
         self.connection.query_row("select count(*), max(started_at) from restore_test where step = ?", [step], |row| {
             let last: Option<i64> = row.get(1)?;
             let last = last.and_then(|last| Timestamp::from_millisecond(last).ok());
-            Ok(Earlier { count: row.get(0)?, last })
+            Ok(Earlier { count: row.get(0)?, last, paces, peak_memory })
         })
     }
 
@@ -126,7 +141,8 @@ mod tests {
         assert_eq!(found.iter().map(|test| test.outcome).collect::<Vec<_>>(), [Outcome::Failed, Outcome::Succeeded]);
         assert_eq!(found[0].tested.as_ref().map(|tested| tested.bytes), Some(7));
         assert_eq!(state.restore_tests("files", 1).unwrap().len(), 1);
-        let earlier = Earlier { count: 2, last: Timestamp::from_second(3 * 86_400).ok() };
+        let paces = vec![Pace { bytes: 7, took: 0 }; 2];
+        let earlier = Earlier { count: 2, last: Timestamp::from_second(3 * 86_400).ok(), paces, peak_memory: None };
         assert_eq!(state.history("files").unwrap().tests, earlier);
         assert_eq!(state.history("others").unwrap().tests, Earlier::default());
     }

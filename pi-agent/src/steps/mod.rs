@@ -327,7 +327,8 @@ pub fn perform(job: &Job, monitor: &Monitor) -> StepResult {
     };
     if let Task::RestoreTest(earlier) = &job.task {
         // It is no backup: it leaves no facts.
-        return restore_test::run(job, step, *earlier, monitor).unwrap_or_else(|error| StepResult::failed(&error));
+        return restore_test::run(job, step, earlier.clone(), monitor)
+            .unwrap_or_else(|error| StepResult::failed(&error));
     }
     let result = match &step.source {
         Source::Postgres(postgres) => postgres::run(job, step, postgres, monitor),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use log::{error, info};
 
 use super::push;
-use crate::config::{Postgres, Settings, Source, Step};
+use crate::config::{Postgres, Settings, Step};
 use crate::error::Result;
 use crate::monitor::Problem;
 
@@ -19,12 +19,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// # Errors
 /// A name that no step has.
 pub fn drain(settings: &Settings, names: &[String], retry_for: Duration) -> Result<bool> {
-    for name in names {
-        settings.step(name)?;
-    }
     let mut all_well = true;
-    for step in settings.steps.iter().filter(|step| names.is_empty() || names.contains(&step.name)) {
-        let Source::Postgres(postgres) = &step.source else { continue };
+    for (step, postgres) in settings.databases(names)? {
         all_well &= drain_one(settings, step, postgres, retry_for);
     }
     Ok(all_well)
@@ -62,9 +58,12 @@ fn drain_one(settings: &Settings, step: &Step, postgres: &Postgres, retry_for: D
     if pushed > 0 {
         info!(STEP = step.name.as_str(); "{}: {pushed} WAL files pushed", step.name);
     }
-    for problem in &problems {
-        let hint = problem.hint.as_ref().map_or_else(String::new, |hint| format!("\n  hint: {hint}"));
-        error!(STEP = step.name.as_str(); "{}: {}{hint}", step.name, problem.message);
-    }
+    problems.iter().for_each(|problem| tell(step, problem));
     problems.is_empty()
+}
+
+/// Says what is wrong with a step's WAL.
+pub fn tell(step: &Step, problem: &Problem) {
+    let hint = problem.hint.as_ref().map_or_else(String::new, |hint| format!("\n  hint: {hint}"));
+    error!(STEP = step.name.as_str(); "{}: {}{hint}", step.name, problem.message);
 }

@@ -79,6 +79,23 @@ impl Losses<'_> {
             }
         }
     }
+
+    /// WAL between the first of these backups and the newest one, by the names of its objects.
+    ///
+    /// # Errors
+    /// The storage cannot be read.
+    pub fn older_wal(&self, since: Timestamp) -> Result<Vec<String>> {
+        let Some(newest) = self.info.newest() else { return Ok(Vec::new()) };
+        let first = self.backups(since).iter().find(|backup| backup.archive == newest.archive);
+        let (Some(from), Some(to)) = (first.and_then(|first| first.wal_start.as_ref()), &newest.wal_start) else {
+            return Ok(Vec::new());
+        };
+        let objects = self.store.list(&format!("archive/{}/{}/", self.stanza, newest.archive))?;
+        let names = objects.iter().filter_map(|(key, _)| key.rsplit('/').next());
+        // Notes of backups and histories of timelines have other names, without a dash.
+        let older = names.filter(|name| name.contains('-') && *name >= from.as_str() && *name < to.as_str());
+        Ok(older.map(str::to_owned).collect())
+    }
 }
 
 /// The segments around the first hole behind a backup.

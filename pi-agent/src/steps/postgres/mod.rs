@@ -11,6 +11,7 @@ pub(crate) mod losses;
 pub(crate) mod pg_dump;
 pub mod programs;
 mod server;
+mod switch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,6 +30,7 @@ pub use self::look::{Look, look};
 use self::losses::{Losses, hole, hole_behind};
 use self::programs::Programs;
 use self::server::{Identity, Server};
+pub use self::switch::switch;
 use super::points::{self, POINTS};
 use super::{Figures, Job, Maintenance, Outcome, StepResult, Task};
 use crate::config::{Postgres, Settings, Step};
