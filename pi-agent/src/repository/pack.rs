@@ -2,13 +2,13 @@
 //! what they are.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Read;
 
 use rustic_core::repofile::{BlobType, IndexBlob};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use zstd::bulk::Decompressor;
 
 use super::cipher::{self, Cipher};
+use crate::error::{Context, Result};
 
 /// An entry of the header: type, length, length before compression, id.
 const PLAIN_ENTRY: usize = 37;
@@ -21,8 +21,8 @@ pub(super) const LENGTH: usize = 4;
 pub(super) struct Entry {
     tree: bool,
     offset: u32,
-    length: u32,
-    uncompressed: Option<u32>,
+    pub length: u32,
+    pub uncompressed: Option<u32>,
     /// 64 hexadecimal digits: of its content's checksum.
     id: String,
 }
@@ -82,54 +82,56 @@ pub(super) fn summary(mut entries: Vec<Entry>) -> u64 {
     hasher.finish()
 }
 
-/// Why this is not the pack of that name, or does not hold what the index says. Its pieces are opened where they are, and
-/// decompressed into their checksums: none takes memory of its own.
-pub(super) fn trouble(pack: &mut [u8], name: &str, summed_up: u64, cipher: &Cipher) -> Option<&'static str> {
-    if cipher::name(pack) != name {
-        return Some("its bytes are not those that were stored");
+/// Opens packs, one after the other, with the memory of one decompressed piece.
+pub(super) struct Opener<'a> {
+    cipher: &'a Cipher,
+    decompressor: Decompressor<'static>,
+    piece: Vec<u8>,
+}
+
+impl<'a> Opener<'a> {
+    /// For pieces of so many bytes at most, decompressed.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn new(cipher: &'a Cipher, largest: usize) -> Result<Self> {
+        let decompressor = Decompressor::new().context(|| "open packs".into())?;
+        Ok(Self { cipher, decompressor, piece: Vec::with_capacity(largest) })
     }
-    let Some(entries) = header(pack, cipher) else { return Some("its header is damaged") };
-    let whole = entries.iter().all(|entry| is_whole(entry, pack, cipher));
-    if !whole {
-        return Some("a piece in it is damaged");
-    }
-    (summary(entries) != summed_up).then_some("it holds other pieces than the index says")
-}
 
-fn header(pack: &[u8], cipher: &Cipher) -> Option<Vec<Entry>> {
-    let (before, length) = pack.split_at_checked(pack.len().checked_sub(LENGTH)?)?;
-    let header = before.len().checked_sub(number(length)? as usize)?;
-    entries(&cipher.open(&before[header..])?)
-}
-
-fn is_whole(entry: &Entry, pack: &mut [u8], cipher: &Cipher) -> bool {
-    let from = entry.offset as usize;
-    let opened = pack.get_mut(from..from + entry.length as usize).and_then(|sealed| cipher.open_in_place(sealed));
-    let Some(content) = opened else { return false };
-    let sum = match entry.uncompressed {
-        None => Some(cipher::name(content)),
-        Some(length) => zstd::Decoder::with_buffer(content).ok().and_then(|content| checksum(content, length)),
-    };
-    sum.is_some_and(|sum| sum == entry.id)
-}
-
-/// Of exactly so many bytes.
-fn checksum(mut content: impl Read, length: u32) -> Option<String> {
-    let (mut sum, mut buffer, mut seen) = (Sha256::new(), [0; 16 << 10], 0);
-    loop {
-        match content.read(&mut buffer).ok()? {
-            0 => break,
-            read => {
-                sum.update(&buffer[..read]);
-                seen += read;
-            }
+    /// Why this is not the pack of that name, or does not hold what the index says. Its pieces are opened where they are.
+    pub fn trouble(&mut self, pack: &mut [u8], name: &str, summed_up: u64) -> Option<&'static str> {
+        if cipher::name(pack) != name {
+            return Some("its bytes are not those that were stored");
         }
+        let Some(entries) = self.header(pack) else { return Some("its header is damaged") };
+        let whole = entries.iter().all(|entry| self.checksum(entry, pack).is_some_and(|sum| sum == entry.id));
+        if !whole {
+            return Some("a piece in it is damaged");
+        }
+        (summary(entries) != summed_up).then_some("it holds other pieces than the index says")
     }
-    (seen == length as usize).then(|| cipher::hexadecimal(&sum.finalize()))
+
+    fn header(&self, pack: &[u8]) -> Option<Vec<Entry>> {
+        let (before, length) = pack.split_at_checked(pack.len().checked_sub(LENGTH)?)?;
+        let header = before.len().checked_sub(number(length)? as usize)?;
+        entries(&self.cipher.open(&before[header..])?)
+    }
+
+    /// Of a piece's content; `None`: it has none that can be read.
+    fn checksum(&mut self, entry: &Entry, pack: &mut [u8]) -> Option<String> {
+        let from = entry.offset as usize;
+        let content = self.cipher.open_in_place(pack.get_mut(from..from + entry.length as usize)?)?;
+        let Some(length) = entry.uncompressed else { return Some(cipher::name(content)) };
+        let written = self.decompressor.decompress_to_buffer(content, &mut self.piece).ok()?;
+        (written == length as usize).then(|| cipher::name(&self.piece))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     #[test]
@@ -163,22 +165,24 @@ mod tests {
         let cipher = Cipher::new(&[1; 32], &[2; 16], &[3; 16]);
         let (whole, said) = pack(&cipher);
         let name = cipher::name(&whole);
-        assert_eq!(trouble(&mut whole.clone(), &name, said, &cipher), None);
+        let mut opener = Opener::new(&cipher, 100_000).expect("made");
+        assert_eq!(opener.trouble(&mut whole.clone(), &name, said), None);
         assert_eq!(
-            trouble(&mut whole.clone(), &name, said + 1, &cipher),
+            opener.trouble(&mut whole.clone(), &name, said + 1),
             Some("it holds other pieces than the index says")
         );
         for at in [0, 30, whole.len() - 40, whole.len() - 1] {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
-            let told = trouble(&mut damaged, &name, said, &cipher);
+            let told = opener.trouble(&mut damaged, &name, said);
             assert_eq!(told, Some("its bytes are not those that were stored"));
             // Damaged before it was stored: its name is right.
             let name = cipher::name(&damaged);
-            assert!(trouble(&mut damaged, &name, said, &cipher).is_some(), "{at}");
+            assert!(opener.trouble(&mut damaged, &name, said).is_some(), "{at}");
         }
         let other = Cipher::new(&[1; 32], &[4; 16], &[3; 16]);
-        assert_eq!(trouble(&mut whole.clone(), &name, said, &other), Some("its header is damaged"));
-        assert_eq!(trouble(&mut [], &cipher::name(&[]), said, &cipher), Some("its header is damaged"));
+        let mut others = Opener::new(&other, 100_000).expect("made");
+        assert_eq!(others.trouble(&mut whole.clone(), &name, said), Some("its header is damaged"));
+        assert_eq!(opener.trouble(&mut [], &cipher::name(&[]), said), Some("its header is damaged"));
     }
 }

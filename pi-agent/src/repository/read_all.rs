@@ -2,26 +2,30 @@
 //! those who verify. rustic's own reading takes two requests a pack, and on one thread waits for each answer before it verifies.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use rustic_core::repofile::IndexFile;
+use rustic_core::repofile::{IndexFile, IndexPack};
 use rustic_core::{FileType, Id};
 
 use super::Repository;
 use super::backend::key;
 use super::cipher::Cipher;
-use super::pack::{Entry, summary, trouble};
+use super::pack::{Entry, Opener, summary};
+use super::permits::{Permit, Permits};
 use super::progress::Gauge;
 use crate::error::Kind;
 use crate::monitor::Unit;
 use crate::storage::Store;
 use crate::{Error, Result};
 
-/// Threads that verify: more would take a pack's memory each.
+/// Threads that verify.
 const VERIFYING: usize = 2;
 
-/// Threads that fetch: a folder answers at once.
+/// Bytes of packs in memory, whoever has them: three of ours, so that one is fetched while two are verified.
+const IN_MEMORY: usize = 11 << 20;
+
+/// Threads that fetch: a folder answers at once, and from a bucket one waits for the beginning while the other gets the rest.
 fn fetching(store: &Store) -> usize {
     match store {
         Store::Local(_) => 1,
@@ -32,7 +36,20 @@ fn fetching(store: &Store) -> usize {
 /// What the index says of a pack.
 struct Expected {
     id: Id,
+    /// Bytes of its pieces.
+    length: usize,
+    /// Bytes of the largest of them, decompressed.
+    largest: usize,
     summary: u64,
+}
+
+impl From<IndexPack> for Expected {
+    fn from(pack: IndexPack) -> Self {
+        let entries: Vec<_> = pack.blobs.iter().map(Entry::from).collect();
+        let length = entries.iter().map(|entry| entry.length as usize).sum();
+        let largest = entries.iter().filter_map(|entry| entry.uncompressed).max().unwrap_or_default() as usize;
+        Self { id: *pack.id, length, largest, summary: summary(entries) }
+    }
 }
 
 impl Repository {
@@ -44,15 +61,8 @@ impl Repository {
         let packs = self.expected(part, of)?;
         self.gauge.phase("reading all data", Unit::Items);
         self.gauge.total(packs.len() as u64);
-        let (store, gauge) = (self.store(), &*self.gauge);
-        let reading = Reading {
-            store,
-            gauge,
-            cipher: Cipher::of(&self.key),
-            packs: Mutex::new(packs),
-            found: Mutex::new(Ok(Vec::new())),
-        };
-        reading.read(fetching(store))
+        let store = self.store();
+        Reading::of(packs, store, &self.gauge, Cipher::of(&self.key)).read(fetching(store))
     }
 
     fn expected(&self, part: u32, of: u32) -> Result<Vec<Expected>> {
@@ -60,10 +70,7 @@ impl Repository {
             let mut packs = Vec::new();
             for file in rustic.stream_files::<IndexFile>()? {
                 let wanted = file?.1.packs.into_iter().filter(|pack| is_in(&pack.id, part, of));
-                packs.extend(wanted.map(|pack| Expected {
-                    id: *pack.id,
-                    summary: summary(pack.blobs.iter().map(Entry::from).collect()),
-                }));
+                packs.extend(wanted.map(Expected::from));
             }
             // Files of the index may tell of a pack twice.
             packs.sort_by_key(|pack| pack.id);
@@ -84,47 +91,64 @@ struct Reading<'a> {
     store: &'a Store,
     gauge: &'a Gauge,
     cipher: Cipher,
-    /// Not yet fetched.
+    /// Not yet fetched, the largest at the end and so the first: what comes later finds room where it was.
     packs: Mutex<Vec<Expected>>,
+    /// Bytes of the largest piece.
+    largest: usize,
+    /// Bytes for packs.
+    room: Arc<Permits>,
     found: Mutex<Result<Vec<String>>>,
 }
 
-type Fetched = (Expected, Result<Vec<u8>>);
+/// A pack, and the room that it takes.
+type Fetched = (Expected, Result<Vec<u8>>, Permit);
 
-impl Reading<'_> {
+impl<'a> Reading<'a> {
+    fn of(mut packs: Vec<Expected>, store: &'a Store, gauge: &'a Gauge, cipher: Cipher) -> Self {
+        packs.sort_by_key(|pack| pack.length);
+        let largest = packs.iter().map(|pack| pack.largest).max().unwrap_or_default();
+        // Another tool may have made larger ones.
+        let in_memory = packs.last().map_or(IN_MEMORY, |pack| IN_MEMORY.max(2 * pack.length));
+        let room = Arc::new(Permits::new(in_memory));
+        let (packs, found) = (Mutex::new(packs), Mutex::new(Ok(Vec::new())));
+        Self { store, gauge, cipher, packs, largest, room, found }
+    }
+
     fn read(self, fetching: usize) -> Result<Vec<String>> {
+        let openers = (0..VERIFYING).map(|_| Opener::new(&self.cipher, self.largest)).collect::<Result<Vec<_>>>()?;
         let (hand_over, fetched) = sync_channel(0);
-        let fetched = Mutex::new(fetched);
+        let (reading, fetched) = (&self, &Mutex::new(fetched));
         thread::scope(|scope| {
             for _ in 0..fetching {
-                let (reading, hand_over) = (&self, hand_over.clone());
+                let hand_over = hand_over.clone();
                 scope.spawn(move || reading.fetch(&hand_over));
             }
             // The last of theirs closes it.
             drop(hand_over);
-            for _ in 0..VERIFYING {
-                scope.spawn(|| self.verify(&fetched));
+            for opener in openers {
+                scope.spawn(move || reading.verify(opener, fetched));
             }
         });
         self.found.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fetch(&self, hand_over: &SyncSender<Fetched>) {
-        // Who verifies ends after the last of us.
         while let Some(pack) = self.next() {
+            let room = Permits::take_many(&self.room, pack.length);
             let content = self.store.get(&key(FileType::Pack, &pack.id)).map(Vec::from);
-            if hand_over.send((pack, content)).is_err() {
+            // Who verifies ends after the last of us.
+            if hand_over.send((pack, content, room)).is_err() {
                 return;
             }
         }
     }
 
-    fn verify(&self, fetched: &Mutex<Receiver<Fetched>>) {
-        while let Some((pack, content)) = received(fetched) {
+    fn verify(&self, mut opener: Opener<'_>, fetched: &Mutex<Receiver<Fetched>>) {
+        while let Some((pack, content, _room)) = received(fetched) {
             let name = pack.id.to_hex();
             let name = name.as_str();
             let trouble = match content {
-                Ok(mut content) => trouble(&mut content, name, pack.summary, &self.cipher),
+                Ok(mut content) => opener.trouble(&mut content, name, pack.summary),
                 Err(error) if error.kind() == Kind::NotFound => Some("it is gone"),
                 Err(error) => {
                     self.fail(error);
@@ -187,21 +211,15 @@ mod tests {
         let (timeout, retry_for) = (Duration::from_secs(5), Duration::from_secs(1));
         let storage = Storage { location: location.clone(), timeout, retry_for, limits: Limits::default() };
         let store = Store::open(&storage, &location, &Secrets::new("/nowhere")).unwrap();
-        let packs: Vec<_> = (0..50).map(|_| Expected { id: Id::random(), summary: 0 }).collect();
+        let one = |length| Expected { id: Id::random(), length, largest: 0, summary: 0 };
+        let packs: Vec<_> = (0..50).map(|number| one(number << 20)).collect();
         for pack in &packs {
             let path = directory.path().join(key(FileType::Pack, &pack.id));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             make(&path);
         }
         let cipher = Cipher::new(&[1; 32], &[2; 16], &[3; 16]);
-        Reading {
-            store: &store,
-            gauge: &Gauge::default(),
-            cipher,
-            packs: Mutex::new(packs),
-            found: Mutex::new(Ok(Vec::new())),
-        }
-        .read(2)
+        Reading::of(packs, &store, &Gauge::default(), cipher).read(2)
     }
 
     #[test]
