@@ -100,8 +100,8 @@ struct Reading<'a> {
     found: Mutex<Result<Vec<String>>>,
 }
 
-/// A pack, and the room that it takes.
-type Fetched = (Expected, Result<Vec<u8>>, Permit);
+/// A pack, and the room that it takes, if it was there.
+type Fetched = (Expected, Result<Vec<u8>>, Option<Permit>);
 
 impl<'a> Reading<'a> {
     fn of(mut packs: Vec<Expected>, store: &'a Store, gauge: &'a Gauge, cipher: Cipher) -> Self {
@@ -134,8 +134,11 @@ impl<'a> Reading<'a> {
 
     fn fetch(&self, hand_over: &SyncSender<Fetched>) {
         while let Some(pack) = self.next() {
-            let room = Permits::take_many(&self.room, pack.length);
-            let content = self.store.get(&key(FileType::Pack, &pack.id)).map(Vec::from);
+            let mut room = None;
+            let take = || {
+                room.get_or_insert_with(|| Permits::take_many(&self.room, pack.length));
+            };
+            let content = self.store.get_when(&key(FileType::Pack, &pack.id), take).map(Vec::from);
             // Who verifies ends after the last of us.
             if hand_over.send((pack, content, room)).is_err() {
                 return;

@@ -119,9 +119,21 @@ impl Store {
     /// # Errors
     /// Kind `NotFound` when there is none of that key.
     pub fn get(&self, key: &str) -> Result<Bytes> {
+        self.get_when(key, || ())
+    }
+
+    /// The same; `room` is called, and may wait, before the content takes memory: a server has begun to answer by then. It is
+    /// called again when that has to be tried again.
+    ///
+    /// # Errors
+    /// As of [`Self::get`].
+    pub fn get_when(&self, key: &str, mut room: impl FnMut()) -> Result<Bytes> {
         match self {
-            Self::Local(local) => local.get(key),
-            Self::S3(s3) => s3.get(key),
+            Self::Local(local) => {
+                room();
+                local.get(key)
+            }
+            Self::S3(s3) => s3.get(key, room),
         }
     }
 

@@ -129,10 +129,12 @@ impl S3 {
         *self.inner.clock_ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn get(&self, key: &str) -> Result<Bytes> {
+    pub(super) fn get(&self, key: &str, mut room: impl FnMut()) -> Result<Bytes> {
         self.request(Operation::Get, key, async |what, object, _| {
             let request = self.inner.signed(Method::GET, object, None).await?;
             let response = self.inner.send(what, request).await?;
+            // Whoever else waits for an answer does so in another thread.
+            room();
             self.inner.body(what, response).await
         })
     }
