@@ -25,10 +25,11 @@ struct Segment<'a> {
 }
 
 impl<'a> Segment<'a> {
-    /// `None`: a note of a backup, or the history of a timeline.
+    /// `None`: a note of a backup, the history of a timeline, or the beginning of a segment that its timeline ended with
+    /// (`.partial`), which no recovery asks for.
     fn of(object: &'a str) -> Option<Self> {
         let (name, rest) = object.split_once('-')?;
-        Some(Self { name, checksum: rest.get(..40)? })
+        (name.len() == 24).then_some(Self { name, checksum: rest.get(..40)? })
     }
 }
 
@@ -40,10 +41,11 @@ pub(super) fn test(
     data: &Path,
     sheet: &mut Sheet,
 ) -> Result<()> {
-    let total = Some(objects.len() as u64);
+    let segments: Vec<_> = objects.iter().filter_map(|object| Segment::of(object)).collect();
+    let total = Some(segments.len() as u64);
     let fetched = data.join("pg_wal/RECOVERYXLOG");
     let mut damaged = Vec::new();
-    for (done, segment) in (0..).zip(objects.iter().filter_map(|object| Segment::of(object))) {
+    for (done, segment) in (0..).zip(&segments) {
         work.monitor.progress(Progress { phase: "reading older WAL".into(), done, total, unit: Unit::Items });
         if !pgbackrest.fetch(segment.name, data, &fetched)? || checksum(&fetched)? != segment.checksum {
             damaged.push(segment.name);
@@ -56,7 +58,7 @@ pub(super) fn test(
         }
     }
     match damaged.first() {
-        None => sheet.passed(NAME, format!("each of {} segments is as it was written", objects.len())),
+        None => sheet.passed(NAME, format!("each of {} segments is as it was written", segments.len())),
         Some(_) => sheet.problem(NAME, told(&damaged, work)),
     }
     Ok(())
@@ -82,6 +84,24 @@ fn checksum(file: &Path) -> Result<String> {
         match file.read(&mut buffer).context(doing)? {
             0 => return Ok(hexadecimal(&sum.finalize())),
             read => sum.update(&buffer[..read]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_segments_have_a_checksum_in_their_name() {
+        let (name, sum) = ("00000002000000000000000A", "5f2c".repeat(10));
+        let segment = Segment::of(&format!("{name}-{sum}.zst"))
+            .map(|segment| (segment.name.to_owned(), segment.checksum.to_owned()));
+        assert_eq!(segment, Some((name.into(), sum.clone())));
+        assert!(Segment::of(&format!("{name}-{sum}")).is_some(), "not compressed");
+        for other in [format!("{name}.partial-{sum}.zst"), format!("{name}.00000028.backup"), "00000002.history".into()]
+        {
+            assert!(Segment::of(&other).is_none(), "{other}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
-use super::State;
+use super::{State, moment};
 use crate::error::{Context, Result};
 use crate::health::Trouble;
 use crate::monitor::Problem;
@@ -82,7 +82,7 @@ impl State {
                 "select json_extract(result, '$.clock'), finished_at from step_run
                  where finished_at is not null and outcome <> 'skipped' order by rowid desc limit 1",
                 [],
-                |row| Ok(row.get::<_, Option<String>>(0)?.zip(row.get::<_, Option<i64>>(1)?.map(time))),
+                |row| Ok(row.get::<_, Option<String>>(0)?.zip(row.get::<_, Option<i64>>(1)?.map(moment))),
             )
             .optional()
             .context(|| "read the newest step from the state database".into())
@@ -101,7 +101,7 @@ impl State {
                 |row| {
                     let problems: Option<String> = row.get(1)?;
                     Ok(RunEnd {
-                        finished_at: time(row.get(0)?),
+                        finished_at: moment(row.get(0)?),
                         problems: problems.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
                     })
                 },
@@ -115,18 +115,14 @@ fn backup(row: &rusqlite::Row<'_>) -> rusqlite::Result<Backup> {
     let message: Option<String> = row.get(3)?;
     let hint = row.get(4)?;
     Ok(Backup {
-        started_at: time(row.get(0)?),
-        finished_at: row.get::<_, Option<i64>>(1)?.map(time),
+        started_at: moment(row.get(0)?),
+        finished_at: row.get::<_, Option<i64>>(1)?.map(moment),
         outcome: row.get::<_, Option<String>>(2)?.and_then(|word| Outcome::parse(&word)),
         error: message.map(|message| Problem { message, hint }),
         more_problems: row.get::<_, i64>(5)?.unsigned_abs(),
         bytes: row.get::<_, Option<i64>>(6)?.and_then(|bytes| bytes.try_into().ok()),
         machine: row.get::<_, Option<String>>(7)?.and_then(|it| serde_json::from_str(&it).ok()).unwrap_or_default(),
     })
-}
-
-fn time(moment: i64) -> Timestamp {
-    Timestamp::from_millisecond(moment).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Transaction, params};
 
-use super::State;
+use super::{State, moment};
 use crate::error::{Context, Result};
 use crate::restore_test::{Earlier, Pace, Tested};
 use crate::steps::{Outcome, StepResult};
@@ -78,7 +78,6 @@ impl State {
             "select started_at, finished_at, outcome, error, tested from restore_test
              where step = ? order by rowid desc limit ?",
         )?;
-        let moment = |milliseconds| Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH);
         let test = |row: &rusqlite::Row<'_>| {
             Ok(PastTest {
                 started_at: moment(row.get(0)?),

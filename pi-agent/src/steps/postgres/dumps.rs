@@ -8,16 +8,16 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
+use super::Work;
 use super::pg_dump::PgDump;
 use super::server::Identity;
-use super::{Figures, Maintenance, StepResult, Work};
 use crate::config::{Count, Keep, Postgres, Settings, Step};
 use crate::error::Context;
 use crate::report::{short, words};
 use crate::repository::{Repository, Snapshot};
 use crate::retention::{self, Point};
 use crate::secrets::Secrets;
-use crate::steps::{Check, maintenance};
+use crate::steps::{Check, Figures, Maintenance, StepResult, maintenance};
 use crate::storage::Store;
 use crate::{Error, Result};
 

@@ -80,7 +80,7 @@ impl Losses<'_> {
         }
     }
 
-    /// WAL between the first of these backups and the newest one, by the names of its objects.
+    /// What was archived between the first of these backups and the newest one: names of objects.
     ///
     /// # Errors
     /// The storage cannot be read.
@@ -92,8 +92,7 @@ impl Losses<'_> {
         };
         let objects = self.store.list(&format!("archive/{}/{}/", self.stanza, newest.archive))?;
         let names = objects.iter().filter_map(|(key, _)| key.rsplit('/').next());
-        // Notes of backups and histories of timelines have other names, without a dash.
-        let older = names.filter(|name| name.contains('-') && *name >= from.as_str() && *name < to.as_str());
+        let older = names.filter(|name| *name >= from.as_str() && *name < to.as_str());
         Ok(older.map(str::to_owned).collect())
     }
 }

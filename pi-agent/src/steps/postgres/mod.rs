@@ -2,8 +2,10 @@
 
 mod archiving;
 pub mod catalogue;
+mod cluster;
 pub mod container;
 pub mod dumps;
+mod expire;
 mod holes;
 pub mod image;
 mod look;
@@ -12,6 +14,7 @@ pub(crate) mod pg_dump;
 pub mod programs;
 mod server;
 mod switch;
+mod told;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,28 +22,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 pub use self::archiving::SetUp;
 use self::archiving::{Style, Way};
-use self::catalogue::{CATALOGUE, Catalogue, Psql};
 use self::container::{Seat, Spool};
 use self::dumps::Dumped;
 pub use self::look::{Look, look};
 use self::losses::{Losses, hole, hole_behind};
-use self::programs::Programs;
 use self::server::{Identity, Server};
 pub use self::switch::switch;
-use super::points::{self, POINTS};
-use super::{Figures, Job, Maintenance, Outcome, StepResult, Task};
+use super::{Job, Maintenance, StepResult, Task};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Kind, Result};
 use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem, Progress, Unit};
-use crate::pgbackrest::{self, Backup, BackupType, Cluster, Info, PgBackRest};
+use crate::pgbackrest::{self, Backup, BackupType, PgBackRest};
 use crate::process::User;
 use crate::restore::postgres::wal_begins;
-use crate::retention;
 use crate::secrets::Secrets;
 use crate::storage::Store;
 use crate::wal::{self, Hole, Reached};
@@ -243,32 +241,6 @@ impl Work<'_> {
         })
     }
 
-    /// True when the stanza went on to a higher major version: then the next backup is full.
-    fn know_cluster(&self, identity: &Identity, info: &Info) -> Result<bool> {
-        let now = Cluster { system_id: identity.system_id, version: identity.version() };
-        let known = info.cluster();
-        match decide(known.or(self.recorded_cluster()), now, known.is_some()) {
-            Decision::Go => Ok(false),
-            Decision::Create => self.pgbackrest.create_stanza().map(|()| false),
-            Decision::Upgrade => self.pgbackrest.upgrade_stanza().map(|()| true),
-            Decision::Refuse(before) => Err(Error::new(format!(
-                "this is another cluster than before: system id {} (PostgreSQL {}), but the backups are of {} \
-                 (PostgreSQL {}); nothing was expired",
-                now.system_id, now.version, before.system_id, before.version
-            ))
-            .hint(format!(
-                "an empty or foreign cluster? then restore: pi-agent points {0}; if it is meant: pi-agent adopt {0}",
-                self.step.name
-            ))),
-        }
-    }
-
-    /// The cluster of the last good run.
-    fn recorded_cluster(&self) -> Option<Cluster> {
-        let fact = |key: &str| self.job.facts.get(key);
-        Some(Cluster { system_id: fact(SYSTEM_ID)?.parse().ok()?, version: fact(VERSION)?.parse().ok()? })
-    }
-
     /// Runs the backup while a thread keeps the WAL flowing that pgBackRest waits for at its end.
     fn back_up(&self, kind: BackupType, style: Style) -> Result<(Vec<String>, Vec<Problem>)> {
         let phase = match kind {
@@ -320,17 +292,6 @@ impl Work<'_> {
         judge_by_others(then, self.store.clock_ahead(), newest.map(|newest| newest.stopped))
     }
 
-    fn only_expire(&self, keep_everything: Option<&str>) -> Result<StepResult> {
-        let info = self.pgbackrest.info()?;
-        let contradicted = self.contradicted(info.newest(), Timestamp::now());
-        if let Some(why) = keep_everything.or(contradicted.as_deref()) {
-            return Ok(StepResult { clock: contradicted.clone(), ..StepResult::failed(&super::nothing_removed(why)) });
-        }
-        let mut done = vec![self.expire(&info, None)];
-        done.extend(self.prune_dumps()?);
-        Ok(self.maintained(done))
-    }
-
     fn verify(&self) -> Result<StepResult> {
         self.monitor.phase("verifying every backup and WAL segment");
         let note = self.pgbackrest.verify(self.remaining()?)?;
@@ -349,104 +310,6 @@ impl Work<'_> {
         Ok(self.maintained(done))
     }
 
-    /// The result of maintenance alone.
-    fn maintained(&self, done: Vec<Maintenance>) -> StepResult {
-        let error = done.iter().find_map(|done| done.problem.clone());
-        let outcome = if error.is_some() { Outcome::Failed } else { Outcome::Succeeded };
-        let figures = figures(&self.objects(), self.pgbackrest.info().ok().as_ref());
-        StepResult { error, maintenance: done, figures, ..StepResult::of(outcome) }
-    }
-
-    /// Removes what retention no longer keeps. The backup that was just made is not endangered by a failure here.
-    fn expire(&self, info: &Info, keep_everything: Option<&str>) -> Maintenance {
-        let what = "expire".to_owned();
-        if let Some(why) = keep_everything {
-            return Maintenance { what, problem: None, note: format!("nothing expired: {why}") };
-        }
-        self.monitor.phase("expiring");
-        match self.expire_victims(info) {
-            Ok(count) => Maintenance { what, problem: None, note: format!("removed {count} backups") },
-            Err(error) => Maintenance { what, problem: Some((&error).into()), note: String::new() },
-        }
-    }
-
-    fn expire_victims(&self, info: &Info) -> Result<usize> {
-        let (now, zone) = (Timestamp::now(), TimeZone::system());
-        let points = retention_points(info);
-        let victims = retention::pg_victims(&points, &self.step.keep, now, &zone);
-        for label in roots(&points, &victims) {
-            self.pgbackrest.expire(label)?;
-        }
-        let left: Vec<_> = points.into_iter().filter(|point| !victims.contains(&point.id)).collect();
-        if let Some(fulls) = retention::retention_archive(&left, &self.step.keep, now) {
-            self.pgbackrest.expire_wal(fulls)?;
-        }
-        Ok(victims.len())
-    }
-
-    fn result(
-        &self,
-        identity: &Identity,
-        made: &Backup,
-        warnings: Vec<String>,
-        mut problems: Vec<Problem>,
-        expired: Maintenance,
-        objects: &[(String, u64)],
-    ) -> StepResult {
-        if made.damaged_pages {
-            problems.push(Problem {
-                message: format!("backup {} holds pages with wrong checksums", made.label),
-                hint: Some("the database's disk is failing: see pg_amcheck, and keep the older backups".into()),
-            });
-        }
-        let outcome =
-            if problems.is_empty() && expired.problem.is_none() { Outcome::Succeeded } else { Outcome::Degraded };
-        let error = problems.first().or(expired.problem.as_ref()).cloned();
-        // A first backup is full whatever was asked, and says so.
-        let left = self.pgbackrest.info().ok();
-        let mut facts = BTreeMap::from([
-            (SYSTEM_ID.to_owned(), identity.system_id.to_string()),
-            (VERSION.to_owned(), identity.version().to_string()),
-            (ARCHIVE_TIMEOUT.to_owned(), identity.archive_timeout.to_string()),
-            (SEGMENT.to_owned(), identity.wal_segment_size.to_string()),
-        ]);
-        facts.extend(left.iter().map(|info| {
-            let points = info.backups.iter().map(|backup| (backup.stopped, backup.label.as_str()));
-            (POINTS.to_owned(), points::told(points))
-        }));
-        facts.extend(self.catalogue(&made.label).map(|catalogue| (CATALOGUE.to_owned(), catalogue.told())));
-        let telling = warnings.into_iter().filter(|warning| !warning.starts_with("no prior backup exists"));
-        problems.extend(telling.map(|message| Problem { message, hint: None }));
-        StepResult {
-            error,
-            problems,
-            restore_point: Some(made.label.clone()),
-            figures: Figures {
-                bytes_processed: Some(made.size),
-                bytes_added: Some(made.copied),
-                bytes_added_stored: made.stored,
-                ..figures(objects, left.as_ref())
-            },
-            facts,
-            maintenance: vec![expired],
-            ..StepResult::of(outcome)
-        }
-    }
-
-    /// What the cluster holds, for restore tests to compare with. A server that does not tell costs no backup: the test says
-    /// then what it could not compare.
-    fn catalogue(&self, label: &str) -> Option<Catalogue> {
-        let programs = Programs::default();
-        let psql = Psql { connection: self.server.connection(), user: self.server.user, programs: &programs };
-        let catalogue = psql.catalogue(&self.step.test.count).ok()?;
-        Some(Catalogue { label: label.to_owned(), ..catalogue })
-    }
-
-    /// Every object of this step. Only figures and notes are made of it, so a list that cannot be had is empty.
-    fn objects(&self) -> Vec<(String, u64)> {
-        self.store.join(&self.step.name).list("").unwrap_or_default()
-    }
-
     /// The time left.
     ///
     /// # Errors
@@ -459,98 +322,5 @@ impl Work<'_> {
             Error::new("stopped at max-duration; what pgBackRest has copied is used by the next try")
                 .kind_of(Kind::OutOfTime)
         })
-    }
-}
-
-/// What the repository holds now. Figures are for the report: one that cannot be had is left out.
-fn figures(objects: &[(String, u64)], info: Option<&Info>) -> Figures {
-    let stored = objects.iter().map(|(_, size)| size).sum();
-    Figures {
-        bytes_stored: Some(stored).filter(|stored| *stored > 0),
-        restore_points: info.map(|info| info.backups.len() as u64),
-        bytes_restorable: info.map(|info| info.backups.iter().map(|backup| backup.size).sum()),
-        ..Figures::default()
-    }
-}
-
-/// What becomes of a cluster, given the one known before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Decision {
-    Go,
-    Create,
-    Upgrade,
-    Refuse(Cluster),
-}
-
-/// A higher major version with a new system id is what pg_upgrade leaves. Any other new id is an empty or foreign cluster,
-/// whose backups would push out the good ones.
-fn decide(known: Option<Cluster>, now: Cluster, stanza: bool) -> Decision {
-    match known {
-        Some(known) if known.system_id == now.system_id && known.version == now.version => {
-            if stanza {
-                Decision::Go
-            } else {
-                Decision::Create
-            }
-        }
-        Some(known) if now.version > known.version && now.system_id != known.system_id => {
-            if stanza {
-                Decision::Upgrade
-            } else {
-                Decision::Create
-            }
-        }
-        Some(known) => Decision::Refuse(known),
-        None => Decision::Create,
-    }
-}
-
-fn retention_points(info: &Info) -> Vec<retention::Point> {
-    let point = |backup: &Backup| retention::Point {
-        id: backup.label.clone(),
-        time: backup.stopped,
-        full: backup.is_full(),
-        needs: backup.needs.clone(),
-    };
-    info.backups.iter().map(point).collect()
-}
-
-/// The victims that need no other victim: expiring one takes its dependents along, which are victims too.
-fn roots<'a>(points: &[retention::Point], victims: &'a [String]) -> Vec<&'a str> {
-    let needs_a_victim = |id: &String| {
-        points.iter().any(|point| point.id == *id && point.needs.iter().any(|needed| victims.contains(needed)))
-    };
-    victims.iter().filter(|id| !needs_a_victim(id)).map(String::as_str).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_upgrade_passes_as_another_cluster() {
-        let cluster = |system_id, version| Cluster { system_id, version };
-        let known = Some(cluster(1, 15));
-        assert_eq!(decide(None, cluster(1, 15), false), Decision::Create);
-        assert_eq!(decide(known, cluster(1, 15), true), Decision::Go);
-        assert_eq!(decide(known, cluster(1, 15), false), Decision::Create, "a new place for the same cluster");
-        assert_eq!(decide(known, cluster(2, 17), true), Decision::Upgrade);
-        assert_eq!(decide(known, cluster(2, 15), true), Decision::Refuse(cluster(1, 15)));
-        assert_eq!(decide(known, cluster(2, 15), false), Decision::Refuse(cluster(1, 15)));
-        assert_eq!(decide(known, cluster(2, 14), true), Decision::Refuse(cluster(1, 15)));
-    }
-
-    #[test]
-    fn only_the_roots_of_victim_chains_are_expired() {
-        let point = |id: &str, needs: &[&str]| retention::Point {
-            id: id.into(),
-            time: Timestamp::UNIX_EPOCH,
-            full: needs.is_empty(),
-            needs: needs.iter().map(|id| (*id).into()).collect(),
-        };
-        let points =
-            [point("A", &[]), point("A1", &["A"]), point("A2", &["A", "A1"]), point("B", &[]), point("B1", &["B"])];
-        let victims = ["A", "A1", "A2", "B1"].map(String::from);
-        assert_eq!(roots(&points, &victims), ["A", "B1"]);
     }
 }

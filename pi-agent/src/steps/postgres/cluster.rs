@@ -1,0 +1,84 @@
+//! Whose cluster it is: the one known before, one that an upgrade made of it, or another that is refused.
+
+use super::server::Identity;
+use super::{SYSTEM_ID, VERSION, Work};
+use crate::error::{Error, Result};
+use crate::pgbackrest::{Cluster, Info};
+
+impl Work<'_> {
+    /// True when the stanza went on to a higher major version: then the next backup is full.
+    pub(super) fn know_cluster(&self, identity: &Identity, info: &Info) -> Result<bool> {
+        let now = Cluster { system_id: identity.system_id, version: identity.version() };
+        let known = info.cluster();
+        match decide(known.or(self.recorded_cluster()), now, known.is_some()) {
+            Decision::Go => Ok(false),
+            Decision::Create => self.pgbackrest.create_stanza().map(|()| false),
+            Decision::Upgrade => self.pgbackrest.upgrade_stanza().map(|()| true),
+            Decision::Refuse(before) => Err(Error::new(format!(
+                "this is another cluster than before: system id {} (PostgreSQL {}), but the backups are of {} \
+                 (PostgreSQL {}); nothing was expired",
+                now.system_id, now.version, before.system_id, before.version
+            ))
+            .hint(format!(
+                "an empty or foreign cluster? then restore: pi-agent points {0}; if it is meant: pi-agent adopt {0}",
+                self.step.name
+            ))),
+        }
+    }
+
+    /// The cluster of the last good run.
+    fn recorded_cluster(&self) -> Option<Cluster> {
+        let fact = |key: &str| self.job.facts.get(key);
+        Some(Cluster { system_id: fact(SYSTEM_ID)?.parse().ok()?, version: fact(VERSION)?.parse().ok()? })
+    }
+}
+
+/// What becomes of a cluster, given the one known before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    Go,
+    Create,
+    Upgrade,
+    Refuse(Cluster),
+}
+
+/// A higher major version with a new system id is what pg_upgrade leaves. Any other new id is an empty or foreign cluster,
+/// whose backups would push out the good ones.
+fn decide(known: Option<Cluster>, now: Cluster, stanza: bool) -> Decision {
+    match known {
+        Some(known) if known.system_id == now.system_id && known.version == now.version => {
+            if stanza {
+                Decision::Go
+            } else {
+                Decision::Create
+            }
+        }
+        Some(known) if now.version > known.version && now.system_id != known.system_id => {
+            if stanza {
+                Decision::Upgrade
+            } else {
+                Decision::Create
+            }
+        }
+        Some(known) => Decision::Refuse(known),
+        None => Decision::Create,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_upgrade_passes_as_another_cluster() {
+        let cluster = |system_id, version| Cluster { system_id, version };
+        let known = Some(cluster(1, 15));
+        assert_eq!(decide(None, cluster(1, 15), false), Decision::Create);
+        assert_eq!(decide(known, cluster(1, 15), true), Decision::Go);
+        assert_eq!(decide(known, cluster(1, 15), false), Decision::Create, "a new place for the same cluster");
+        assert_eq!(decide(known, cluster(2, 17), true), Decision::Upgrade);
+        assert_eq!(decide(known, cluster(2, 15), true), Decision::Refuse(cluster(1, 15)));
+        assert_eq!(decide(known, cluster(2, 15), false), Decision::Refuse(cluster(1, 15)));
+        assert_eq!(decide(known, cluster(2, 14), true), Decision::Refuse(cluster(1, 15)));
+    }
+}
