@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::{Agent, Census, Config, Household, Ran, Scratch, Size, Tmpfs, descendants};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
+use pi_agent::restore_test::Tested;
 use pi_agent::state::{Opened, State};
 use pi_agent::steps::{Figures, Outcome, StepResult};
 use serde_json::Value;
@@ -110,16 +111,27 @@ fn it_refuses_what_does_not_fit() {
     assert_eq!(fs::read_dir(small.path()).unwrap().count(), 0);
 }
 
+/// A restore test of the step that is remembered: of half a day, and what else it was.
+fn remember(agent: &Agent, figures: Figures, tested: Tested) {
+    let Opened::Ready(mut state) = State::open(&agent.state().join("state.db")).unwrap() else {
+        panic!("none was made")
+    };
+    let (then, now) = (Timestamp::now() - SignedDuration::from_hours(13), Timestamp::now());
+    let result = StepResult { figures, tested: Some(tested), ..StepResult::of(Outcome::Succeeded) };
+    state.begin_run("long ago", None, then).unwrap();
+    state.begin_step("long ago", 0, "foundry", "directory", "restore-test", then).unwrap();
+    state.finish_step("long ago", 0, "foundry", &result, now).unwrap();
+    state.finish_run("long ago", Outcome::Succeeded, &[], now).unwrap();
+}
+
 #[test]
-fn it_refuses_what_would_take_too_long_by_the_last_test() {
-    let host = database("");
-    host.agent.ok(["restore-test", "database"]);
-    let file = host.scratch.join("etc/config.toml");
-    let config = fs::read_to_string(&file).unwrap() + "\n[restore-test]\nmax-duration = \"1s\"\n";
-    fs::write(&file, config).unwrap();
-    let ran = fails(&host.agent, "database", "by what the last ones took, and may take 1 s");
-    ran.says("[restore-test] max-duration");
-    nothing_is_left(&host.scratch);
+fn it_refuses_what_takes_longer_than_it_may() {
+    let scratch = Scratch::new();
+    let (_household, agent, _) = household(&scratch, Config::local(scratch.path()), "");
+    agent.ok(["run"]);
+    remember(&agent, Figures::default(), Tested { bytes: 1 << 20, ..Tested::default() });
+    fails(&agent, "foundry", "by what the last ones took, and may take 12 h").says("[restore-test] max-duration");
+    nothing_is_left(&scratch);
 }
 
 #[test]
@@ -127,18 +139,7 @@ fn it_refuses_what_takes_more_memory_than_there_is() {
     let scratch = Scratch::new();
     let (_household, agent, _) = household(&scratch, Config::local(scratch.path()), "");
     agent.ok(["run"]);
-    agent.ok(["restore-test", "foundry"]);
-    // One that took a tebibyte.
-    let Opened::Ready(mut state) = State::open(&agent.state().join("state.db")).unwrap() else {
-        panic!("none was made")
-    };
-    let (then, result) = (Timestamp::now(), StepResult::of(Outcome::Succeeded));
-    let figures = Figures { peak_memory: Some(1 << 40), ..Figures::default() };
-    state.begin_run("large", None, then).unwrap();
-    state.begin_step("large", 0, "foundry", "directory", "restore-test", then).unwrap();
-    state.finish_step("large", 0, "foundry", &StepResult { figures, ..result }, then).unwrap();
-    state.finish_run("large", Outcome::Succeeded, &[], then).unwrap();
-    drop(state);
+    remember(&agent, Figures { peak_memory: Some(1 << 40), ..Figures::default() }, Tested::default());
     fails(&agent, "foundry", "a restore test needs 1024 GiB of memory, and ").says("stop what is not needed meanwhile");
     nothing_is_left(&scratch);
 }
