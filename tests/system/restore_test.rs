@@ -140,7 +140,7 @@ fn it_refuses_what_takes_more_memory_than_there_is() {
     let (_household, agent, _) = household(&scratch, Config::local(scratch.path()), "");
     agent.ok(["run"]);
     remember(&agent, Figures { peak_memory: Some(1 << 40), ..Figures::default() }, Tested::default());
-    fails(&agent, "foundry", "a restore test needs 1024 GiB of memory, and ").says("stop what is not needed meanwhile");
+    fails(&agent, "foundry", "a restore test needs 1.0 TiB of memory, and ").says("stop what is not needed meanwhile");
     nothing_is_left(&scratch);
 }
 
