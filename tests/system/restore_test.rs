@@ -171,6 +171,7 @@ fn slow_a_database_comes_back_to_its_newest_moment_and_to_another() {
     {
         assert!(name == "pg_checksums" || verdicts.contains(&format!("{name}: passed")), "no {name}: {ran}");
     }
+    assert_eq!(ran.step("database")["tested"]["wanted_rpo_seconds"], 1800, "{ran}");
     nothing_is_left(&host.scratch);
     host.good_run();
 }

@@ -86,7 +86,7 @@ pub(super) fn test(work: &Work<'_>, sheet: &mut Sheet) -> Result<()> {
     // 4. How long, and up to when.
     sheet.requests = store.meter().requests();
     sheet.timed(opened + proven.took, proven.bytes, proven.whole);
-    sheet.newest(snapshot.time, work.began);
+    sheet.newest(snapshot.time, work.began, None);
     Ok(())
 }
 

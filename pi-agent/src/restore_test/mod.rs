@@ -46,6 +46,8 @@ pub struct Tested {
     pub projected: u64,
     /// Seconds from the newest moment that came back to the beginning of the test.
     pub age: Option<u64>,
+    /// Seconds that may be lost of a database, by `[alarms] rpo`.
+    pub wanted_age: Option<u64>,
 }
 
 impl Tested {
@@ -60,6 +62,7 @@ impl Tested {
             "projected_rto_seconds": seconds(self.projected),
             "wanted_rto_seconds": RTO.as_secs(),
             "rpo_seconds": self.age,
+            "wanted_rpo_seconds": self.wanted_age,
         })
     }
 
@@ -221,11 +224,15 @@ impl Sheet {
         }
     }
 
-    /// Up to which moment things came back.
-    fn newest(&mut self, newest: Timestamp, began: Timestamp) {
+    /// Up to which moment things came back, and how much may be lost. An idle server has written nothing since: that its
+    /// newest moment is older is no fault in itself.
+    fn newest(&mut self, newest: Timestamp, began: Timestamp, wanted: Option<Duration>) {
         let age = words::between(newest, began);
         self.tested.age = Some(age.as_secs());
-        self.passed("newest moment", format!("{}, {} before the test", words::time(newest), words::duration(age)));
+        self.tested.wanted_age = wanted.map(|wanted| wanted.as_secs());
+        let wanted = wanted.map_or_else(String::new, |wanted| format!("; {} may be lost", words::duration(wanted)));
+        let note = format!("{}, {} before the test{wanted}", words::time(newest), words::duration(age));
+        self.passed("newest moment", note);
     }
 
     fn result(self) -> StepResult {

@@ -92,7 +92,7 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
         wal::test(work, &pgbackrest, &older, &data, sheet)
     })?;
     let newest_moment = window.as_ref().map(|window| window.to).max(restored.last_commit).unwrap_or(newest.time);
-    sheet.newest(newest_moment, work.began);
+    sheet.newest(newest_moment, work.began, Some(settings.alarms.rpo));
 
     // 4. Some moment since the last test.
     match moment(window.as_ref(), work.earlier.last, restored.last_commit, &points) {
