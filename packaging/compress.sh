@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Compresses a package that was made without compression: compress.sh ARCH FILE. Always to the same bytes.
+# Compresses a package that was made without compression: compress.sh ARCH FILE. The same xz makes the same bytes.
 # xz can turn a program's relative jumps into absolute ones first, which repeat, and dpkg-deb does not ask for that: a twelfth
-# less for everyone to download. dpkg unpacks it by liblzma, which knows both filters since 5.4 (Debian 12).
+# less for everyone to download. dpkg unpacks it by liblzma, which knows the one for arm64 since 5.4 (Debian 12).
 set -euo pipefail
 arch=$1 package=$(realpath "$2")
 case $arch in

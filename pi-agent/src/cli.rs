@@ -215,7 +215,7 @@ enum WalCommand {
     Push {
         /// Only these steps
         steps: Vec<String>,
-        /// First let the servers hand over what they wrote last, and wait until it is in storage
+        /// First let the servers hand over what they wrote last, and wait until it is in storage: ten minutes at most
         #[arg(long)]
         switch: bool,
         /// When the storage is away, try again for so long: 4m

@@ -130,7 +130,8 @@ impl Sensors {
         zones.filter_map(degrees).filter(|celsius| (1..150).contains(celsius)).max()
     }
 
-    fn memory(&self) -> Option<u64> {
+    /// Bytes of memory that programs may still have.
+    pub fn memory(&self) -> Option<u64> {
         let text = self.text("proc/meminfo")?;
         let kilobytes = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         kilobytes.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|it| it << 10)

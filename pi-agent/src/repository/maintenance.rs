@@ -115,7 +115,14 @@ impl Repository {
             }
         }
         if let Check::Data { part, of } = check {
-            findings.errors.extend(self.watched(monitor, || self.read_packs(part, of))?);
+            let found = self.watched(monitor, || self.read_packs(part, of))?;
+            findings.errors.extend(found.damage);
+            match found.stopped {
+                Some(error) if findings.errors.is_empty() => return Err(error),
+                // What was found is told whatever came then.
+                Some(error) => findings.errors.push(format!("not all was read: {}", error.chain())),
+                None => {}
+            }
         }
         Ok(findings)
     }

@@ -19,6 +19,9 @@ use crate::monitor::Unit;
 use crate::storage::Store;
 use crate::{Error, Result};
 
+/// What every repository has.
+const CONFIG: &str = "config";
+
 /// Threads that verify.
 const VERIFYING: usize = 2;
 
@@ -52,12 +55,21 @@ impl From<IndexPack> for Expected {
     }
 }
 
+/// What reading found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// What is wrong with which pack.
+    pub damage: Vec<String>,
+    /// Why not all was read: storage cannot be reached.
+    pub stopped: Option<Error>,
+}
+
 impl Repository {
-    /// What is wrong with the packs of that part of all of them.
+    /// Reads the packs of that part of all of them.
     ///
     /// # Errors
-    /// The index cannot be read, or storage fails.
-    pub(super) fn read_packs(&self, part: u32, of: u32) -> Result<Vec<String>> {
+    /// The index cannot be read.
+    pub(super) fn read_packs(&self, part: u32, of: u32) -> Result<Found> {
         let packs = self.expected(part, of)?;
         self.gauge.phase("reading all data", Unit::Items);
         self.gauge.total(packs.len() as u64);
@@ -97,7 +109,7 @@ struct Reading<'a> {
     largest: usize,
     /// Bytes for packs.
     room: Arc<Permits>,
-    found: Mutex<Result<Vec<String>>>,
+    found: Mutex<Found>,
 }
 
 /// A pack, and the room that it takes, if it was there.
@@ -110,14 +122,14 @@ impl<'a> Reading<'a> {
         // Another tool may have made larger ones.
         let in_memory = packs.last().map_or(IN_MEMORY, |pack| IN_MEMORY.max(2 * pack.length));
         let room = Arc::new(Permits::new(in_memory));
-        let (packs, found) = (Mutex::new(packs), Mutex::new(Ok(Vec::new())));
+        let (packs, found) = (Mutex::new(packs), Mutex::default());
         Self { store, gauge, cipher, packs, largest, room, found }
     }
 
-    fn read(self, fetching: usize) -> Result<Vec<String>> {
+    fn read(self, fetching: usize) -> Result<Found> {
         let openers = (0..VERIFYING).map(|_| Opener::new(&self.cipher, self.largest)).collect::<Result<Vec<_>>>()?;
         let (hand_over, fetched) = sync_channel(0);
-        let (reading, fetched) = (&self, &Mutex::new(fetched));
+        let (reading, fetched) = (&self, Arc::new(Mutex::new(fetched)));
         thread::scope(|scope| {
             for _ in 0..fetching {
                 let hand_over = hand_over.clone();
@@ -126,10 +138,13 @@ impl<'a> Reading<'a> {
             // The last of theirs closes it.
             drop(hand_over);
             for opener in openers {
-                scope.spawn(move || reading.verify(opener, fetched));
+                let fetched = fetched.clone();
+                scope.spawn(move || reading.verify(opener, &fetched));
             }
+            // And when all of these are gone, nobody hands anything over.
+            drop(fetched);
         });
-        self.found.into_inner().unwrap_or_else(PoisonError::into_inner)
+        Ok(self.found.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn fetch(&self, hand_over: &SyncSender<Fetched>) {
@@ -139,7 +154,6 @@ impl<'a> Reading<'a> {
                 room.get_or_insert_with(|| Permits::take_many(&self.room, pack.length));
             };
             let content = self.store.get_when(&key(FileType::Pack, &pack.id), take).map(Vec::from);
-            // Who verifies ends after the last of us.
             if hand_over.send((pack, content, room)).is_err() {
                 return;
             }
@@ -151,16 +165,16 @@ impl<'a> Reading<'a> {
             let name = pack.id.to_hex();
             let name = name.as_str();
             let trouble = match content {
-                Ok(mut content) => opener.trouble(&mut content, name, pack.summary),
-                Err(error) if error.kind() == Kind::NotFound => Some("it is gone"),
-                Err(error) => {
-                    self.fail(error);
+                Ok(mut content) => opener.trouble(&mut content, name, pack.summary).map(str::to_owned),
+                Err(error) if error.is_transient() || self.is_away(&error) => {
+                    self.stop(error);
                     None
                 }
+                Err(error) if error.kind() == Kind::NotFound => Some("it is gone".into()),
+                // A bad place on a disk, say: the others are read all the same.
+                Err(error) => Some(error.chain()),
             };
-            if let (Some(trouble), Ok(found)) = (trouble, &mut *lock(&self.found)) {
-                found.push(format!("pack {name}: {trouble}"));
-            }
+            lock(&self.found).damage.extend(trouble.map(|trouble| format!("pack {name}: {trouble}")));
             self.gauge.add(1);
         }
     }
@@ -169,13 +183,15 @@ impl<'a> Reading<'a> {
         lock(&self.packs).pop()
     }
 
+    /// A pack may be gone. That nothing is there any more is another thing, such as a disk that was unplugged.
+    fn is_away(&self, error: &Error) -> bool {
+        error.kind() == Kind::NotFound && self.store.get(CONFIG).is_err()
+    }
+
     /// The first failure is told, and nothing more is fetched.
-    fn fail(&self, error: Error) {
+    fn stop(&self, error: Error) {
         lock(&self.packs).clear();
-        let mut found = lock(&self.found);
-        if found.is_ok() {
-            *found = Err(error);
-        }
+        lock(&self.found).stopped.get_or_insert(error);
     }
 }
 
@@ -208,7 +224,7 @@ mod tests {
     }
 
     /// What is found in packs that are this, whatever their names.
-    fn read(make: impl Fn(&std::path::Path)) -> Result<Vec<String>> {
+    fn read(config: bool, make: impl Fn(&std::path::Path)) -> Found {
         let directory = tempfile::tempdir().unwrap();
         let location = Location::File(directory.path().to_owned());
         let (timeout, retry_for) = (Duration::from_secs(5), Duration::from_secs(1));
@@ -222,16 +238,27 @@ mod tests {
             make(&path);
         }
         let cipher = Cipher::new(&[1; 32], &[2; 16], &[3; 16]);
-        Reading::of(packs, &store, &Gauge::default(), cipher).read(2)
+        if config {
+            std::fs::write(directory.path().join(CONFIG), "one").unwrap();
+        }
+        Reading::of(packs, &store, &Gauge::default(), cipher).read(2).unwrap()
     }
 
     #[test]
     fn damage_is_found_and_a_storage_that_fails_is_none() {
-        let damaged = read(|path| std::fs::write(path, "no pack").unwrap()).unwrap();
-        assert_eq!(damaged.len(), 50);
-        assert!(damaged[0].ends_with(": its bytes are not those that were stored"), "{damaged:?}");
-        assert_eq!(read(|_| ()).unwrap().iter().filter(|found| found.ends_with(": it is gone")).count(), 50);
-        // Nobody waits for the others.
-        read(|path| std::fs::create_dir(path).unwrap()).unwrap_err();
+        let all_end_with = |found: Found, end: &str| {
+            let Found { damage, stopped } = found;
+            assert!(stopped.is_none() && damage.len() == 50, "{damage:?}");
+            assert!(damage.iter().all(|one| one.contains(end)), "{damage:?}");
+        };
+        all_end_with(
+            read(true, |path| std::fs::write(path, "no pack").unwrap()),
+            ": its bytes are not those that were stored",
+        );
+        all_end_with(read(true, |_| ()), ": it is gone");
+        all_end_with(read(true, |path| std::fs::create_dir(path).unwrap()), "directory");
+        // Nothing is there any more, and nobody waits for the others.
+        let away = read(false, |_| ());
+        assert!(away.stopped.is_some() && away.damage.is_empty(), "{away:?}");
     }
 }

@@ -19,10 +19,10 @@ impl Work<'_> {
     }
 }
 
-/// Refuses when less memory is left than the last tests took at their peak, or than any takes.
+/// Refuses when less memory is left than any of the last tests took in its largest process, or than a restore takes.
 pub(super) fn in_memory(earlier: &Earlier) -> Result<()> {
-    let needed = earlier.peak_memory.unwrap_or_default().max(NEEDED_MEMORY);
-    match Sensors::below("/").look().memory {
+    let needed = earlier.least_memory.unwrap_or_default().max(NEEDED_MEMORY);
+    match Sensors::below("/").memory() {
         Some(left) if left < needed => Err(Error::new(format!(
             "a restore test needs {} of memory, and {} are left",
             words::size(needed),
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_machine_without_that_memory_is_told() {
         assert!(in_memory(&Earlier::default()).is_ok());
-        let told = in_memory(&Earlier { peak_memory: Some(1 << 50), ..Earlier::default() }).expect_err("a pebibyte");
+        let told = in_memory(&Earlier { least_memory: Some(1 << 50), ..Earlier::default() }).expect_err("a pebibyte");
         assert!(told.to_string().starts_with("a restore test needs 1024 TiB of memory, and "), "{told}");
     }
 }

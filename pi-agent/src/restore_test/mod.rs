@@ -119,8 +119,8 @@ pub struct Earlier {
     pub last: Option<Timestamp>,
     /// Of the last ones that restored something.
     pub paces: Vec<Pace>,
-    /// The most bytes of memory that one of the last ones took.
-    pub peak_memory: Option<u64>,
+    /// Bytes of memory that the largest process had in that one of the last ones which took least.
+    pub least_memory: Option<u64>,
 }
 
 /// How fast a test was.

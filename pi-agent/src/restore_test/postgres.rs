@@ -81,15 +81,13 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
     let older = test.losses(window.as_ref(), segment_size(&facts), pushed.as_ref(), sheet)?;
 
     // 3. The newest moment, and all that is to be known of it.
-    let restored = test.restored(At::Latest, sheet, |psql, _, sheet| {
+    let restored = test.restored(At::Latest, Some(&older), sheet, |psql, _, sheet| {
         sheet.timed(began.elapsed(), size, size);
         // One of an earlier backup knows tables that were dropped before this one.
         let recorded = catalogue.as_ref().filter(|catalogue| catalogue.label == newest.id);
         test.look_closely(psql, recorded, sheet)?;
-        let data = work.place.directory.join(CLUSTER);
-        dump::test(work, psql, &data, sheet);
-        let pgbackrest = PgBackRest::prepare(settings, step, postgres, &test.user)?;
-        wal::test(work, &pgbackrest, &older, &data, sheet)
+        dump::test(work, psql, &work.place.directory.join(CLUSTER), sheet);
+        Ok(())
     })?;
     let newest_moment = window.as_ref().map(|window| window.to).max(restored.last_commit).unwrap_or(newest.time);
     sheet.newest(newest_moment, work.began, Some(settings.alarms.rpo));
@@ -150,15 +148,18 @@ impl Test<'_> {
         }
         match lost {
             Some(lost) => sheet.problem("repository", lost),
+            None if segment.is_none() => sheet.passed("repository", "nothing is gone that is kept twice"),
             None => sheet.passed("repository", "nothing is gone that is kept twice, and no WAL"),
         }
         losses.older_wal(since)
     }
 
-    /// Restores, and looks while a server runs on it. What remains is removed before the next.
+    /// Restores, and looks while a server runs on it; then reads older WAL for it, if that is asked for. What remains is
+    /// removed before the next.
     fn restored(
         &self,
         at: At,
+        older: Option<&[String]>,
         sheet: &mut Sheet,
         look: impl FnOnce(&Psql<'_>, &Restored, &mut Sheet) -> Result<()> + Send,
     ) -> Result<Restored> {
@@ -189,6 +190,11 @@ impl Test<'_> {
                     sheet.passed("databases", format!("all {opened} open"));
                     look(psql, &restored, sheet)
                 });
+                if let Some(older) = older {
+                    // Whatever the server said.
+                    let pgbackrest = PgBackRest::prepare(settings, step, self.postgres, &self.user)?;
+                    wal::test(self.work, &pgbackrest, older, &to, sheet);
+                }
                 match looked {
                     Err(error) if is_foreign(&error) => sheet.untested(
                         "databases",
@@ -246,7 +252,7 @@ impl Test<'_> {
 
     /// Another restore, of some moment: the newest commit in it is not later.
     fn go_back_to(&self, moment: Timestamp, sheet: &mut Sheet) -> Result<()> {
-        let restored = self.restored(At::Time(moment), sheet, |psql, restored, sheet| {
+        let restored = self.restored(At::Time(moment), None, sheet, |psql, restored, sheet| {
             let name = "moment";
             let recovering = psql.ask("postgres", "select pg_is_in_recovery()", ASKING)?;
             match restored.last_commit {

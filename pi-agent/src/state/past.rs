@@ -102,7 +102,7 @@ impl State {
             Ok(StepHistory {
                 usual_bytes: self.usual_bytes(step)?,
                 full_bytes: self.full_bytes(step)?,
-                peak_memory: self.peak_memory(step, "backup")?,
+                peak_memory: self.peak_memory(step)?,
                 tests: self.earlier_tests(step)?,
                 // One that was made while the clock was wrong has no date that says anything, if there is another.
                 first_success: moment(&format!(

@@ -95,12 +95,21 @@ impl State {
             return Ok(Earlier::default());
         }
         let paces = self.past_tests(step, A_YEAR)?.iter().filter_map(PastTest::pace).collect();
-        let peak_memory = self.peak_memory(step, "restore-test")?;
+        let least_memory = self.least_memory_of_tests(step)?;
         self.connection.query_row("select count(*), max(started_at) from restore_test where step = ?", [step], |row| {
             let last: Option<i64> = row.get(1)?;
             let last = last.and_then(|last| Timestamp::from_millisecond(last).ok());
-            Ok(Earlier { count: row.get(0)?, last, paces, peak_memory })
+            Ok(Earlier { count: row.get(0)?, last, paces, least_memory })
         })
+    }
+
+    fn least_memory_of_tests(&self, step: &str) -> rusqlite::Result<Option<u64>> {
+        let sql = "select min(peak) from (
+                select result ->> '$.figures.peak_memory' as peak from (select * from step_run where json_valid(result))
+                where step = ? and task = 'restore-test' and outcome in ('succeeded', 'degraded')
+                order by started_at desc limit ?)";
+        let least: Option<i64> = self.connection.query_row(sql, params![step, A_YEAR], |row| row.get(0))?;
+        Ok(least.map(i64::cast_unsigned))
     }
 
     /// One that is only read may not have been written to since an upgrade.
@@ -141,7 +150,7 @@ mod tests {
         assert_eq!(found[0].tested.as_ref().map(|tested| tested.bytes), Some(7));
         assert_eq!(state.restore_tests("files", 1).unwrap().len(), 1);
         let paces = vec![Pace { bytes: 7, took: 0 }; 2];
-        let earlier = Earlier { count: 2, last: Timestamp::from_second(3 * 86_400).ok(), paces, peak_memory: None };
+        let earlier = Earlier { count: 2, last: Timestamp::from_second(3 * 86_400).ok(), paces, least_memory: None };
         assert_eq!(state.history("files").unwrap().tests, earlier);
         assert_eq!(state.history("others").unwrap().tests, Earlier::default());
     }

@@ -6,6 +6,9 @@ use crate::monitor::{Monitor, Problem};
 use crate::report::words;
 use crate::repository::Repository;
 
+/// Findings that are remembered one by one; there may be one for each pack.
+const TOLD: usize = 100;
+
 /// Forgets these snapshots.
 pub(super) fn forget(repository: &Repository, victims: &[String], monitor: &Monitor) -> Maintenance {
     monitor.phase("forgetting snapshots");
@@ -50,7 +53,8 @@ pub(super) fn check(repository: &Repository, check: Check, monitor: &Monitor) ->
                 repository.store()
             );
             let problem = Some(Problem { message, hint: Some(hint) });
-            (Maintenance { what, problem, note: findings.errors.join("; ") }, true)
+            let told = &findings.errors[..count.min(TOLD)];
+            (Maintenance { what, problem, note: told.join("; ") }, true)
         }
         Err(error) => (failed(&what, &error), false),
     }

@@ -8,7 +8,7 @@ use super::container::{self, Seat};
 use super::server::Server;
 use super::{ARRIVAL, check_server, user};
 use crate::config::{Postgres, Settings, Step};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::monitor::Problem;
 use crate::pgbackrest::PgBackRest;
 use crate::wal::tell;
@@ -17,10 +17,14 @@ use crate::wal::tell;
 /// true when each is there. What goes wrong with one is told, and the others have their turn.
 ///
 /// # Errors
-/// A name that no step has.
+/// A name that no step has, or no database among them.
 pub fn switch(settings: &Settings, names: &[String]) -> Result<bool> {
+    let databases = settings.databases(names)?;
+    if databases.is_empty() {
+        return Err(Error::usage(format!("none of these steps is a database: {}", names.join(", "))));
+    }
     let mut all_well = true;
-    for (step, postgres) in settings.databases(names)? {
+    for (step, postgres) in databases {
         match switch_one(settings, step, postgres) {
             Ok(()) => info!(STEP = step.name.as_str(); "{}: all that was written until now is in storage", step.name),
             Err(error) => {
