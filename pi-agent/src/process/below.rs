@@ -147,6 +147,8 @@ pub fn family(first: Pid) -> Vec<Pid> {
 struct Stat {
     pid: i32,
     alive: bool,
+    /// It has been killed, or is on its way out, and only wants a processor for that: seconds on a busy machine, being last.
+    doomed: bool,
     parent: i32,
     session: i32,
     guard: bool,
@@ -159,15 +161,27 @@ impl Stat {
     }
 
     fn read(pid: i32) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // pid (name, which may hold anything) state ppid pgrp session …
+        Self::parse(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(pid: i32, stat: &str) -> Option<Self> {
+        /// `PF_EXITING` among the flags.
+        const EXITING: u64 = 4;
+        /// SIGKILL among the pending signals.
+        const KILLED: u64 = 1 << 8;
+        // pid (name, which may hold anything) state ppid pgrp session tty tpgid flags … signal …
         let (before, rest) = stat.rsplit_once(") ")?;
         let guard = before.split_once('(').is_some_and(|(_, name)| name == GUARD);
-        let mut fields = rest.split(' ');
-        let alive = !matches!(fields.next()?, "Z" | "X");
-        let parent = fields.next()?.parse().ok()?;
-        let session = fields.nth(1)?.parse().ok()?;
-        Some(Self { pid, alive, parent, session, guard })
+        let fields: Vec<_> = rest.split(' ').collect();
+        let bits = |field: usize| fields.get(field).and_then(|bits| bits.parse::<u64>().ok()).unwrap_or_default();
+        Some(Self {
+            pid,
+            alive: !matches!(*fields.first()?, "Z" | "X"),
+            doomed: bits(6) & EXITING != 0 || bits(28) & KILLED != 0,
+            parent: fields.get(1)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
+            guard,
+        })
     }
 
     fn pid(&self) -> Pid {
@@ -210,7 +224,8 @@ pub(super) fn end_session(session: Pid) {
 pub fn end_outliving(text: &str) -> Result<()> {
     for _ in 0..250 {
         let processes = Stat::all();
-        let led = |session| processes.iter().any(|process| process.alive && process.pid == session);
+        let leads = |one: &Stat, session| one.alive && !one.doomed && one.pid == session;
+        let led = |session| processes.iter().any(|process| leads(process, session));
         // Of a session elsewhere, in a container, the number is 0.
         let left = processes.iter().filter(|one| one.alive && one.session > 0 && !led(one.session));
         let left: Vec<Pid> = left.filter(|one| one.says(text)).map(Stat::pid).collect();
@@ -239,4 +254,26 @@ fn living(session: Pid) -> Vec<Pid> {
     let own = nix::unistd::getpid().as_raw();
     let ours = |process: &Stat| process.alive && process.session == session.as_raw() && process.pid != own;
     Stat::all().into_iter().filter(ours).map(|process| Pid::from_raw(process.pid)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_has_been_killed_leads_nobody() {
+        let line = |state: &str, flags: u64, pending: u64| {
+            let between = "0 ".repeat(21);
+            let stat = format!("7 (a name) with) ) {state} 3 7 5 0 -1 {flags} {between}{pending} 0 0 0 17");
+            let stat = Stat::parse(7, &stat).expect("whole");
+            assert_eq!((stat.parent, stat.session), (3, 5));
+            (stat.alive, stat.doomed)
+        };
+        assert_eq!(line("S", 0x0040_0100, 0), (true, false));
+        assert_eq!(line("S", 0x0040_0100, 1 << 14), (true, false), "it may live with SIGTERM");
+        assert_eq!(line("R", 0x0040_0100, 1 << 8), (true, true));
+        assert_eq!(line("R", 0x0040_0104, 0), (true, true));
+        assert_eq!(line("Z", 0x0040_0104, 0), (false, true));
+        assert!(!Stat::read(std::process::id().cast_signed()).expect("this one").doomed);
+    }
 }
