@@ -15,8 +15,7 @@ use crate::error::{Context, Result};
 /// * One allocator arena: glibc otherwise keeps one for each thread. A first backup takes 60–70 MiB with one and 96 with many,
 ///   a restore 52 and 200.
 /// * Two processors, the last ones: rustic starts as many threads as it may use processors, and each holds pieces of files in a
-///   first backup, and some 11 MiB in a check that reads all data. The others are left to others.
-///   Where choosing them is not allowed, rayon's variable still bounds a check and a restore.
+///   first backup. The others are left to others. Where choosing them is not allowed, rayon's variable still bounds a restore.
 pub fn with_little_memory() {
     const ARENAS: &str = "MALLOC_ARENA_MAX";
     if std::env::var_os(ARENAS).is_none()

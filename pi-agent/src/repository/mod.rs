@@ -60,7 +60,7 @@ pub use source::{Look, Sources, Tally};
 pub use streams::Stream;
 
 /// Some six are in memory in a first backup into a bucket: 9 MiB less than with 4 MiB, for a fifth more requests; 8 MiB took
-/// another 15. A check, which holds two, takes 2 MiB less.
+/// another 15.
 const PACK_SIZE: &str = "3 MiB";
 
 /// Of a piece of a file; the format's own bound is 8 MiB. Two are compressed, encrypted and verified at a time, each copied for
