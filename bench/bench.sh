@@ -10,6 +10,7 @@
 #
 #   BENCH_BYTES, BENCH_FILES   how large the tree is         BENCH_PLACES    "folder bucket", or one of them
 #   BENCH_RUNS                 how often what changes nothing is done; the median counts
+#   BENCH_LINE                 "100mbit": the bucket's server is behind a line of that rate, each way (needs root)
 #   PI_AGENT_BINARY            one that is built already, such as a package's
 set -euo pipefail
 
@@ -17,12 +18,17 @@ source_tree=$(cd "$(dirname "$0")/.." && pwd)
 bytes=${BENCH_BYTES:-1500000000}
 files=${BENCH_FILES:-2700}
 runs=${BENCH_RUNS:-3}
+line=${BENCH_LINE:-}
 # Of the files, each night.
 changed=0.005
 cache=${PI_AGENT_TEST_CACHE:-/var/cache/pi-agent-tests}
 
 main() {
-    "$source_tree/tests/setup.sh" bench
+    build
+    if [ -n "$line" ] && [ "${1:-}" != inside ]; then
+        # In a network of its own, where nobody else's packets wait.
+        PI_AGENT_BINARY=$program exec unshare --net "$0" inside
+    fi
     prepare
     describe | tee "$out/machine"
     for place in ${BENCH_PLACES:-folder bucket}; do
@@ -46,12 +52,15 @@ main() {
     echo "table and chart: $out/table.md, $out/chart.svg"
 }
 
-prepare() {
-    local target
+build() {
+    "$source_tree/tests/setup.sh" bench
     (cd "$source_tree" && cargo build --workspace --examples --locked)
     target=$(cd "$source_tree" && cd "${CARGO_TARGET_DIR:-target}" && pwd)
-    [ -n "${PI_AGENT_BINARY:-}" ] || (cd "$source_tree" && cargo build --release --package pi-agent --locked)
-    program=${PI_AGENT_BINARY:-$target/release/pi-agent}
+    [ -n "${PI_AGENT_BINARY:-}" ] || "$source_tree/packaging/compile.sh" "$(dpkg --print-architecture)" "$target/bench/pi-agent"
+    program=${PI_AGENT_BINARY:-$target/bench/pi-agent}
+}
+
+prepare() {
     household=$target/debug/examples/household
     rustic=$cache/rustic-rs/bin/rustic
     out=${BENCH_OUT:-$target/bench}
@@ -61,8 +70,8 @@ prepare() {
     work=$(mktemp -d -t pi-agent-bench-XXXXXX)
     # Apart: in an unchanged night the directories above are unchanged, too.
     tree=$(mktemp -d -p /var/tmp pi-agent-bench-XXXXXX)
-    children=()
-    trap 'kill "${children[@]}" 2>/dev/null; rm -rf "$work" "$tree"' EXIT
+    children=() server=$work/garage
+    trap 'kill "${children[@]}" 2>/dev/null; rm -rf "$work" "$tree" "$server"' EXIT
     source=$tree/srv/foundry
     export RESTIC_PASSWORD=bench RUSTIC_PASSWORD=bench BORG_PASSPHRASE=bench
     export RESTIC_CACHE_DIR=$work/cache/restic BORG_BASE_DIR=$work/cache/borg
@@ -83,6 +92,7 @@ describe() {
     date -u '+measured: %F'
     printf 'tree: %s bytes in about %s files, %s %% of them changed\n' "$bytes" "$files" "$(awk "BEGIN { print 100 * $changed }")"
     printf 'machine: %s processors (%s), Linux %s\n' "$(nproc)" "$(uname -m)" "$(uname -r)"
+    [ -z "$line" ] || echo "line: $line"
     "$program" --version
     restic version
     "$rustic" --version
@@ -105,8 +115,10 @@ open_folder() {
 
 open_bucket() {
     mkdir -p "$work/cache" "$work/config/rustic"
+    [ -z "$line" ] || ip link set lo up
     start_garage
     start_counter
+    [ -z "$line" ] || slow_down "$counter_port"
     local endpoint=http://127.0.0.1:$counter_port
     place_url=s3://backups/pi-agent
     place_more=$(printf 'region = "garage"\nendpoint = "%s"\n' "$endpoint")
@@ -127,17 +139,34 @@ PROFILE
     tools="pi-agent restic rustic"
 }
 
+# What goes to and comes from that port; the server behind the counter is as near as ever.
+slow_down() { # PORT
+    tc qdisc add dev lo root handle 1: htb default 9
+    tc class add dev lo parent 1: classid 1:9 htb rate 100gbit quantum 65536
+    for class in 1:1 1:2; do
+        tc class add dev lo parent 1: classid "$class" htb rate "$line" burst 256kb quantum 65536
+    done
+    tc filter add dev lo parent 1: protocol ip u32 match ip dport "$1" 0xffff flowid 1:1
+    tc filter add dev lo parent 1: protocol ip u32 match ip sport "$1" 0xffff flowid 1:2
+}
+
 free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# In memory, where there is enough: the server's disk is nobody's merit, and slow in creating files after many were deleted.
+server_place() {
+    if (($(df --output=avail -B1 /dev/shm | tail -1) > 4 * bytes)); then echo /dev/shm; else echo "$work"; fi
 }
 
 start_garage() {
     local port rpc
     port=$(free_port) rpc=$(free_port)
+    server=$(mktemp -d -p "$(server_place)" pi-agent-bench-XXXXXX)
     mkdir -p "$work/garage"
     cat >"$work/garage/config" <<GARAGE
-metadata_dir = "$work/garage/meta"
-data_dir = "$work/garage/data"
+metadata_dir = "$server/meta"
+data_dir = "$server/data"
 db_engine = "sqlite"
 replication_factor = 1
 compression_level = "none"
@@ -175,6 +204,9 @@ http {
     fastcgi_temp_path $work/counter/fastcgi;
     uwsgi_temp_path $work/counter/uwsgi;
     scgi_temp_path $work/counter/scgi;
+    # Connections are kept, as the server's own would be.
+    upstream garage { server 127.0.0.1:$garage_port; keepalive 16; keepalive_requests 100000; }
+    keepalive_requests 100000;
     server {
         listen 127.0.0.1:$counter_port;
         client_max_body_size 0;
@@ -182,7 +214,8 @@ http {
         proxy_buffering off;
         proxy_http_version 1.1;
         proxy_set_header Host \$http_host;
-        location / { proxy_pass http://127.0.0.1:$garage_port; }
+        proxy_set_header Connection "";
+        location / { proxy_pass http://garage; }
     }
 }
 NGINX
@@ -309,4 +342,4 @@ same_tree() { # TOOL
     diff -r "$source" "$found" >"$work/log" || { echo "$1 restored something else:" >&2; head "$work/log" >&2; return 1; }
 }
 
-main
+main "$@"

@@ -8,8 +8,8 @@ source_tree=$(cd "$(dirname "$0")/.." && pwd)
 (cd "$source_tree" && cargo build --workspace --examples --locked)
 target=$(cd "$source_tree" && cd "${CARGO_TARGET_DIR:-target}" && pwd)
 # PI_AGENT_BINARY: one that is built already, such as a package's.
-[ -n "${PI_AGENT_BINARY:-}" ] || (cd "$source_tree" && cargo build --release --package pi-agent --locked)
-export PI_AGENT_BINARY=${PI_AGENT_BINARY:-$target/release/pi-agent}
+[ -n "${PI_AGENT_BINARY:-}" ] || "$source_tree/packaging/compile.sh" "$(dpkg --print-architecture)" "$target/bench/pi-agent"
+export PI_AGENT_BINARY=${PI_AGENT_BINARY:-$target/bench/pi-agent}
 
 "$PI_AGENT_BINARY" --version
 for storage in local s3; do

@@ -19,8 +19,8 @@ main() {
     (cd "$source_tree" && cargo build --examples --locked)
     target=$(cd "$source_tree" && cd "${CARGO_TARGET_DIR:-target}" && pwd)
     # PI_AGENT_BINARY: one that is built already, such as a package's.
-    program=${PI_AGENT_BINARY:-$target/release/pi-agent}
-    [ -n "${PI_AGENT_BINARY:-}" ] || (cd "$source_tree" && cargo build --release --package pi-agent --locked)
+    program=${PI_AGENT_BINARY:-$target/bench/pi-agent}
+    [ -n "${PI_AGENT_BINARY:-}" ] || "$source_tree/packaging/compile.sh" "$(dpkg --print-architecture)" "$program"
 
     work=$(mktemp -d -t pi-agent-bench-XXXXXX)
     trap finish EXIT

@@ -122,7 +122,7 @@ test)
     cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
     ;;
 bench)
-    debian_packages build-essential openssl time restic borgbackup nginx-light python3-minimal
+    debian_packages build-essential iproute2 openssl time util-linux restic borgbackup nginx-light python3-minimal
     machine_id
     cargo_peer rustic rustic-rs
     cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite

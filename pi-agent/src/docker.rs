@@ -4,7 +4,7 @@
 //! a writer that was paused waits for it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, StatusCode};
 use serde::Deserialize;
@@ -86,7 +86,14 @@ impl Docker {
     /// There is no socket (kind `NotFound`).
     pub fn open() -> Result<Self> {
         let host = std::env::var(SOCKET_VARIABLE).unwrap_or_default();
-        let socket = PathBuf::from(host.strip_prefix("unix://").unwrap_or(SOCKET));
+        Self::at(host.strip_prefix("unix://").unwrap_or(SOCKET).into())
+    }
+
+    /// The same, at that socket.
+    ///
+    /// # Errors
+    /// It is not there (kind `NotFound`).
+    pub fn at(socket: PathBuf) -> Result<Self> {
         if !socket.exists() {
             return Err(Error::new(format!("Docker does not run: there is no {}", socket.display()))
                 .kind_of(Kind::NotFound)
@@ -114,6 +121,7 @@ impl Docker {
         match self.ask(&Method::GET, &format!("containers/{name}/json"), PATIENCE, doing)? {
             Answer::Good(body) => Inspected::read(&body).context(doing),
             Answer::NoSuch => Err(self.no_such(name)),
+            Answer::Conflict(error) => Err(error),
         }
     }
 
@@ -175,16 +183,26 @@ impl Docker {
         match self.send(&Method::POST, &path, Some(description.to_string()), PATIENCE * 3, doing)? {
             Answer::Good(_) => self.start(name),
             Answer::NoSuch => Err(Error::new(format!("{}: Docker does not have its image", doing()))),
+            Answer::Conflict(error) => Err(error),
         }
     }
 
-    /// Ends and removes a container with the volumes that are its alone. One that is not there is fine.
+    /// Ends and removes a container with the volumes that are its alone; whether it was there.
     ///
     /// # Errors
     /// Docker's, in its words.
-    pub fn remove(&self, name: &str) -> Result<()> {
+    pub fn remove(&self, name: &str) -> Result<bool> {
         let doing = || format!("remove the container {name}");
-        self.ask(&Method::DELETE, &format!("containers/{name}?force=1&v=1"), PATIENCE * 3, doing).map(drop)
+        let began = Instant::now();
+        loop {
+            match self.ask(&Method::DELETE, &format!("containers/{name}?force=1&v=1"), PATIENCE * 3, doing)? {
+                Answer::Good(_) => return Ok(true),
+                Answer::NoSuch => return Ok(false),
+                Answer::Conflict(error) if began.elapsed() > PATIENCE => return Err(error),
+                // It is being removed already: for somebody who was killed meanwhile.
+                Answer::Conflict(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
     }
 
     fn order(&self, name: &str, order: &str, verb: &str, patience: Duration) -> Result<()> {
@@ -192,6 +210,7 @@ impl Docker {
         match self.ask(&Method::POST, &format!("containers/{name}/{order}"), patience, doing)? {
             Answer::Good(_) => Ok(()),
             Answer::NoSuch => Err(self.no_such(name)),
+            Answer::Conflict(error) => Err(error),
         }
     }
 
@@ -257,7 +276,8 @@ impl Docker {
             status => {
                 let said: Option<Value> = serde_json::from_slice(&body).ok();
                 let said = said.as_ref().and_then(|said| said["message"].as_str()).unwrap_or_default();
-                Err(Error::new(format!("{}: Docker says {}: {said}", doing(), status.as_u16())))
+                let error = Error::new(format!("{}: Docker says {}: {said}", doing(), status.as_u16()));
+                if status == StatusCode::CONFLICT { Ok(Answer::Conflict(error)) } else { Err(error) }
             }
         }
     }
@@ -266,6 +286,8 @@ impl Docker {
 enum Answer {
     Good(Vec<u8>),
     NoSuch,
+    /// It is not in the state for that, or somebody else has asked for the same.
+    Conflict(Error),
 }
 
 #[derive(Deserialize)]

@@ -3,8 +3,9 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::Agent;
+use crate::{Agent, Garage};
 
 /// `ROOT/etc/config.toml` with its secrets, and every directory the agent keeps under `ROOT`.
 #[derive(Clone, Debug)]
@@ -17,6 +18,9 @@ pub struct Config {
     gives_way: bool,
     steps: String,
     aws: Option<(String, String)>,
+    /// As restic names what the steps' repositories are in.
+    repositories: String,
+    ca_file: Option<PathBuf>,
 }
 
 impl Config {
@@ -31,7 +35,8 @@ impl Config {
         let storage = format!("url = {}\n", quoted(&format!("file://{}/storage", root.display())));
         let spool = root.join("spool");
         let [local, extra, steps] = [const { String::new() }; 3];
-        Self { root, storage, spool, local, extra, gives_way: false, steps, aws: None }
+        let repositories = format!("{}/storage", root.display());
+        Self { root, storage, spool, local, extra, gives_way: false, steps, aws: None, repositories, ca_file: None }
     }
 
     /// A host whose storage is a bucket behind `endpoint`, whose certificate `ca_file` vouches for.
@@ -43,7 +48,8 @@ impl Config {
             quoted(&ca_file.display().to_string()),
         );
         let aws = Some((keys.0.to_owned(), keys.1.to_owned()));
-        Self { storage, aws, ..Self::local(root) }
+        let repositories = format!("s3:{endpoint}/{}", url.trim_start_matches("s3://"));
+        Self { storage, aws, repositories, ca_file: Some(ca_file.to_owned()), ..Self::local(root) }
     }
 
     /// Adds a directory step; `more` is TOML lines for it. Without a `keep` in them everything is kept.
@@ -133,6 +139,18 @@ impl Config {
     /// The storage folder of a [`Config::local`] host.
     pub fn storage_folder(&self) -> PathBuf {
         self.root.join("storage")
+    }
+
+    /// restic, to look at a step's repository or to change it.
+    pub fn restic(&self, step: &str) -> Command {
+        let mut restic = Command::new("restic");
+        restic.arg("--no-cache").env("RESTIC_PASSWORD", Self::PASSWORD);
+        restic.env("RESTIC_REPOSITORY", format!("{}/{step}", self.repositories));
+        if let (Some(ca_file), Some((id, key))) = (&self.ca_file, &self.aws) {
+            restic.arg("--cacert").arg(ca_file).env("AWS_DEFAULT_REGION", Garage::REGION);
+            restic.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", key);
+        }
+        restic
     }
 
     /// Writes everything; the agent that uses it.

@@ -1,8 +1,6 @@
 //! How much memory each command takes on a source tree of some size.
 
-use std::path::Path;
-
-use crate::{Agent, Config, Household, MemoryLimit, Scratch, Tree};
+use crate::{Agent, Config, Household, MemoryLimit, Scratch, Tree, sh};
 
 /// What a machine of the smallest kind has.
 const MACHINE: u64 = 512 << 20;
@@ -28,20 +26,8 @@ pub fn footprints(agent: &Agent, config: &Config, household: &mut Household, scr
     // A third of everything changes, and the first nights are forgotten: packs to be thrown away, and some to be repacked.
     household.change(0.3);
     agent.ok(["run", "foundry"]);
-    if config.storage_folder().exists() {
-        forget_all_but_the_last(&config.storage_folder().join("foundry/snapshots"));
-    }
+    sh(config.restic("foundry").args(["forget", "--keep-last", "1", "--group-by", ""]));
     measure("prune", &["prune", "foundry"]);
     assert_eq!(machine.kills(), 0, "{found:?}");
     found
-}
-
-fn forget_all_but_the_last(snapshots: &Path) {
-    let mut files: Vec<_> =
-        std::fs::read_dir(snapshots).expect("a repository").map(|entry| entry.expect("is read").path()).collect();
-    files.sort_by_key(|file| file.metadata().and_then(|found| found.modified()).expect("it lies there"));
-    files.pop();
-    for file in files {
-        std::fs::remove_file(file).expect("it lies there");
-    }
 }

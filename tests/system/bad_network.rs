@@ -1,6 +1,5 @@
 //! A server that fails, and one that is not there.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use harness::{Config, Fault, Faults, Garage, Household, Scratch, Size, TlsProxy, Tree, sh};
@@ -26,16 +25,6 @@ fn host(size: Size, storage: &str) -> Host {
     Host { proxy, scratch, household, config, _garage: garage }
 }
 
-/// restic's opinion of a step's repository.
-fn restic(host: &Host, step: &str) -> Command {
-    let mut restic = Command::new("restic");
-    restic.arg("--cacert").arg(host.proxy.ca_file()).arg("--no-cache");
-    restic.env("RESTIC_REPOSITORY", format!("s3:{}/{}/host/{step}", host.proxy.endpoint(), Garage::BUCKET));
-    restic.env("RESTIC_PASSWORD", Config::PASSWORD).env("AWS_DEFAULT_REGION", Garage::REGION);
-    restic.env("AWS_ACCESS_KEY_ID", Garage::KEY_ID).env("AWS_SECRET_ACCESS_KEY", Garage::KEY);
-    restic
-}
-
 fn back_up_through_faults(size: Size, faults: Faults) {
     // A stalled request is given up after the timeout, so it is kept short here.
     let mut host = host(size, "timeout = \"3s\"\nretry-for = \"2m\"");
@@ -51,8 +40,8 @@ fn back_up_through_faults(size: Size, faults: Faults) {
     host.household.change(0.02);
     agent.ok(["run"]);
     host.proxy.set(Faults::none());
-    sh(restic(&host, "foundry").args(["check", "--read-data"]));
-    sh(restic(&host, "logs").args(["check", "--read-data"]));
+    sh(host.config.restic("foundry").args(["check", "--read-data"]));
+    sh(host.config.restic("logs").args(["check", "--read-data"]));
 
     host.proxy.set(faults);
     let below = host.household.foundry().strip_prefix("/").unwrap().to_owned();

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use harness::{Agent, Config, Garage, Household, Random, Scratch, Size, TlsProxy, Tmpfs, Traffic, Tree, privately, sh};
@@ -42,15 +41,6 @@ impl Host {
         self.proxy.take_traffic();
         agent.ok(["run"]);
         self.proxy.take_traffic()
-    }
-
-    fn restic(&self, step: &str) -> Command {
-        let mut restic = Command::new("restic");
-        restic.arg("--cacert").arg(self.proxy.ca_file()).arg("--no-cache");
-        restic.env("RESTIC_REPOSITORY", format!("s3:{}/{}/host/{step}", self.proxy.endpoint(), Garage::BUCKET));
-        restic.env("RESTIC_PASSWORD", Config::PASSWORD).env("AWS_DEFAULT_REGION", Garage::REGION);
-        restic.env("AWS_ACCESS_KEY_ID", Garage::KEY_ID).env("AWS_SECRET_ACCESS_KEY", Garage::KEY);
-        restic
     }
 }
 
@@ -137,7 +127,7 @@ fn what_others_add_and_remove_is_noticed() {
             fs::write(&there, content).unwrap();
             fs::copy(&there, source.join(there.file_name().unwrap())).unwrap();
         }
-        sh(host.restic("foundry").args(["backup", "--quiet", "--host", "another"]).arg(&elsewhere));
+        sh(host.config().restic("foundry").args(["backup", "--quiet", "--host", "another"]).arg(&elsewhere));
         let known = night();
         assert_eq!(known["outcome"], "succeeded", "{known}");
         assert!(known["bytes_added"].as_u64().unwrap() < 1_000_000, "it is in the repository already: {known}");
@@ -147,11 +137,11 @@ fn what_others_add_and_remove_is_noticed() {
         let ids: Vec<_> =
             points["points"].as_array().unwrap().iter().map(|point| point["id"].as_str().unwrap().to_owned()).collect();
         assert_eq!(ids.len(), 3 + 1, "ours and the other one: {points}");
-        sh(host.restic("foundry").args(["forget", "--quiet", "--prune", "--max-unused", "0"]).args(&ids));
+        sh(host.config().restic("foundry").args(["forget", "--quiet", "--prune", "--max-unused", "0"]).args(&ids));
         let anew = night();
         assert!(anew["error"]["message"].as_str().unwrap().contains("holds none now"), "{anew}");
         assert!(anew["bytes_added"].as_u64().unwrap() > 12 * 500_000, "all is uploaded again: {anew}");
-        sh(host.restic("foundry").args(["check", "--read-data"]));
+        sh(host.config().restic("foundry").args(["check", "--read-data"]));
         let to = host.scratch.join("restored");
         agent.ok(["restore", "foundry", "--to", to.to_str().unwrap()]);
         Tree::read(&source).assert_equals(to.join(source.strip_prefix("/").unwrap()));
@@ -159,7 +149,7 @@ fn what_others_add_and_remove_is_noticed() {
         // A key is added: the repository is looked at again, once.
         let password = host.scratch.join("password");
         fs::write(&password, "another password\n").unwrap();
-        sh(host.restic("foundry").args(["key", "add", "--new-password-file"]).arg(password));
+        sh(host.config().restic("foundry").args(["key", "add", "--new-password-file"]).arg(password));
         assert_eq!(of_step(&host.asked(&agent), "foundry"), ["LIST", "GET config", "PUT snapshots"]);
         assert_eq!(of_step(&host.asked(&agent), "foundry"), ["LIST", "PUT snapshots"]);
     });
@@ -292,7 +282,7 @@ fn a_cache_that_is_lost_costs_nothing_but_requests() {
             }
             over.store(true, Ordering::Relaxed);
         });
-        sh(host.restic("foundry").args(["check", "--read-data"]));
+        sh(host.config().restic("foundry").args(["check", "--read-data"]));
         let to = host.scratch.join("restored");
         agent.ok(["restore", "foundry", "--to", to.to_str().unwrap()]);
         Tree::read(&source).assert_equals(to.join(source.strip_prefix("/").unwrap()));

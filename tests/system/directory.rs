@@ -1,6 +1,6 @@
 //! Directory steps against restic, the other implementation of the same format, and against what goes wrong at home.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -63,6 +63,8 @@ fn a_restore_of_some_paths_and_over_what_is_there() {
     let scratch = Scratch::new();
     let household = Household::make(scratch.directory("srv"), Size::SMALL, 1);
     let (logs, foundry) = (household.logs(), household.foundry());
+    let disk_image = foundry.join("Data/disk.img");
+    File::create(&disk_image).unwrap().set_len(50_000_000).unwrap();
     let agent = Config::local(scratch.path()).directory("all", &[&foundry, &logs], "").write();
     agent.ok(["run"]);
 
@@ -74,10 +76,11 @@ fn a_restore_of_some_paths_and_over_what_is_there() {
     let missing = agent.run(["restore", "all", "--to", scratch.join("no").to_str().unwrap(), "--path", "/no/such"]);
     missing.expect(1).says("/no/such is not in snapshot");
 
-    // What was changed since is put right, what was a link is not followed.
+    // What was changed since is put right, what was a link is not followed, what was a hole is one again.
     let world = foundry.join("Data/worlds/world-0");
     let before = Tree::read(&foundry);
     fs::remove_dir_all(&world).unwrap();
+    fs::remove_file(&disk_image).unwrap();
     let elsewhere = scratch.directory("elsewhere");
     symlink(&elsewhere, &world).unwrap();
     fs::write(foundry.join("Data/worlds/world-1/world.json"), "overwritten").unwrap();

@@ -335,7 +335,7 @@ fn a_wifi_that_drops_costs_only_the_time_it_was_away() {
     assert!(step["requests"]["retried"].as_u64().unwrap() > 0, "{ran}");
     let (stored, sent) = (step["bytes_added_stored"].as_u64().unwrap(), proxy.take_traffic().bytes_up);
     assert!(stored > before + 10_000_000, "cut too late to prove anything: {stored}, {before}");
-    // What was under way when it dropped goes again, a pack of 4 MiB for each connection; nothing else does.
+    // What was under way when it dropped goes again, a pack for each connection; nothing else does.
     assert!(sent < stored + 24_000_000 && sent < stored + before, "{sent} sent of {stored}, {before} before the drop");
     proxy.set(Faults::none());
     assert_eq!(agent.ok(["run", "--json"]).step("foundry")["files_changed"], 0);

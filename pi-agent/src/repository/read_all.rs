@@ -25,8 +25,9 @@ const CONFIG: &str = "config";
 /// Threads that verify.
 const VERIFYING: usize = 2;
 
-/// Bytes of packs in memory, whoever has them: three of ours, so that one is fetched while two are verified.
-const IN_MEMORY: usize = 11 << 20;
+/// Bytes of packs in memory, whoever has them: two of ours, sometimes three, so that one is fetched while another is verified. A MiB more
+/// takes two more through TLS, and is no faster.
+const IN_MEMORY: usize = 10 << 20;
 
 /// Threads that fetch: a folder answers at once, and from a bucket one waits for the beginning while the other gets the rest.
 fn fetching(store: &Store) -> usize {

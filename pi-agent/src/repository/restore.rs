@@ -4,7 +4,7 @@
 //! and what is not as it was becomes a problem in the report.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, Metadata};
+use std::fs::{self, DirBuilder, File, Metadata};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -151,7 +151,7 @@ impl Repository {
             let mut way = Way::default();
             for item in nodes.clone() {
                 let (path, node) = item?;
-                if let Err(error) = way.clear(&selection.to, &path, &node) {
+                if let Err(error) = way.prepare(&selection.to, &path, &node) {
                     return Ok(Err(error));
                 }
             }
@@ -164,8 +164,8 @@ impl Repository {
         // As restic does: a container's files belong to numbers, whatever name the number has on another host.
         options.numeric_id = true;
         if selection.fresh {
-            // Blocks of zeros are left as holes. Over an existing file that would leave its old content there. (The
-            // option's type has no public name.)
+            // Blocks of zeros are left as holes. Over an existing file that would leave its old content there, so
+            // elsewhere `Way::dig` sees to them. (The option's type has no public name.)
             options.sparse = serde_json::from_value("ByContent".into()).ok();
         }
         let plan = rustic.prepare_restore(&options, nodes.clone(), &destination, false)?;
@@ -197,19 +197,34 @@ pub(super) fn short(id: &str) -> &str {
     id.get(..8).unwrap_or(id)
 }
 
-/// What stands in the way.
+/// What stands in the way in a target that is not empty.
 #[derive(Default)]
 struct Way {
     links: HashMap<(u64, u64), ()>,
 }
 
 impl Way {
-    /// Removes an existing entry that rustic cannot turn into the node: of another type, or a link. A directory is
-    /// never removed for a file, and a link to a directory never followed out of the target.
-    fn clear(&mut self, target: &Path, path: &Path, node: &Node) -> Result<()> {
+    fn prepare(&mut self, target: &Path, path: &Path, node: &Node) -> Result<()> {
         let further_link = link_key(node).is_some_and(|key| self.links.insert(key, ()).is_some());
         let path = target.join(path);
-        let Ok(existing) = fs::symlink_metadata(&path) else { return Ok(()) };
+        Self::clear(&path, node, further_link)?;
+        if has_holes(node) && !further_link { Self::dig(&path, node) } else { Ok(()) }
+    }
+
+    /// Makes a missing file as one hole: rustic finds the zeros that it is to write in it already.
+    fn dig(path: &Path, node: &Node) -> Result<()> {
+        if fs::symlink_metadata(path).is_ok() {
+            return Ok(());
+        }
+        path.parent().map_or(Ok(()), make_target)?;
+        let made = File::create_new(path).and_then(|file| file.set_len(node.meta.size));
+        made.context(|| format!("cannot make {}", path.display()))
+    }
+
+    /// Removes an existing entry that rustic cannot turn into the node: of another type, or a link. A directory is
+    /// never removed for a file, and a link to a directory never followed out of the target.
+    fn clear(path: &Path, node: &Node, further_link: bool) -> Result<()> {
+        let Ok(existing) = fs::symlink_metadata(path) else { return Ok(()) };
         let stays = (node.is_dir() && existing.is_dir()) || (node.is_file() && existing.is_file() && !further_link);
         if stays {
             // Writing into a file that has other names would change them, too.
@@ -221,8 +236,13 @@ impl Way {
             return Err(Error::new(format!("{} is a directory where the snapshot has none", path.display()))
                 .hint("move it away, or restore to another directory"));
         }
-        fs::remove_file(&path).context(|| format!("cannot replace {}", path.display()))
+        fs::remove_file(path).context(|| format!("cannot replace {}", path.display()))
     }
+}
+
+/// A part follows itself: what is the same for so long is hardly anything but zeros.
+fn has_holes(node: &Node) -> bool {
+    node.content.as_ref().is_some_and(|parts| parts.windows(2).any(|two| two[0] == two[1]))
 }
 
 pub(super) fn link_key(node: &Node) -> Option<(u64, u64)> {

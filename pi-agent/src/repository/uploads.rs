@@ -100,7 +100,10 @@ mod tests {
 
         // A file is where a folder should be.
         uploads.send(&store, "data/0/below".into(), content()).unwrap();
-        uploads.send(&store, "data/5".into(), content()).unwrap_err();
+        // It is told when it is waited for.
+        let mut later = (5..5 + AHEAD).map(|number| uploads.send(&store, format!("data/{number}"), content()));
+        assert!(later.by_ref().take(AHEAD - 1).all(|sent| sent.is_ok()));
+        later.next().unwrap().unwrap_err();
         for _ in 0..2 {
             uploads.settle().unwrap_err();
         }

@@ -113,7 +113,7 @@ pub enum Verdict {
 /// What the plan knows of earlier tests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Earlier {
-    /// Tests that came to an end: which share is next.
+    /// Tests that restored something: which share is next.
     pub count: u32,
     /// When the last one began.
     pub last: Option<Timestamp>,

@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::Source;
+use crate::config::{Location, Source};
 use crate::error::{Context, Error, Result};
 use crate::monitor::Event;
 use crate::process::{self, Orphaned, Priority};
@@ -127,8 +127,13 @@ async fn start(job: &Job) -> Result<Child> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     process::lead_session(&mut command, Orphaned::CleansUp);
-    if matches!(job.task, Task::Backup { .. }) && job.was_here() {
-        command.envs(process::GIVES_BACK);
+    if matches!(job.task, Task::Backup { .. }) {
+        match job.settings.storage.location {
+            _ if job.was_here() => command.envs(process::GIVES_BACK),
+            // There what is on its way takes room, too.
+            Location::S3(_) => command.envs(process::MOVES_MUCH),
+            Location::File(_) => &mut command,
+        };
     }
     if job.settings.gives_way {
         process::prioritise(&mut command, Priority::Last);

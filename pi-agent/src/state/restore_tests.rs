@@ -9,7 +9,7 @@ use crate::restore_test::{Earlier, Pace, Tested};
 use crate::steps::{Outcome, StepResult};
 
 /// Tests of a year, one a month.
-const A_YEAR: u32 = 12;
+const A_YEAR: u16 = 12;
 
 /// A restore test of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,12 +94,14 @@ impl State {
         if !self.knows_restore_tests()? {
             return Ok(Earlier::default());
         }
-        let paces = self.past_tests(step, A_YEAR)?.iter().filter_map(PastTest::pace).collect();
-        let least_memory = self.least_memory_of_tests(step)?;
-        self.connection.query_row("select count(*), max(started_at) from restore_test where step = ?", [step], |row| {
-            let last: Option<i64> = row.get(1)?;
-            let last = last.and_then(|last| Timestamp::from_millisecond(last).ok());
-            Ok(Earlier { count: row.get(0)?, last, paces, least_memory })
+        let tests = self.past_tests(step, u32::MAX)?;
+        let paces = tests.iter().take(A_YEAR.into()).filter_map(PastTest::pace).collect();
+        let restored = tests.iter().filter(|test| test.pace().is_some()).count();
+        Ok(Earlier {
+            count: restored.try_into().unwrap_or(u32::MAX),
+            last: tests.iter().map(|test| test.started_at).max(),
+            paces,
+            least_memory: self.least_memory_of_tests(step)?,
         })
     }
 
@@ -133,24 +135,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
         let Opened::Fresh(mut state, _) = State::open(&path).unwrap() else { panic!("new") };
-        let outcomes = [Outcome::Succeeded, Outcome::Interrupted, Outcome::Failed];
-        for (day, outcome) in (1..).zip(outcomes) {
+        // The last one was refused before it restored anything: its share is still to be tested.
+        let ends = [(Outcome::Succeeded, 7), (Outcome::Interrupted, 7), (Outcome::Failed, 7), (Outcome::Failed, 0)];
+        for (day, (outcome, bytes)) in (1..).zip(ends) {
             let (run, at) = (format!("r{day}"), Timestamp::from_second(day * 86_400).unwrap());
             state.begin_run(&run, None, at).unwrap();
             for (position, task) in (0..).zip(["backup", "restore-test"]) {
                 state.begin_step(&run, position, "files", "directory", task, at).unwrap();
-                let tested = Some(Tested { bytes: 7, ..Tested::default() });
+                let tested = Some(Tested { bytes, ..Tested::default() });
                 state
                     .finish_step(&run, position, "files", &StepResult { tested, ..StepResult::of(outcome) }, at)
                     .unwrap();
             }
         }
         let found = state.restore_tests("files", 9).unwrap();
-        assert_eq!(found.iter().map(|test| test.outcome).collect::<Vec<_>>(), [Outcome::Failed, Outcome::Succeeded]);
-        assert_eq!(found[0].tested.as_ref().map(|tested| tested.bytes), Some(7));
+        let outcomes: Vec<_> = found.iter().map(|test| test.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Failed, Outcome::Failed, Outcome::Succeeded]);
+        assert_eq!(found[1].tested.as_ref().map(|tested| tested.bytes), Some(7));
         assert_eq!(state.restore_tests("files", 1).unwrap().len(), 1);
         let paces = vec![Pace { bytes: 7, took: 0 }; 2];
-        let earlier = Earlier { count: 2, last: Timestamp::from_second(3 * 86_400).ok(), paces, least_memory: None };
+        let earlier = Earlier { count: 2, last: Timestamp::from_second(4 * 86_400).ok(), paces, least_memory: None };
         assert_eq!(state.history("files").unwrap().tests, earlier);
         assert_eq!(state.history("others").unwrap().tests, Earlier::default());
     }

@@ -8,6 +8,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -22,6 +23,12 @@ use crate::process::{Program, User};
 const NAME: &str = "pi-agent-image-";
 /// Who there is in the container. Locked as long as whoever made the container lives.
 const USERS: &str = "passwd";
+/// There once Docker has made the container.
+const MADE: &str = "made";
+/// Docker makes what it was asked for also for somebody who is killed meanwhile: so long may that take.
+const LATE: Duration = Duration::from_secs(20);
+/// A child that has not become its program yet holds the lock of its parent, who was killed: so long may that take.
+const DYING: Duration = Duration::from_secs(1);
 /// Seconds: a week, longer than any restore of a household.
 const LONGEST: &str = "604800";
 
@@ -82,7 +89,9 @@ impl Image {
                 "LogConfig": { "Type": "none" },
             },
         });
-        let made = docker.run(&name, &description).and_then(|()| docker.container(&name)).and_then(|container| {
+        let noted = || fs::write(note.path().join(MADE), "").context(doing);
+        let run = docker.run(&name, &description).and_then(|()| noted());
+        let made = run.and_then(|()| docker.container(&name)).and_then(|container| {
             let ended = || Error::new(format!("the container of {image} has ended at once"));
             let inside = Arc::new(Inside::of(container.pid.ok_or_else(ended)?)?);
             let path =
@@ -127,11 +136,92 @@ pub fn remove_left(runtime: &Path) -> Result<()> {
     for note in runtime.read_dir().into_iter().flatten().flatten() {
         let name = note.file_name();
         let Some(name) = name.to_str().filter(|name| name.starts_with(NAME)) else { continue };
-        let Ok(lock) = File::open(note.path().join(USERS)) else { continue };
-        if lock.try_lock().is_ok() {
-            Docker::open()?.remove(name)?;
-            fs::remove_dir_all(note.path()).context(|| format!("remove {}", note.path().display()))?;
+        let note = note.path();
+        let Ok(lock) = File::open(note.join(USERS)) else { continue };
+        if is_left(&lock) {
+            remove(&Docker::open()?, name, &note)?;
         }
     }
     Ok(())
+}
+
+fn remove(docker: &Docker, name: &str, note: &Path) -> Result<()> {
+    while !docker.remove(name)? && may_come(note) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    fs::remove_dir_all(note).context(|| format!("remove {}", note.display()))
+}
+
+/// Nobody holds the lock, or not for long.
+fn is_left(lock: &File) -> bool {
+    let began = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return true,
+            Err(_) if began.elapsed() > DYING => return false,
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// Docker may be making the container still.
+fn may_come(note: &Path) -> bool {
+    let age = note.metadata().and_then(|data| data.modified()).ok().and_then(|made| made.elapsed().ok());
+    !note.join(MADE).exists() && age.is_some_and(|age| age < LATE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixListener;
+    use std::thread::JoinHandle;
+
+    use super::*;
+
+    /// An engine that answers so, one after the other: no real one is slow on demand.
+    fn engine(directory: &Path, answers: &[&'static str]) -> (Docker, JoinHandle<usize>) {
+        let socket = directory.join("socket");
+        let listener = UnixListener::bind(&socket).expect("a directory of the test's own");
+        let answers = answers.to_vec();
+        let served = std::thread::spawn(move || {
+            for (answer, connection) in answers.iter().zip(listener.incoming()) {
+                let mut connection = connection.expect("it is there");
+                let heading = BufReader::new(&connection).lines().map_while(std::result::Result::ok);
+                assert!(heading.take_while(|line| !line.is_empty()).any(|line| line.starts_with("DELETE ")));
+                write!(connection, "HTTP/1.1 {answer}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                    .expect("it waits for that");
+            }
+            answers.len()
+        });
+        (Docker::at(socket).expect("it is there"), served)
+    }
+
+    /// Removes what a killed run has noted; whether the note is gone, and all that was to be asked was asked.
+    fn removed(made: bool, answers: &[&'static str]) -> bool {
+        let directory = tempfile::tempdir().expect("a directory");
+        let note = directory.path().join("note");
+        fs::create_dir(&note).expect("a directory of the test's own");
+        if made {
+            fs::write(note.join(MADE), "").expect("a directory of the test's own");
+        }
+        let (docker, served) = engine(directory.path(), answers);
+        remove(&docker, "left", &note).expect("the engine removes it");
+        served.join().expect("it was asked for that") == answers.len() && !note.exists()
+    }
+
+    const GONE: &str = "204 No Content";
+    const NONE: &str = "404 Not Found";
+    const AT_IT: &str = "409 Conflict";
+
+    #[test]
+    fn what_docker_was_asked_for_by_whoever_was_killed_is_removed_when_it_comes() {
+        assert!(removed(false, &[NONE, NONE, GONE]));
+        assert!(removed(true, &[NONE]), "nothing else will come");
+        assert!(removed(true, &[GONE]));
+    }
+
+    #[test]
+    fn what_is_being_removed_already_is_waited_for() {
+        assert!(removed(true, &[AT_IT, AT_IT, NONE]));
+    }
 }
