@@ -57,7 +57,7 @@ impl MemoryLimit {
             };
         }
         let output = inside.process_group(0).output().expect("sh is everywhere");
-        assert!(output.status.success(), "{command:?}: {output:?}");
+        assert!(output.status.success(), "{command:?}: {} killed for want of memory; {output:?}", self.kills());
         let peak = fs::read_to_string(peak).expect("time has written it");
         peak.trim().parse::<u64>().expect("a number of KiB") << 10
     }
