@@ -62,8 +62,8 @@ pub use streams::Stream;
 /// Some five are in memory in a first backup into a bucket: each MiB more takes about 4 MiB there. Smaller ones are more requests.
 const PACK_SIZE: &str = "3 MiB";
 
-/// Packs of directories, of which two are in memory beside those of files. A first backup of 50,000 files has 5 MiB of them, any later night
-/// less than one pack.
+/// Packs of directories are in memory beside those of files: 3 MiB would take 2 MiB more in a first backup of 50,000 files. Most nights have
+/// less than one.
 const TREE_PACK_SIZE: &str = "1 MiB";
 
 /// Where a file is cut: of how many bytes one is a place to cut at, and after how many it is cut all the same. The format's own are
