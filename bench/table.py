@@ -44,6 +44,7 @@ def read(path):
             row = dict(zip(FIGURES, map(statistics.median, zip(*all_figures))))
             row["cpu"] = statistics.median(figures[1] + figures[2] for figures in all_figures)
             row["mib"] = row["kib"] / 1024
+            row["moved"] = (row["up"] + row["down"]) / 1e6
             rows.setdefault(key, {})[tool] = row
     return rows
 
@@ -105,48 +106,56 @@ def markdown(rows, machine):
     return "\n".join(lines) + "\n\n" + facts + "\n"
 
 
-# The chart: for each place and figure a column of panels, one bar a tool.
-PANEL, BAR, GAP, LEFT, TOP = 200, 13, 22, 132, 74
+# The chart: for each place a band, in it for each figure a column of panels, one bar a tool.
+PANEL, BAR, GAP, LEFT, TOP = 200, 13, 22, 132, 84
+EVERYWHERE = [("wall", "seconds"), ("cpu", "CPU seconds"), ("mib", "peak memory, MiB")]
+# Where somebody counts them.
+BUCKET = [("requests", "requests"), ("moved", "MB up and down")]
+
+
+def short(value):
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def band(rows, place, top):
+    """The shapes of a place's panels, how many stand side by side, and where they end."""
+    shapes, y = [], top
+    columns = EVERYWHERE + (BUCKET if place == "bucket" else [])
+    for number, (figure, title) in enumerate(columns):
+        x, y = LEFT + number * (PANEL + 24), top
+        shapes.append(f'<text x="{x}" y="{top - 14}" class="b">{place}: {title}</text>')
+        for what in [what for what in WHAT if (place, what) in rows]:
+            tools = {tool: rows[place, what][tool][figure] for tool in TOOLS if tool in rows[place, what]}
+            most = max(tools.values()) or 1
+            if number == 0:
+                shapes.append(f'<text x="{LEFT - 10}" y="{y + len(tools) * BAR / 2 + 4}" text-anchor="end">{WHAT[what]}</text>')
+            for tool, value in tools.items():
+                width = max(1.5, value / most * (PANEL - 52))
+                weight = ' class="b"' if tool == "pi-agent" else ""
+                shapes.append(
+                    f'<rect x="{x}" y="{y}" width="{width:.1f}" height="{BAR - 2}" rx="1.5" fill="{COLOURS[tool]}"/>'
+                    f'<text x="{x + width + 5:.1f}" y="{y + BAR - 3}"{weight}>{short(value)}</text>'
+                )
+                y += BAR
+            y += GAP
+    return shapes, len(columns), y
 
 
 def chart(rows):
-    places = list(dict.fromkeys(place for place, _ in rows))
-    figures = [("cpu", "CPU seconds", "{:.1f}"), ("mib", "peak memory, MiB", "{:.0f}")]
-    columns = [(place, *figure) for place in places for figure in figures]
-    if "bucket" in places:
-        columns.append(("bucket", "requests", "requests", "{:.0f}"))
-    shapes, bottom = [], TOP
-    for number, (place, figure, title, form) in enumerate(columns):
-        x = LEFT + number * (PANEL + 24)
-        shapes.append(f'<text x="{x}" y="{TOP - 14}" class="b">{title}: {place}</text>')
-        y = TOP
-        for what in WHAT:
-            tools = rows.get((place, what), {})
-            present = [tool for tool in TOOLS if any(tool in rows.get((one, what), {}) for one in places)]
-            most = max((row[figure] for row in tools.values()), default=1) or 1
-            if number == 0:
-                shapes.append(f'<text x="{LEFT - 10}" y="{y + len(present) * BAR / 2 + 4}" text-anchor="end">{WHAT[what]}</text>')
-            for tool in present:
-                if tool in tools:
-                    value = tools[tool][figure]
-                    width = max(1.5, value / most * (PANEL - 52))
-                    weight = ' class="b"' if tool == "pi-agent" else ""
-                    shapes.append(
-                        f'<rect x="{x}" y="{y}" width="{width:.1f}" height="{BAR - 2}" rx="1.5" fill="{COLOURS[tool]}"/>'
-                        f'<text x="{x + width + 5:.1f}" y="{y + BAR - 3}"{weight}>{form.format(value)}</text>'
-                    )
-                y += BAR
-            y += GAP
-        bottom = max(bottom, y)
+    shapes, across, bottom = [], 0, TOP
+    for place in dict.fromkeys(place for place, _ in rows):
+        of_place, columns, end = band(rows, place, bottom)
+        shapes += of_place
+        across, bottom = max(across, columns), end + 40
     legend = []
     x = LEFT
     for tool in TOOLS:
         legend.append(f'<rect x="{x}" y="18" width="11" height="11" rx="1.5" fill="{COLOURS[tool]}"/><text x="{x + 16}" y="28">{tool}</text>')
         x += 90
-    width = LEFT + len(columns) * (PANEL + 24)
-    height = bottom + 14
+    width = LEFT + across * (PANEL + 24)
+    height = bottom - 40
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">
-<title>CPU time, peak memory and requests of pi-agent, restic, rustic and borg</title>
+<title>Time, CPU time, peak memory, requests and bytes of pi-agent, restic, rustic and borg</title>
 <desc>Bars within a group share a scale; shorter is better.</desc>
 <style>
 text {{ font: 11px system-ui, sans-serif; fill: #24292f; }}
