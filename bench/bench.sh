@@ -71,7 +71,7 @@ prepare() {
     # Apart: in an unchanged night the directories above are unchanged, too.
     tree=$(mktemp -d -p /var/tmp pi-agent-bench-XXXXXX)
     children=() server=$work/garage
-    trap 'kill "${children[@]}" 2>/dev/null; rm -rf "$work" "$tree" "$server"' EXIT
+    trap 'kill "${children[@]}" 2>/dev/null; wait; rm -rf "$work" "$tree" "$server"' EXIT
     source=$tree/srv/foundry
     export RESTIC_PASSWORD=bench RUSTIC_PASSWORD=bench BORG_PASSPHRASE=bench
     export RESTIC_CACHE_DIR=$work/cache/restic BORG_BASE_DIR=$work/cache/borg

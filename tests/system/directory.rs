@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::{Agent, Config, Household, Scratch, Size, Tree, oddities, sh};
+use harness::{Agent, Config, Household, Scratch, Size, Tmpfs, Tree, oddities, sh};
 use nix::mount::{MsFlags, mount, umount};
 use serde_json::Value;
 
@@ -88,6 +88,12 @@ fn a_restore_of_some_paths_and_over_what_is_there() {
     agent.ok(["restore", "all", "--to", "/", "--path", foundry.to_str().unwrap(), "--overwrite"]);
     before.assert_equals(&foundry);
     assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+
+    // Where it cannot go, no file is left that only looks like one.
+    let small = Tmpfs::mount(scratch.join("small"), 2 << 20);
+    fs::write(small.path().join("in the way"), "").unwrap();
+    agent.run(["restore", "all", "--to", small.path().to_str().unwrap(), "--overwrite"]).expect(1).says("room");
+    assert!(!below(small.path(), &disk_image).exists());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use harness::{Agent, Census, Config, Household, Ran, Scratch, Size, Tmpfs, descendants};
+use harness::{Agent, Census, Config, Household, Ran, Random, Scratch, Size, Tmpfs, descendants};
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
 use pi_agent::restore_test::Tested;
@@ -75,12 +75,13 @@ fn a_share_at_a_time_all_of_it_comes_back() {
     let scratch = Scratch::new();
     let source = scratch.directory("srv/files");
     for number in 0..60 {
-        fs::write(source.join(format!("{number}.txt")), vec![number; 100_000]).unwrap();
+        fs::write(source.join(format!("{number}.txt")), Random::new(number).bytes(100_000)).unwrap();
     }
     fs::write(source.join("always.json"), "{}").unwrap();
     let critical = "restore-test = { critical = [\"always.json\"] }";
     let config = Config::local(scratch.path()).directory("files", &[&source], critical);
-    let agent = config.table("[restore-test]\nbudget = \"2MiB\"\nmonths = 12\n").write();
+    let config = config.table("[restore-test]\nbudget = \"2MiB\"\nmonths = 12\n");
+    let agent = config.write();
     agent.ok(["run"]);
     let (mut files, mut seen) = (0, Vec::new());
     for _ in 0..3 {
@@ -95,6 +96,14 @@ fn a_share_at_a_time_all_of_it_comes_back() {
     assert_eq!(seen, [1, 2, 3]);
     // What is critical comes back each time.
     assert_eq!(files, 60 + 3);
+
+    // A share that cannot be restored does not keep the others from their turn.
+    let size = |path: &PathBuf| fs::metadata(path).unwrap().len();
+    let packs = fs::read_dir(config.storage_folder().join("files/data")).unwrap();
+    let packs = packs.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap().map(|pack| pack.unwrap().path()));
+    fs::remove_file(packs.max_by_key(size).unwrap()).unwrap();
+    let next = || fails(&agent, "files", "").step("files")["tested"]["share"]["part"].as_u64().unwrap();
+    assert_eq!([next(), next()], [1, 2]);
 }
 
 #[test]
@@ -103,7 +112,7 @@ fn it_refuses_what_does_not_fit() {
     let small = Tmpfs::mount(scratch.join("small"), 1 << 20);
     let table = format!("[restore-test]\ndirectory = \"{}\"\n", small.path().display());
     let source = scratch.directory("srv/large");
-    fs::write(source.join("large"), harness::Random::new(1).bytes(3 << 20)).unwrap();
+    fs::write(source.join("large"), Random::new(1).bytes(3 << 20)).unwrap();
     let agent = Config::local(scratch.path()).directory("large", &[&source], "").table(&table).write();
     agent.ok(["run"]);
     let ran = fails(&agent, "large", "a restore test needs 3.0 MiB");
@@ -239,7 +248,7 @@ fn slow_killed_at_any_moment_nothing_is_left_after_the_next_start() {
     let began = std::time::Instant::now();
     host.agent.ok(["restore-test", "database"]);
     let whole = began.elapsed();
-    let mut random = harness::Random::new(7);
+    let mut random = Random::new(7);
     for number in 0..12 {
         let mut running = host.agent.start(["restore-test", "database"]);
         let census = Census::of(running.pid());

@@ -148,7 +148,7 @@ impl<I: Iterator, O> Iterator for ParallelMap<I, O> {
         let result = match self.early.iter().position(is_next) {
             Some(at) => self.early.swap_remove(at).1,
             None => loop {
-                let (number, result) = receive(&self.done)?;
+                let (number, result) = receive(&self.done).expect("whoever ends with work to do has panicked");
                 if number == self.taken {
                     break result;
                 }

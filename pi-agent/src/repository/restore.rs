@@ -147,8 +147,23 @@ impl Repository {
         target: &str,
         nodes: impl Iterator<Item = RusticResult<(PathBuf, Node)>> + Clone,
     ) -> RusticResult<Result<(u64, Vec<Problem>)>> {
+        let mut way = Way::default();
+        let written = self.write_along(&mut way, rustic, selection, target, nodes);
+        if !matches!(written, Ok(Ok(_))) {
+            way.fill_in();
+        }
+        written
+    }
+
+    fn write_along(
+        &self,
+        way: &mut Way,
+        rustic: &Rustic<IndexedFullStatus>,
+        selection: &Selection,
+        target: &str,
+        nodes: impl Iterator<Item = RusticResult<(PathBuf, Node)>> + Clone,
+    ) -> RusticResult<Result<(u64, Vec<Problem>)>> {
         if !selection.fresh {
-            let mut way = Way::default();
             for item in nodes.clone() {
                 let (path, node) = item?;
                 if let Err(error) = way.prepare(&selection.to, &path, &node) {
@@ -201,6 +216,7 @@ pub(super) fn short(id: &str) -> &str {
 #[derive(Default)]
 struct Way {
     links: HashMap<(u64, u64), ()>,
+    dug: Vec<PathBuf>,
 }
 
 impl Way {
@@ -208,17 +224,28 @@ impl Way {
         let further_link = link_key(node).is_some_and(|key| self.links.insert(key, ()).is_some());
         let path = target.join(path);
         Self::clear(&path, node, further_link)?;
-        if has_holes(node) && !further_link { Self::dig(&path, node) } else { Ok(()) }
+        if has_holes(node) && !further_link { self.dig(path, node) } else { Ok(()) }
     }
 
     /// Makes a missing file as one hole: rustic finds the zeros that it is to write in it already.
-    fn dig(path: &Path, node: &Node) -> Result<()> {
-        if fs::symlink_metadata(path).is_ok() {
+    fn dig(&mut self, path: PathBuf, node: &Node) -> Result<()> {
+        if fs::symlink_metadata(&path).is_ok() {
             return Ok(());
         }
         path.parent().map_or(Ok(()), make_target)?;
-        let made = File::create_new(path).and_then(|file| file.set_len(node.meta.size));
-        made.context(|| format!("cannot make {}", path.display()))
+        let made = File::create_new(&path).and_then(|file| file.set_len(node.meta.size));
+        made.context(|| format!("cannot make {}", path.display()))?;
+        self.dug.push(path);
+        Ok(())
+    }
+
+    /// Removes what is still nothing but a hole: nobody may take it for the file.
+    fn fill_in(self) {
+        for path in self.dug {
+            if fs::symlink_metadata(&path).is_ok_and(|found| found.blocks() == 0) {
+                let _ = fs::remove_file(path);
+            }
+        }
     }
 
     /// Removes an existing entry that rustic cannot turn into the node: of another type, or a link. A directory is

@@ -1,5 +1,6 @@
 //! The test of a directory step: its newest snapshot, or the share of it whose turn it is.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::time::Instant;
 
@@ -45,20 +46,25 @@ pub(super) fn test(work: &Work<'_>, sheet: &mut Sheet) -> Result<()> {
     let globs = globs(&test_globs(work))?;
     let is_critical = |path: &Path| globs.iter().any(|(_, glob)| glob.matched(path, false).is_ignore());
     let to = place.fresh("restored")?;
+    let chosen = Cell::new(None);
     let proven = repository.prove(
         &Order {
             snapshot,
             to: &to,
-            share: &|whole| share(whole, test.budget, test.months, work.earlier.count),
+            share: &|whole| {
+                let share = share(whole, test.budget, test.months, work.earlier.turns);
+                chosen.set(Some(share));
+                share
+            },
             always: &is_critical,
             room: &|bytes| work.fits(bytes),
         },
         monitor,
-    )?;
+    );
+    // Whatever became of it: the next test has the next share, or one that is damaged would keep the others from their turn.
+    sheet.tested.share = chosen.get().filter(|share| share.of > 1).map(|share| (share.part, share.of));
+    let proven = proven?;
     sheet.files = Some(proven.files);
-    if proven.share.of > 1 {
-        sheet.tested.share = Some((proven.share.part, proven.share.of));
-    }
     told(sheet, "content", proven.content, format!("every byte of {} files compared", proven.files));
     let devices = match proven.devices {
         0 => String::new(),

@@ -113,8 +113,8 @@ pub enum Verdict {
 /// What the plan knows of earlier tests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Earlier {
-    /// Tests that restored something: which share is next.
-    pub count: u32,
+    /// Tests that had come to a share, or of which nobody knows: which share is next.
+    pub turns: u32,
     /// When the last one began.
     pub last: Option<Timestamp>,
     /// Of the last ones that restored something.

@@ -33,6 +33,11 @@ impl PastTest {
         let took = self.finished_at.duration_since(self.started_at).as_millis();
         Some(Pace { bytes, took: took.try_into().ok()? })
     }
+
+    /// It was a share's turn. Of a test that was ended by force nothing is known: it may have been the share that took too long.
+    fn took_a_turn(&self) -> bool {
+        self.tested.as_ref().is_none_or(|tested| tested.share.is_some())
+    }
 }
 
 /// Takes down what a step's result says of a test. One that was interrupted says nothing about restores.
@@ -96,9 +101,9 @@ impl State {
         }
         let tests = self.past_tests(step, u32::MAX)?;
         let paces = tests.iter().take(A_YEAR.into()).filter_map(PastTest::pace).collect();
-        let restored = tests.iter().filter(|test| test.pace().is_some()).count();
+        let turns = tests.iter().filter(|test| test.took_a_turn()).count();
         Ok(Earlier {
-            count: restored.try_into().unwrap_or(u32::MAX),
+            turns: turns.try_into().unwrap_or(u32::MAX),
             last: tests.iter().map(|test| test.started_at).max(),
             paces,
             least_memory: self.least_memory_of_tests(step)?,
@@ -135,14 +140,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
         let Opened::Fresh(mut state, _) = State::open(&path).unwrap() else { panic!("new") };
-        // The last one was refused before it restored anything: its share is still to be tested.
-        let ends = [(Outcome::Succeeded, 7), (Outcome::Interrupted, 7), (Outcome::Failed, 7), (Outcome::Failed, 0)];
-        for (day, (outcome, bytes)) in (1..).zip(ends) {
+        // The last but one restored nothing of its share: the next one has its turn all the same. The last had come to none.
+        let ends = [
+            (Outcome::Succeeded, 7, Some((0, 3))),
+            (Outcome::Interrupted, 7, Some((1, 3))),
+            (Outcome::Failed, 0, Some((1, 3))),
+            (Outcome::Failed, 0, None),
+        ];
+        for (day, (outcome, bytes, share)) in (1..).zip(ends) {
             let (run, at) = (format!("r{day}"), Timestamp::from_second(day * 86_400).unwrap());
             state.begin_run(&run, None, at).unwrap();
             for (position, task) in (0..).zip(["backup", "restore-test"]) {
                 state.begin_step(&run, position, "files", "directory", task, at).unwrap();
-                let tested = Some(Tested { bytes, ..Tested::default() });
+                let tested = Some(Tested { bytes, share, ..Tested::default() });
                 state
                     .finish_step(&run, position, "files", &StepResult { tested, ..StepResult::of(outcome) }, at)
                     .unwrap();
@@ -151,10 +161,10 @@ mod tests {
         let found = state.restore_tests("files", 9).unwrap();
         let outcomes: Vec<_> = found.iter().map(|test| test.outcome).collect();
         assert_eq!(outcomes, [Outcome::Failed, Outcome::Failed, Outcome::Succeeded]);
-        assert_eq!(found[1].tested.as_ref().map(|tested| tested.bytes), Some(7));
+        assert_eq!(found[2].tested.as_ref().map(|tested| tested.bytes), Some(7));
         assert_eq!(state.restore_tests("files", 1).unwrap().len(), 1);
-        let paces = vec![Pace { bytes: 7, took: 0 }; 2];
-        let earlier = Earlier { count: 2, last: Timestamp::from_second(4 * 86_400).ok(), paces, least_memory: None };
+        let paces = vec![Pace { bytes: 7, took: 0 }];
+        let earlier = Earlier { turns: 2, last: Timestamp::from_second(4 * 86_400).ok(), paces, least_memory: None };
         assert_eq!(state.history("files").unwrap().tests, earlier);
         assert_eq!(state.history("others").unwrap().tests, Earlier::default());
     }

@@ -54,7 +54,7 @@ impl Image {
         // 1. The note comes first: a container of which there is none would stay.
         let doing = || format!("note a container of {image} in {}", runtime.display());
         fs::create_dir_all(runtime).context(doing)?;
-        let note = tempfile::Builder::new().prefix(NAME).tempdir_in(runtime).context(doing)?;
+        let mut note = tempfile::Builder::new().prefix(NAME).tempdir_in(runtime).context(doing)?;
         let name = note.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let users = note.path().join(USERS);
         // PostgreSQL works only for a user that has a name.
@@ -101,7 +101,9 @@ impl Image {
         let (path, inside) = match made {
             Ok(made) => made,
             Err(error) => {
-                let _ = docker.remove(&name);
+                // One that Docker did not answer for may still come: the next run looks for it.
+                let gone = docker.remove(&name).is_ok_and(|there| there || !error.is_transient());
+                note.disable_cleanup(!gone);
                 return Err(error);
             }
         };
