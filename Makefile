@@ -30,7 +30,7 @@ lint: ## formatting, clippy, licences and advisories of dependencies
 	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; \
 	else echo "lint: NOT CHECKED: advisories (their database cannot be fetched)"; fi
 
-bench: ## nights, restore and check beside restic, rustic and borg, into a folder and into S3: time, memory, requests; a table and a chart (up to an hour)
+bench: ## nights, restore and check beside restic, rustic and borg, into a folder and into S3: time, memory, requests; a table and a chart (ten minutes, and twenty to build the tools once)
 	@bench/bench.sh
 
 bench-neighbour: ## what a database's users notice of a backup by pi-agent and by restic (half an hour, on a machine with nothing else to do)
