@@ -7,8 +7,9 @@ set -euo pipefail
 source_tree=$(cd "$(dirname "$0")/.." && pwd)
 bytes=${BENCH_BYTES:-1500000000}
 files=${BENCH_FILES:-2700}
-seconds=${NEIGHBOUR_SECONDS:-15}
-rounds=${NEIGHBOUR_ROUNDS:-5}
+# Long enough for the seconds before a run gives way to count as they do in a night.
+seconds=${NEIGHBOUR_SECONDS:-60}
+rounds=${NEIGHBOUR_ROUNDS:-3}
 # Of the processors' time that others may take as a pair begins, in percent, and how many seconds it waits for that.
 noise=${NEIGHBOUR_NOISE:-8}
 patience=${NEIGHBOUR_PATIENCE:-120}

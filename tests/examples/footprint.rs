@@ -33,6 +33,6 @@ fn main() {
     let config = config.directory("foundry", &[&household.foundry()], "read-all-months = 1\ncheck-every = \"30d\"");
     let found = footprints(&config.write(), &config, &mut household, &scratch);
     let each: Vec<_> =
-        found.iter().map(|(name, bytes)| format!("{name} {:.0}", *bytes as f64 / f64::from(1 << 20))).collect();
+        found.iter().map(|(name, bytes)| format!("{name} {:.1}", *bytes as f64 / f64::from(1 << 20))).collect();
     println!("{}: MiB at the peak: {}", words.join(" "), each.join(", "));
 }

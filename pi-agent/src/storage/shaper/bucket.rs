@@ -27,11 +27,11 @@ impl Bucket {
     }
 }
 
-/// How many bytes are passed at once at that rate: 16 a second or more, so that many connections take turns smoothly.
+/// How many bytes are passed at once at that rate: 32 chunks a second or more, so that many connections take turns smoothly.
 pub(super) fn chunk(rate: Option<u64>) -> usize {
     const LARGEST: u64 = 16 << 10;
     // At most 16384, which fits.
-    rate.map_or(LARGEST, |rate| (rate / 16).clamp(512, LARGEST)) as usize
+    rate.map_or(LARGEST, |rate| (rate / 32).clamp(512, LARGEST)) as usize
 }
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ mod tests {
         });
         let each = |from: u64| sum(&passed, from * SECOND, (from + 10) * SECOND) as f64 / 10.0;
         for (from, rate) in [(100, fast), (110, slow), (120, fast)] {
-            // Sixteen chunks of the faster rate may still be owed, or owing, at a change.
+            // Some chunks of the faster rate may still be owed, or owing, at a change.
             assert!((each(from) / rate as f64 - 1.0).abs() < 0.4, "{} at {rate}", each(from));
         }
         assert!((sum(&passed, 112 * SECOND, 120 * SECOND) as f64 / 8.0 / slow as f64 - 1.0).abs() < 0.05);
