@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # How much a service notices of a backup: pgbench on its own, and beside first backups that pi-agent (files, and the very
-# server) and restic (files) make of a Foundry tree to a folder on the same disk. Each measurement is a pair, the service alone
-# and right after that beside the backup, when nobody else seems to be at work; ratios are of such pairs, and medians of all.
+# server) and restic (files) make of a Foundry tree to a folder on the same disk. Each measurement is the service beside the backup,
+# and alone right before and right after it, when nobody else seems to be at work: a machine that is shared gets faster and slower
+# by a tenth within minutes. Ratios are of the middle of those two, and medians of all.
 set -euo pipefail
 
 source_tree=$(cd "$(dirname "$0")/.." && pwd)
@@ -10,7 +11,7 @@ files=${BENCH_FILES:-2700}
 # Long enough for the seconds before a run gives way to count as they do in a night.
 seconds=${NEIGHBOUR_SECONDS:-60}
 rounds=${NEIGHBOUR_ROUNDS:-3}
-# Of the processors' time that others may take as a pair begins, in percent, and how many seconds it waits for that.
+# Of the processors' time that others may take as a measurement begins, in percent, and how many seconds it waits for that.
 noise=${NEIGHBOUR_NOISE:-8}
 patience=${NEIGHBOUR_PATIENCE:-120}
 rivals=${NEIGHBOUR_RIVALS:-"files postgres restic restic-nice hurry"}
@@ -43,6 +44,9 @@ main() {
             sleep 2
             serve "$round $rival beside"
             end_rival
+            # What the rival has left to be written is none of the service's.
+            sync && sleep 5
+            serve "$round $rival alone-after"
         done
     done
     print_table
@@ -186,11 +190,15 @@ print_table() {
             }
             return count % 2 ? sorted[(count + 1) / 2] : (sorted[count / 2] + sorted[count / 2 + 1]) / 2
         }
-        $3 == "alone" { tps = $4; p50 = $5; p99 = $6; alone_tps = alone_tps " " $4; alone_p50 = alone_p50 " " $5; alone_p99 = alone_p99 " " $6 }
+        $3 ~ /^alone/ { alone_tps = alone_tps " " $4; alone_p50 = alone_p50 " " $5; alone_p99 = alone_p99 " " $6 }
+        $3 == "alone" { tps = $4; p99 = $6 }
         $3 == "beside" {
             if (!($2 in tps_all)) order[++count] = $2
             tps_all[$2] = tps_all[$2] " " $4; p50_all[$2] = p50_all[$2] " " $5; p99_all[$2] = p99_all[$2] " " $6
-            tps_ratio[$2] = tps_ratio[$2] " " $4 / tps; p99_ratio[$2] = p99_ratio[$2] " " $6 / p99
+            beside_tps = $4; beside_p99 = $6
+        }
+        $3 == "alone-after" {
+            tps_ratio[$2] = tps_ratio[$2] " " 2 * beside_tps / (tps + $4); p99_ratio[$2] = p99_ratio[$2] " " 2 * beside_p99 / (p99 + $6)
         }
         END {
             name["files"] = "pi-agent, files"; name["postgres"] = "pi-agent, that server"

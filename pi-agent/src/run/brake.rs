@@ -16,7 +16,7 @@ use crate::config::Limits;
 use crate::process;
 
 /// A step that is done by then is better done.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(1);
 /// One turn of standing still and going on.
 const TURN: Duration = Duration::from_secs(1);
 /// The least share of each turn that is the step's.
