@@ -33,7 +33,7 @@ lint: ## formatting, clippy, licences and advisories of dependencies
 bench: ## nights, restore and check beside restic, rustic and borg, into a folder and into S3: time, memory, requests; a table and a chart (ten minutes, and twenty to build the tools once)
 	@bench/bench.sh
 
-bench-neighbour: ## what a database's users notice of a backup by pi-agent and by restic (half an hour, on a machine with nothing else to do)
+bench-neighbour: ## what a database's users notice of a backup by pi-agent and by restic (an hour, on a machine with nothing else to do)
 	@bench/neighbour.sh
 
 deb: ## build/pi-agent_VERSION_ARCH.deb; ARCH=arm64 for a Raspberry Pi

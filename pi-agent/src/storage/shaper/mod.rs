@@ -211,7 +211,7 @@ impl Shared {
             socket.set_send_buffer_size((rate / 8).max(8 << 10) as u32)?;
         }
         if let Some(rate) = rate(Way::Down) {
-            // A restore has three connections: together they hold a quarter of a second.
+            // A restore has three connections: together they hold half a second.
             socket.set_recv_buffer_size((rate / 12).max(8 << 10) as u32)?;
         }
         let stream = socket.connect(address).await?;
