@@ -127,6 +127,28 @@ fn a_bad_line_at_a_low_rate_completes() {
 }
 
 #[test]
+fn what_breaks_off_on_a_slow_line_is_not_given_up_for_the_time_that_it_took() {
+    let bucket = Bucket::new();
+    let source = bucket.source(2_500_000);
+    let config =
+        bucket.config("download = \"512KiB\"").storage("retry-for = \"1s\"").directory("files", &[&source], "");
+    let agent = config.write();
+    agent.ok(["run", "files"]);
+
+    // Half of the pack takes two seconds and more.
+    bucket.proxy.set(Faults { only: "/data/", ..Faults::some(1, 1.0, &[Fault::Truncate]) });
+    let to = bucket.scratch.join("restored");
+    let mut restore = agent.start(["restore", "files", "--to", to.to_str().unwrap()]);
+    while bucket.proxy.traffic().faulty() < 3 {
+        assert!(!restore.has_ended(), "{}", restore.wait());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    bucket.proxy.set(Faults::none());
+    let _ = restore.wait().expect(0);
+    Tree::read(&source).assert_equals(to.join(source.strip_prefix("/").unwrap()));
+}
+
+#[test]
 fn the_plan_says_when_the_line_is_too_slow_for_the_night_and_pruning_waits() {
     let bucket = Bucket::new();
     let source = bucket.source(600_000);

@@ -6,6 +6,7 @@
 
 mod backend;
 mod backup;
+mod buffers;
 pub mod cache;
 mod cipher;
 mod damage;

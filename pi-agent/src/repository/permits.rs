@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// How many may do something at once, or how much of something there is for all.
+/// How many may do something at once.
 #[derive(Debug)]
 pub(super) struct Permits {
     free: Mutex<usize>,
@@ -15,17 +15,12 @@ impl Permits {
     }
 
     pub(super) fn take(this: &Arc<Self>) -> Permit {
-        Self::take_many(this, 1)
-    }
-
-    /// Waits for so many at once. There must be so many.
-    pub(super) fn take_many(this: &Arc<Self>, count: usize) -> Permit {
         let mut free = this.lock();
-        while *free < count {
+        while *free == 0 {
             free = this.given_back.wait(free).unwrap_or_else(PoisonError::into_inner);
         }
-        *free -= count;
-        Permit(this.clone(), count)
+        *free -= 1;
+        Permit(this.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, usize> {
@@ -35,12 +30,11 @@ impl Permits {
 }
 
 #[derive(Debug)]
-pub(super) struct Permit(Arc<Permits>, usize);
+pub(super) struct Permit(Arc<Permits>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        *self.0.lock() += self.1;
-        // Those who wait may want different numbers.
-        self.0.given_back.notify_all();
+        *self.0.lock() += 1;
+        self.0.given_back.notify_one();
     }
 }

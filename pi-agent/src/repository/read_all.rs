@@ -1,18 +1,20 @@
 //! Reading all that the packs hold. Each comes by one request, into one buffer, in which it is opened; whoever fetches is ahead of
 //! those who verify. rustic's own reading takes two requests a pack, and on one thread waits for each answer before it verifies.
 
+use std::mem;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustic_core::repofile::{IndexFile, IndexPack};
 use rustic_core::{FileType, Id};
 
 use super::Repository;
 use super::backend::key;
+use super::buffers::{Buffer, Buffers};
 use super::cipher::Cipher;
 use super::pack::{Entry, Opener, summary};
-use super::permits::{Permit, Permits};
 use super::progress::Gauge;
 use crate::error::Kind;
 use crate::monitor::Unit;
@@ -25,34 +27,48 @@ const CONFIG: &str = "config";
 /// Threads that verify.
 const VERIFYING: usize = 2;
 
-/// Bytes of packs in memory, whoever has them: two of ours, sometimes three, so that one is fetched while another is verified. A MiB more
-/// takes two more through TLS, and is no faster.
-const IN_MEMORY: usize = 10 << 20;
-
-/// Threads that fetch: a folder answers at once, and from a bucket one waits for the beginning while the other gets the rest.
+/// Threads that fetch. A folder answers at once. A bucket's server takes its time to begin, and while two of its answers are taken, the
+/// beginnings of others come and wait in the kernel.
 fn fetching(store: &Store) -> usize {
     match store {
         Store::Local(_) => 1,
-        Store::S3(_) => 2,
+        Store::S3(_) => 4,
     }
 }
+
+/// Packs in memory, whoever has them: from a folder one is read while two are verified, when that is not much.
+fn in_memory(store: &Store, largest: usize) -> usize {
+    match store {
+        Store::Local(_) if largest < 5 << 20 => 3,
+        _ => 2,
+    }
+}
+
+/// On a line on which a pack takes longer, none is asked for before it has a buffer: who does not take what a server sends is cut off
+/// after a while.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// What the index says of a pack.
 struct Expected {
     id: Id,
-    /// Bytes of its pieces.
     length: usize,
     /// Bytes of the largest of them, decompressed.
     largest: usize,
     summary: u64,
 }
 
+impl Expected {
+    /// Bytes that are read: one that is too long is seen by a byte.
+    fn most(&self) -> usize {
+        self.length + 1
+    }
+}
+
 impl From<IndexPack> for Expected {
     fn from(pack: IndexPack) -> Self {
         let entries: Vec<_> = pack.blobs.iter().map(Entry::from).collect();
-        let length = entries.iter().map(|entry| entry.length as usize).sum();
         let largest = entries.iter().filter_map(|entry| entry.uncompressed).max().unwrap_or_default() as usize;
-        Self { id: *pack.id, length, largest, summary: summary(entries) }
+        Self { id: *pack.id, length: pack.pack_size() as usize, largest, summary: summary(entries) }
     }
 }
 
@@ -108,23 +124,21 @@ struct Reading<'a> {
     packs: Mutex<Vec<Expected>>,
     /// Bytes of the largest piece.
     largest: usize,
-    /// Bytes for packs.
-    room: Arc<Permits>,
+    buffers: Buffers,
     found: Mutex<Found>,
 }
 
-/// A pack, and the room that it takes, if it was there.
-type Fetched = (Expected, Result<Vec<u8>>, Option<Permit>);
+/// A pack, and what came of it.
+type Fetched<'a> = (Expected, Result<Buffer<'a>>);
 
 impl<'a> Reading<'a> {
     fn of(mut packs: Vec<Expected>, store: &'a Store, gauge: &'a Gauge, cipher: Cipher) -> Self {
         packs.sort_by_key(|pack| pack.length);
         let largest = packs.iter().map(|pack| pack.largest).max().unwrap_or_default();
-        // Another tool may have made larger ones.
-        let in_memory = packs.last().map_or(IN_MEMORY, |pack| IN_MEMORY.max(2 * pack.length));
-        let room = Arc::new(Permits::new(in_memory));
+        let longest = packs.last().map_or(0, Expected::most);
+        let buffers = Buffers::new(in_memory(store, longest), longest);
         let (packs, found) = (Mutex::new(packs), Mutex::default());
-        Self { store, gauge, cipher, packs, largest, room, found }
+        Self { store, gauge, cipher, packs, largest, buffers, found }
     }
 
     fn read(self, fetching: usize) -> Result<Found> {
@@ -148,21 +162,28 @@ impl<'a> Reading<'a> {
         Ok(self.found.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn fetch(&self, hand_over: &SyncSender<Fetched>) {
+    fn fetch<'s>(&'s self, hand_over: &SyncSender<Fetched<'s>>) {
+        let mut fast = false;
         while let Some(pack) = self.next() {
-            let mut room = None;
-            let take = || {
-                room.get_or_insert_with(|| Permits::take_many(&self.room, pack.length));
-            };
-            let content = self.store.get_when(&key(FileType::Pack, &pack.id), take).map(Vec::from);
-            if hand_over.send((pack, content, room)).is_err() {
+            let mut buffer = if fast { None } else { Some(self.buffers.take()) };
+            let began = Instant::now();
+            let content = self.store.get_into(&key(FileType::Pack, &pack.id), pack.most(), || {
+                mem::take(&mut **buffer.get_or_insert_with(|| self.buffers.take()))
+            });
+            fast = began.elapsed() < SLOW;
+            let content = content.map(|content| {
+                let mut buffer = buffer.expect("it was asked for");
+                *buffer = content;
+                buffer
+            });
+            if hand_over.send((pack, content)).is_err() {
                 return;
             }
         }
     }
 
-    fn verify(&self, mut opener: Opener<'_>, fetched: &Mutex<Receiver<Fetched>>) {
-        while let Some((pack, content, _room)) = received(fetched) {
+    fn verify(&self, mut opener: Opener<'_>, fetched: &Mutex<Receiver<Fetched<'_>>>) {
+        while let Some((pack, content)) = received(fetched) {
             let name = pack.id.to_hex();
             let name = name.as_str();
             let trouble = match content {
@@ -197,7 +218,7 @@ impl<'a> Reading<'a> {
 }
 
 /// The lock is held while one waits, and no longer.
-fn received(fetched: &Mutex<Receiver<Fetched>>) -> Option<Fetched> {
+fn received<'a>(fetched: &Mutex<Receiver<Fetched<'a>>>) -> Option<Fetched<'a>> {
     lock(fetched).recv().ok()
 }
 
@@ -254,6 +275,11 @@ mod tests {
         };
         all_end_with(
             read(true, |path| std::fs::write(path, "no pack").unwrap()),
+            ": its bytes are not those that were stored",
+        );
+        // Far longer than it should be: as much as shows that is read.
+        all_end_with(
+            read(true, |path| std::fs::File::create(path).unwrap().set_len(1 << 40).unwrap()),
             ": its bytes are not those that were stored",
         );
         all_end_with(read(true, |_| ()), ": it is gone");

@@ -1,7 +1,7 @@
 //! A folder as storage: atomic, durable writes; modes 0600 and 0700.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,6 +67,15 @@ impl Local {
         let bytes = fs::read(&path).map_err(|error| self.failed(Operation::Get, &path, error))?;
         self.meter.down(bytes.len());
         Ok(bytes.into())
+    }
+
+    pub(super) fn get_into(&self, key: &str, most: usize, mut buffer: Vec<u8>) -> Result<Vec<u8>> {
+        let path = self.begin(Operation::Get, key);
+        File::open(&path)
+            .and_then(|file| file.take(most as u64).read_to_end(&mut buffer))
+            .map_err(|error| self.failed(Operation::Get, &path, error))?;
+        self.meter.down(buffer.len());
+        Ok(buffer)
     }
 
     pub(super) fn get_range(&self, key: &str, offset: u64, length: usize) -> Result<Bytes> {

@@ -55,6 +55,11 @@ impl Meter {
         }
     }
 
+    /// Both ways.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes_up.load(Relaxed) + self.bytes_down.load(Relaxed)
+    }
+
     pub(super) fn request(&self, operation: Operation) {
         let counter = match operation {
             Operation::Get => &self.get,

@@ -119,21 +119,21 @@ impl Store {
     /// # Errors
     /// Kind `NotFound` when there is none of that key.
     pub fn get(&self, key: &str) -> Result<Bytes> {
-        self.get_when(key, || ())
+        match self {
+            Self::Local(local) => local.get(key),
+            Self::S3(s3) => s3.get(key),
+        }
     }
 
-    /// The same; `room` is called, and may wait, before the content takes memory: a server has begun to answer by then. It is
-    /// called again when that has to be tried again.
+    /// The same, `most` bytes of it at most, into an empty buffer. `buffer` gives one, and may wait until there is one: a server has
+    /// begun to answer by then. It is called again when that has to be tried again.
     ///
     /// # Errors
     /// As of [`Self::get`].
-    pub fn get_when(&self, key: &str, mut room: impl FnMut()) -> Result<Bytes> {
+    pub fn get_into(&self, key: &str, most: usize, mut buffer: impl FnMut() -> Vec<u8>) -> Result<Vec<u8>> {
         match self {
-            Self::Local(local) => {
-                room();
-                local.get(key)
-            }
-            Self::S3(s3) => s3.get(key, room),
+            Self::Local(local) => local.get_into(key, most, buffer()),
+            Self::S3(s3) => s3.get_into(key, most, buffer),
         }
     }
 

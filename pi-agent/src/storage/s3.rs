@@ -129,13 +129,21 @@ impl S3 {
         *self.inner.clock_ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn get(&self, key: &str, mut room: impl FnMut()) -> Result<Bytes> {
+    pub(super) fn get(&self, key: &str) -> Result<Bytes> {
+        self.request(Operation::Get, key, async |what, object, _| {
+            let request = self.inner.signed(Method::GET, object, None).await?;
+            let response = self.inner.send(what, request).await?;
+            self.inner.body(what, response).await
+        })
+    }
+
+    pub(super) fn get_into(&self, key: &str, most: usize, mut buffer: impl FnMut() -> Vec<u8>) -> Result<Vec<u8>> {
         self.request(Operation::Get, key, async |what, object, _| {
             let request = self.inner.signed(Method::GET, object, None).await?;
             let response = self.inner.send(what, request).await?;
             // Whoever else waits for an answer does so in another thread.
-            room();
-            self.inner.body(what, response).await
+            let buffer = buffer();
+            self.inner.body_into(what, response, buffer, most).await
         })
     }
 
@@ -252,14 +260,10 @@ impl S3 {
         let inner = &self.inner;
         let object = format!("{}{key}", self.prefix);
         let what = format!("{} {object} in bucket {}", operation.verb(), inner.bucket.name);
-        inner.runtime.block_on(retrying(
-            inner.retry_for,
-            || inner.meter.retry(),
-            async |number| {
-                inner.meter.request(operation);
-                attempt(&what, &object, number).await
-            },
-        ))
+        inner.runtime.block_on(retrying(inner.retry_for, &inner.meter, async |number| {
+            inner.meter.request(operation);
+            attempt(&what, &object, number).await
+        }))
     }
 }
 
@@ -316,24 +320,30 @@ impl Inner {
         Err(answered(what, status, &answer))
     }
 
-    /// Reads a body into one buffer of its size. That is done by the runtime's thread, to which its pieces come: each that is
-    /// passed on to another wakes it, which takes longer than to read it.
-    async fn body(&self, what: &str, mut response: Response) -> Result<Bytes> {
+    /// Reads a body into one buffer of its size.
+    async fn body(&self, what: &str, response: Response) -> Result<Bytes> {
+        let expected = response.content_length().and_then(|length| usize::try_from(length).ok());
+        let buffer = Vec::with_capacity(expected.unwrap_or(0).min(64 << 20));
+        self.body_into(what, response, buffer, usize::MAX).await.map(Bytes::from)
+    }
+
+    /// Reads a body, or as much of it. That is done by the runtime's thread, to which its pieces come: each that is passed on to
+    /// another wakes it, which takes longer than to read it.
+    async fn body_into(&self, what: &str, mut response: Response, mut buffer: Vec<u8>, most: usize) -> Result<Vec<u8>> {
         let (meter, patience) = (self.meter.clone(), self.timeout);
         let read = tokio::spawn(async move {
-            let expected = response.content_length().and_then(|length| usize::try_from(length).ok());
-            let mut buffer = Vec::with_capacity(expected.unwrap_or(0).min(64 << 20));
-            loop {
+            while buffer.len() < most {
                 match tokio::time::timeout(patience, response.chunk()).await {
                     Ok(Ok(Some(chunk))) => {
                         meter.down(chunk.len());
-                        buffer.extend_from_slice(&chunk);
+                        buffer.extend_from_slice(&chunk[..chunk.len().min(most - buffer.len())]);
                     }
-                    Ok(Ok(None)) => return Ok(Bytes::from(buffer)),
+                    Ok(Ok(None)) => break,
                     Ok(Err(error)) => return Err(Some(error)),
                     Err(_) => return Err(None),
                 }
             }
+            Ok(buffer)
         });
         let read = read.await.context(|| format!("{what}: the answer was not read"))?;
         read.map_err(|failed| match failed {
