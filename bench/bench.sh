@@ -62,7 +62,7 @@ build() {
 
 prepare() {
     household=$target/debug/examples/household
-    rustic=$cache/rustic-rs/bin/rustic
+    rustic=$cache/peers/rustic-rs/bin/rustic
     out=${BENCH_OUT:-$target/bench}
     mkdir -p "$out"
     rm -f "$out/results"
@@ -97,7 +97,7 @@ describe() {
     restic version
     "$rustic" --version
     borg --version
-    "$cache/garage/bin/garage" --version | head -1
+    "$cache/peers/garage/bin/garage" --version | head -1
 }
 
 # All of them read from memory.
@@ -179,7 +179,7 @@ api_bind_addr = "127.0.0.1:$port"
 GARAGE
     GARAGE_DEFAULT_BUCKET=backups GARAGE_DEFAULT_ACCESS_KEY=$AWS_ACCESS_KEY_ID \
         GARAGE_DEFAULT_SECRET_KEY=$AWS_SECRET_ACCESS_KEY RUST_LOG=garage=warn \
-        "$cache/garage/bin/garage" --config "$work/garage/config" server --single-node --default-bucket \
+        "$cache/peers/garage/bin/garage" --config "$work/garage/config" server --single-node --default-bucket \
         >"$work/garage/log" 2>&1 &
     children+=($!)
     garage_port=$port

@@ -39,14 +39,17 @@ debian_packages() { # PACKAGE...
 # Tools that are used, not shipped: compiled in a third of the time.
 cargo_tool() { # PROGRAM CRATE ARGUMENT...
     CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-        CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_PANIC=unwind cargo_peer "$@"
+        CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_PANIC=unwind cargo_install "$cache/$2" "$@"
 }
 
-# Tools that are measured: as their authors build them.
+# What is measured, and the server that it is measured at: as their authors build them.
 cargo_peer() { # PROGRAM CRATE ARGUMENT...
-    local program=$1 crate=$2 root
-    shift 2
-    root=$cache/$crate
+    cargo_install "$cache/peers/$2" "$@"
+}
+
+cargo_install() { # PLACE PROGRAM CRATE ARGUMENT...
+    local root=$1 program=$2 crate=$3
+    shift 3
     if [ ! -x "$root/bin/$program" ]; then
         say "building $crate (once, into $root)"
         "${as_root[@]}" mkdir -p "$root"
@@ -125,7 +128,7 @@ bench)
     debian_packages build-essential iproute2 openssl time util-linux restic borgbackup nginx-light python3-minimal
     machine_id
     cargo_peer rustic rustic-rs
-    cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
+    cargo_peer garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
     ;;
 deb-*)
     debian_packages build-essential debhelper dpkg-dev fakeroot lintian
