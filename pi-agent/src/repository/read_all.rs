@@ -51,8 +51,9 @@ const SLOW: Duration = Duration::from_secs(5);
 /// What the index says of a pack.
 struct Expected {
     id: Id,
+    /// Bytes of all of it.
     length: usize,
-    /// Bytes of the largest of them, decompressed.
+    /// Bytes of its largest piece, decompressed.
     largest: usize,
     summary: u64,
 }
