@@ -9,7 +9,7 @@
 # (results, table.md, chart.svg) in BENCH_OUT.
 #
 #   BENCH_BYTES, BENCH_FILES   how large the tree is         BENCH_PLACES    "folder bucket", or one of them
-#   BENCH_RUNS                 how often what changes nothing is done; the median counts
+#   BENCH_RUNS                 how often everything is done but the changed night; the median counts
 #   BENCH_LINE                 "100mbit": the bucket's server is behind a line of that rate, each way (needs root)
 #   PI_AGENT_BINARY            one that is built already, such as a package's
 set -euo pipefail
@@ -36,17 +36,20 @@ main() {
         rm -rf "$tree/srv"
         echo "making $bytes bytes in about $files files" >&2
         "$household" make "$tree/srv" "$bytes" "$files"
-        "open_$place"
-        write_config
-        read_sources
-        every_tool first
+        for _ in $(seq "$runs"); do
+            nothing_is_there
+            "open_$place"
+            write_config
+            read_sources
+            every_tool first
+        done
         "$household" change "$tree/srv" "$changed" 1
         read_sources
         every_tool changed
         for _ in $(seq "$runs"); do every_tool unchanged; done
         for _ in $(seq "$runs"); do every_tool restore; done
         for _ in $(seq "$runs"); do every_tool check; done
-        rm -rf "$work/repositories" "$work/cache" "$work/state"
+        nothing_is_there
     done
     python3 "$source_tree/bench/table.py" "$out"
     echo "table and chart: $out/table.md, $out/chart.svg"
@@ -105,6 +108,16 @@ read_sources() {
     find "$source" -type f -exec cat {} + >/dev/null
 }
 
+# As before the first night.
+nothing_is_there() {
+    if [ ${#children[@]} -gt 0 ]; then
+        kill "${children[@]}"
+        wait
+        children=()
+    fi
+    rm -rf "$work/repositories" "$work/cache" "$work/state" "$work/secrets/master-keys" "$server" "$work/counter"
+}
+
 open_folder() {
     mkdir -p "$work/repositories/pi-agent" "$work/cache"
     place_url=file://$work/repositories/pi-agent
@@ -141,6 +154,7 @@ PROFILE
 
 # What goes to and comes from that port; the server behind the counter is as near as ever.
 slow_down() { # PORT
+    tc qdisc del dev lo root 2>/dev/null || true
     tc qdisc add dev lo root handle 1: htb default 9
     tc class add dev lo parent 1: classid 1:9 htb rate 100gbit quantum 65536
     for class in 1:1 1:2; do
