@@ -131,7 +131,7 @@ fn what_breaks_off_on_a_slow_line_is_not_given_up_for_the_time_that_it_took() {
     let bucket = Bucket::new();
     let source = bucket.source(2_500_000);
     let config =
-        bucket.config("download = \"512KiB\"")X.directory("files", &[&source], "");
+        bucket.config("download = \"512KiB\"").storage("retry-for = \"2s\"").directory("files", &[&source], "");
     let agent = config.write();
     agent.ok(["run", "files"]);
 
