@@ -4,28 +4,17 @@
 //! of its time: behind 20 Mbit/s that took six sevenths of all its processor time. Here nobody wakes before there is something to do: a
 //! worker that panics says so.
 
+use std::iter::Fuse;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, available_parallelism};
 
 /// Any iterator, with the work of what came before done elsewhere.
 pub trait IteratorExt: Iterator + Sized {
-    /// Takes the next item in a thread of its own while this one is at work on the last. When nobody wants more, the rest is still
-    /// taken, and dropped.
-    fn readahead_scoped<'env, 'scope>(self, scope: &'scope Scope<'scope, 'env>) -> Readahead<Self::Item>
-    where
-        Self: Send + 'env,
-        Self::Item: Send + 'env,
-    {
-        let (sender, items) = sync_channel(0);
-        scope.spawn(move || {
-            let end = End { items: sender.clone() };
-            for item in self {
-                let _ = sender.send(Message::Item(item));
-            }
-            drop(end);
-        });
-        Readahead { items }
+    /// The same items; when nobody wants more, the rest is still taken, and dropped. In pariter a thread takes each before it is asked
+    /// for, and holds it: a pack or a piece of a file in each of the six places where rustic_core wants that. The workers are ahead enough.
+    fn readahead_scoped<'env, 'scope>(self, _: &'scope Scope<'scope, 'env>) -> Readahead<Self> {
+        Readahead { items: self.fuse() }
     }
 
     /// Applies `work` to each item, in as many threads as there are processors; the results come in the order of the items.
@@ -94,15 +83,24 @@ fn receive<T>(items: &Receiver<Message<T>>) -> Option<T> {
 }
 
 /// See [`IteratorExt::readahead_scoped`].
-pub struct Readahead<T> {
-    items: Receiver<Message<T>>,
+pub struct Readahead<I: Iterator> {
+    items: Fuse<I>,
 }
 
-impl<T> Iterator for Readahead<T> {
-    type Item = T;
+impl<I: Iterator> Iterator for Readahead<I> {
+    type Item = I::Item;
 
-    fn next(&mut self) -> Option<T> {
-        receive(&self.items)
+    fn next(&mut self) -> Option<I::Item> {
+        self.items.next()
+    }
+}
+
+impl<I: Iterator> Drop for Readahead<I> {
+    fn drop(&mut self) {
+        // What panicked once is not asked again.
+        if !std::thread::panicking() {
+            self.items.by_ref().for_each(drop);
+        }
     }
 }
 

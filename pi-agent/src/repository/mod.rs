@@ -60,8 +60,8 @@ pub use restore::Selection;
 pub use source::{Look, Sources, Tally};
 pub use streams::Stream;
 
-/// Some five are in memory in a first backup into a bucket: each MiB more takes about 4 MiB there. Smaller ones are more requests.
-const PACK_SIZE: &str = "3 MiB";
+/// Each MiB more takes about 4 MiB in a first backup into a bucket. Smaller ones are more requests, each of which costs the server.
+const PACK_SIZE: &str = "3.5 MiB";
 
 /// Packs of directories are in memory beside those of files: 3 MiB would take 2 MiB more in a first backup of 50,000 files. Most nights have
 /// less than one.
