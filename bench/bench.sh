@@ -36,19 +36,19 @@ main() {
         rm -rf "$tree/srv"
         echo "making $bytes bytes in about $files files" >&2
         "$household" make "$tree/srv" "$bytes" "$files"
-        for _ in $(seq "$runs"); do
+        for round in $(seq "$runs"); do
             nothing_is_there
             "open_$place"
             write_config
             read_sources
-            every_tool first
+            every_tool first "$round"
         done
         "$household" change "$tree/srv" "$changed" 1
         read_sources
-        every_tool changed
-        for _ in $(seq "$runs"); do every_tool unchanged; done
-        for _ in $(seq "$runs"); do every_tool restore; done
-        for _ in $(seq "$runs"); do every_tool check; done
+        every_tool changed 1
+        for what in unchanged restore check; do
+            for round in $(seq "$runs"); do every_tool "$what" "$round"; done
+        done
         nothing_is_there
     done
     python3 "$source_tree/bench/table.py" "$out"
@@ -274,8 +274,11 @@ read-all-months = 1
 CONFIG
 }
 
-every_tool() { # WHAT
-    for tool in $tools; do
+# Each round another begins: what the one before leaves to do, in the server and in the machine, is not always the same one's burden.
+every_tool() { # WHAT ROUND
+    local order=$tools
+    for _ in $(seq 2 "$2"); do order="${order#* } ${order%% *}"; done
+    for tool in $order; do
         printf '%s, %s: %s\n' "$place" "$1" "$tool" >&2
         rm -rf "$work/restored"
         mkdir "$work/restored"

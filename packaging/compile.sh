@@ -21,9 +21,8 @@ for remap in "${remaps[@]}"; do
     flags+=", \"--remap-path-prefix=$remap\""
     CFLAGS+=" -ffile-prefix-map=$remap"
 done
-# zstd without what is never asked for: the formats of before 1.0, and the strategies of levels above ours (a repository that
-# another tool set to such a level gets what is left). A quarter of a megabyte, 80 KB of the package.
-CFLAGS+=" -DZSTD_LEGACY_SUPPORT=0"
+# zstd without what is never asked for: the strategies of levels above ours (a repository that another tool set to such a level
+# gets what is left). A quarter of a megabyte, 80 KB of the package.
 for strategy in GREEDY LAZY LAZY2 BTLAZY2 BTOPT BTULTRA; do
     CFLAGS+=" -DZSTD_EXCLUDE_${strategy}_BLOCK_COMPRESSOR"
 done

@@ -21,7 +21,7 @@ fn pages_completions_and_licences_are_current() {
 #[test]
 fn the_crates_of_our_own_are_the_ones_in_use() {
     let lock = project_file("Cargo.lock");
-    for name in ["pariter", "rustic_cdc"] {
+    for name in ["pariter", "rustic_cdc", "zstd"] {
         let packages: Vec<_> =
             lock.split("\n\n").filter(|package| package.contains(&format!("name = \"{name}\"\n"))).collect();
         assert!(packages.len() == 1 && !packages[0].contains("source = "), "patches/{name} is of no use: {packages:?}");

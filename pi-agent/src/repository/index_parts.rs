@@ -5,7 +5,7 @@
 //! writes the most of it, has no memory to spare.
 
 use std::fmt;
-use std::io::{Cursor, Read};
+use std::io::Read;
 
 use rustic_core::{BytesList, Id};
 use serde::Serialize;
@@ -47,7 +47,7 @@ pub(super) fn split(file: &BytesList, cipher: &Cipher, write: impl FnMut(Id, Vec
     let compressed = plain.first() == Some(&COMPRESSED);
     let mut divider = Divider { cipher, compressed, part: Index::default(), pieces: 0, write, failed: None };
     let read = if compressed {
-        let json = zstd::Decoder::new(Cursor::new(&plain[1..])).context(doing)?;
+        let json = zstd::Decoder::new(&plain[1..]).context(doing)?;
         divider.read(json)
     } else {
         divider.read(&*plain)
@@ -96,7 +96,7 @@ impl<W: FnMut(Id, Vec<u8>) -> Result<()>> Divider<'_, W> {
         let mut plain = serde_json::to_vec(&part).context(doing)?;
         drop(part);
         if self.compressed {
-            plain = [&[COMPRESSED], &*zstd::encode_all(&*plain, 0).context(doing)?].concat();
+            plain = [&[COMPRESSED], &*zstd::encode_all(&plain, 0).context(doing)?].concat();
         }
         let content = self.cipher.seal(&plain)?;
         (self.write)(cipher::name(&content).parse().expect("64 hexadecimal digits"), content)
