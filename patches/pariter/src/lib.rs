@@ -12,7 +12,7 @@ use std::thread::{Scope, available_parallelism};
 /// Any iterator, with the work of what came before done elsewhere.
 pub trait IteratorExt: Iterator + Sized {
     /// The same items; when nobody wants more, the rest is still taken, and dropped. In pariter a thread takes each before it is asked
-    /// for, and holds it: a pack or a piece of a file in each of the six places where rustic_core wants that. The workers are ahead enough.
+    /// for, and holds it: a pack or a piece of a file, wherever rustic_core wants that. The workers are ahead enough.
     fn readahead_scoped<'env, 'scope>(self, _: &'scope Scope<'scope, 'env>) -> Readahead<Self> {
         Readahead { items: self.fuse() }
     }
