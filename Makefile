@@ -1,6 +1,6 @@
 # The menu. Everything here installs what it needs on a Debian-like machine with Rust, and says what it does.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-trixie test-pi lint bench bench-neighbour deb deb-reproducible generated clean
+.PHONY: help demo test test-long test-trixie test-pi lint bench bench-neighbour deb deb-reproducible generated clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -8,12 +8,11 @@ help: ## this list
 demo: ## three nights of a household, a disaster, and everything restored (under three minutes after the build)
 	@demo/demo.sh
 
-test: ## every test, on real parts: PostgreSQL 15 and 17, pgBackRest, restic, an S3 server, whole machines
-	@tests/setup.sh
-	@tests/build.sh
-	cargo test --doc --workspace --locked --quiet
-	@tests/trixie.sh
-	cargo nextest run --workspace --locked
+test: ## every test in its short form: PostgreSQL 15 and 17, pgBackRest, restic, an S3 server, whole machines (twenty minutes)
+	@tests/run.sh short
+
+test-long: ## every test at full strength, on both packages, and with the PostgreSQL of Debian unstable (two hours)
+	@tests/run.sh full
 
 test-trixie: ## the PostgreSQL tests in a Debian 13: PostgreSQL 17 and pgBackRest 2.55
 	@tests/trixie.sh
@@ -21,10 +20,13 @@ test-trixie: ## the PostgreSQL tests in a Debian 13: PostgreSQL 17 and pgBackRes
 test-pi: ## a night with a power cut on a fully emulated Raspberry Pi 4, with the package of make deb ARCH=arm64 (up to 30 minutes)
 	@tests/pi.sh
 
-lint: ## formatting, clippy, licences and advisories of dependencies
+lint: ## formatting, clippy, unused dependencies, licences and advisories
 	@tests/setup.sh lint
+	@# From now on git refuses an unformatted commit. Nothing to do where this is no repository of git's.
+	@! git rev-parse --git-dir >/dev/null 2>&1 || git config core.hooksPath .githooks
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
+	cargo machete
 	cargo deny check bans licenses sources
 	@# The advisories live in a repository on the network; without it that is said, and not taken for a clean result.
 	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; \

@@ -74,7 +74,7 @@ prepare() {
     # Apart: in an unchanged night the directories above are unchanged, too.
     tree=$(mktemp -d -p /var/tmp pi-agent-bench-XXXXXX)
     children=() server=$work/garage
-    trap 'kill "${children[@]}" 2>/dev/null; wait; rm -rf "$work" "$tree" "$server"' EXIT
+    trap 'end_children; rm -rf "$work" "$tree" "$server"' EXIT
     source=$tree/srv/foundry
     export RESTIC_PASSWORD=bench RUSTIC_PASSWORD=bench BORG_PASSPHRASE=bench
     export RESTIC_CACHE_DIR=$work/cache/restic BORG_BASE_DIR=$work/cache/borg
@@ -108,13 +108,17 @@ read_sources() {
     find "$source" -type f -exec cat {} + >/dev/null
 }
 
+# Ends the servers, if any run.
+end_children() {
+    [ ${#children[@]} -gt 0 ] || return 0
+    kill "${children[@]}" 2>/dev/null || true
+    wait
+    children=()
+}
+
 # As before the first night.
 nothing_is_there() {
-    if [ ${#children[@]} -gt 0 ]; then
-        kill "${children[@]}"
-        wait
-        children=()
-    fi
+    end_children
     rm -rf "$work/repositories" "$work/cache" "$work/state" "$work/secrets/master-keys" "$server" "$work/counter"
 }
 

@@ -9,25 +9,9 @@
 #   pi                an arm64 trixie with a kernel, as the disk image of a fully emulated machine
 set -euo pipefail
 
-machines=${PI_AGENT_TEST_CACHE:-/var/cache/pi-agent-tests}/machines
-
-say() { printf 'setup: %s\n' "$*"; }
-
-debian_packages() { # PACKAGE...
-    local package missing=()
-    for package in "$@"; do
-        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
-    done
-    [ ${#missing[@]} -gt 0 ] || return 0
-    say "installing Debian packages: ${missing[*]}"
-    apt-get update >/dev/null
-    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends \
-        "${missing[@]}" >/dev/null
-}
-
-mirror() { # the one this machine itself uses
-    apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' | awk '$1 == "Debian" && $2 !~ /security/ { print $2; exit }'
-}
+[ "$(id -u)" -eq 0 ] || exec sudo --preserve-env=PI_AGENT_TEST_CACHE "$0" "$@"
+. "$(dirname "$0")/setup-common.sh"
+machines=$cache/machines
 
 # Lets this machine start arm64 programs; the interpreter is opened at once, so that it works in any chroot.
 run_arm64() {
@@ -40,7 +24,7 @@ run_arm64() {
 
 # Made aside and renamed, so that an interrupted try leaves nothing that looks finished. Another recipe makes another root.
 root() { # NAME SUITE PACKAGES [MMDEBSTRAP OPTION]...
-    local name=$1 suite=$2 packages=$3 recipe log new=$machines/$1.new
+    local name=$1 suite=$2 packages=$3 recipe new=$machines/$1.new
     shift 3
     # Two at a time would make the same root twice; the lock ends with this script.
     exec 9>"$machines/$name.lock"
@@ -48,17 +32,15 @@ root() { # NAME SUITE PACKAGES [MMDEBSTRAP OPTION]...
     recipe=$(printf '%s\n' 1 "$suite" "$packages" "$@" | sha256sum | cut -c 1-16)
     [ "$(cat "$machines/$name.recipe" 2>/dev/null)" != "$recipe" ] || return 0
     say "making a $suite in $machines/$name (once)"
-    log=$(mktemp)
     rm -rf --one-file-system "$new" "$machines/$name" "$machines/$name.recipe" "$machines/$name.img"
     # Its mounts end with it, also when it is killed. dpkg syncs every file; an incomplete root is thrown away anyhow.
-    if ! unshare --mount mmdebstrap --variant=minbase --include="$packages" --dpkgopt=force-unsafe-io "$@" \
-        "$suite" "$new" "deb $(mirror) $suite main" >"$log" 2>&1 </dev/null; then
-        cat "$log" >&2
-        rm -rf --one-file-system "$log" "$new"
+    if ! quietly unshare --mount mmdebstrap --variant=minbase --include="$packages" --dpkgopt=force-unsafe-io "$@" \
+        "$suite" "$new" "deb $(mirror) $suite main"; then
+        rm -rf --one-file-system "$new"
         return 1
     fi
     # Nothing of this machine's: no mirror that nobody can reach in a machine without a network, no name.
-    rm -f "$log" "$new/etc/apt/sources.list" "$new/etc/hostname" "$new/etc/resolv.conf"
+    rm -f "$new/etc/apt/sources.list" "$new/etc/hostname" "$new/etc/resolv.conf"
     printf '127.0.0.1 localhost\n::1 localhost\n' >"$new/etc/hosts"
     mv "$new" "$machines/$name"
     echo "$recipe" >"$machines/$name.recipe"
@@ -120,9 +102,6 @@ tarball() { # NAME: its root as one file
     mv "$machines/$1.tar.new" "$machines/$1.tar"
 }
 
-[ "$(id -u)" -eq 0 ] || exec sudo --preserve-env=PI_AGENT_TEST_CACHE "$0" "$@"
-[ -n "$(mirror)" ] || apt-get update >/dev/null
-[ -n "$(mirror)" ] || { say "apt names no Debian mirror to take machines from" >&2; exit 1; }
 mkdir -p "$machines"
 
 [ $# -gt 0 ] || set -- arm64 bookworm bookworm-docker docker trixie

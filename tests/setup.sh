@@ -1,40 +1,9 @@
 #!/usr/bin/env bash
-# Installs what is needed on a fresh Debian-like machine with Rust: setup.sh [test|lint|demo|bench|deb-ARCH].
+# Installs what is needed on a fresh Debian-like machine with Rust: setup.sh [test [short|full]|lint|demo|bench|deb-ARCH].
 # Does nothing that is done already; says one line for each thing it does.
 set -euo pipefail
 
-cache=${PI_AGENT_TEST_CACHE:-/var/cache/pi-agent-tests}
-as_root=()
-[ "$(id -u)" -eq 0 ] || as_root=(sudo)
-
-say() { printf 'setup: %s\n' "$*"; }
-
-quietly() { # COMMAND...: its output only when it fails
-    local log
-    log=$(mktemp)
-    if ! "$@" >"$log" 2>&1 </dev/null; then
-        cat "$log" >&2
-        rm -f "$log"
-        say "failed: $*" >&2
-        return 1
-    fi
-    rm -f "$log"
-}
-
-debian_packages() { # PACKAGE...
-    local package missing=()
-    for package in "$@"; do
-        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
-    done
-    [ ${#missing[@]} -gt 0 ] || return 0
-    say "installing Debian packages: ${missing[*]}"
-    quietly "${as_root[@]}" apt-get update
-    # The tests make PostgreSQL clusters of their own; the package's `main` would only take a port.
-    "${as_root[@]}" mkdir -p /etc/postgresql-common/createcluster.d
-    echo 'create_main_cluster = false' |
-        "${as_root[@]}" tee /etc/postgresql-common/createcluster.d/pi-agent-tests.conf >/dev/null
-    quietly "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
-}
+. "$(dirname "$0")/setup-common.sh"
 
 # Tools that are used, not shipped: compiled in a third of the time.
 cargo_tool() { # PROGRAM CRATE ARGUMENT...
@@ -115,12 +84,19 @@ demo)
 lint)
     debian_packages build-essential git
     cargo_command deny 0.20.2
+    cargo_command machete 0.9.2
     ;;
 test)
+    machines=(bookworm bookworm-docker trixie docker)
+    [ "${2:-short}" = short ] || machines+=(arm64)
+    [ -e "$cache/garage/bin/garage" ] || say "a first run installs Debian packages, makes ${#machines[@]} Debian systems in $cache (5 GB) and compiles" \
+        "Garage, an S3 server: about 20 minutes on two processors, once"
     debian_packages build-essential ca-certificates curl openssl attr docker.io docker-compose faketime iproute2 \
         logrotate procps strace time util-linux postgresql pgbackrest restic
     machine_id
-    "$(dirname "$0")/setup-machines.sh" bookworm bookworm-docker trixie arm64 docker
+    "$(dirname "$0")/setup-machines.sh" "${machines[@]}"
+    "$(dirname "$0")/setup-elsewhere.sh" trixie
+    [ "${2:-short}" = short ] || "$(dirname "$0")/setup-elsewhere.sh" sid
     cargo_command nextest 0.9.143
     cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
     ;;

@@ -15,26 +15,26 @@ mod restores;
 mod runbook;
 mod wal;
 
+/// Each story once as Debian 12 and once as Debian 13. `make test` tells it in the one that is named here; what begins with
+/// `long_` is for `make test-long`.
 macro_rules! in_each {
-    ($($module:ident::$test:ident),* $(,)?) => {
-        mod bookworm {
-            $(#[test] fn $test() { super::$module::$test("bookworm"); })*
-        }
-        mod trixie {
-            $(#[test] fn $test() { super::$module::$test("trixie"); })*
-        }
+    ($($first:ident, $second:ident: $module:ident::$test:ident),* $(,)?) => {
+        $(mod $test {
+            #[test] fn $first() { super::$module::$test(stringify!($first)); }
+            mod long_run { #[test] fn $second() { super::super::$module::$test(stringify!($second)); } }
+        })*
     };
 }
 
 in_each![
-    installation::without_a_configuration_nothing_runs_and_nothing_fails,
-    installation::removing_keeps_the_state_and_purging_keeps_repositories_and_keys,
-    night::the_timer_makes_a_backup_that_restores,
-    wal::a_finished_segment_is_pushed_at_once,
-    wal::its_sandbox_lets_a_limit_be_kept,
-    interruptions::stopping_ends_the_run_in_time_and_leaves_nothing,
-    interruptions::an_upgrade_lets_the_run_go_on,
-    interruptions::a_power_cut_is_caught_up_at_the_next_boot,
+    bookworm, trixie: installation::without_a_configuration_nothing_runs_and_nothing_fails,
+    trixie, bookworm: installation::removing_keeps_the_state_and_purging_keeps_repositories_and_keys,
+    bookworm, trixie: night::the_timer_makes_a_backup_that_restores,
+    trixie, bookworm: wal::a_finished_segment_is_pushed_at_once,
+    bookworm, trixie: wal::its_sandbox_lets_a_limit_be_kept,
+    trixie, bookworm: interruptions::stopping_ends_the_run_in_time_and_leaves_nothing,
+    bookworm, trixie: interruptions::an_upgrade_lets_the_run_go_on,
+    trixie, bookworm: interruptions::a_power_cut_is_caught_up_at_the_next_boot,
 ];
 
 #[test]

@@ -14,6 +14,8 @@
 //! * [`Garage`] is an S3 server, [`TlsProxy`] the TLS and the faults in front of it, [`Tap`] counts on the way to it, and a
 //!   [`Wire`] leads to it from a machine.
 //!
+//! [`by_effort`] is how much a slow test does.
+//!
 //! Everything panics with a readable message: it is for tests only.
 #![allow(clippy::unwrap_used)]
 
@@ -24,6 +26,7 @@ pub mod config;
 pub mod discord;
 pub mod docker;
 pub mod document;
+pub mod effort;
 pub mod faults;
 pub mod footprint;
 pub mod garage;
@@ -53,6 +56,7 @@ pub use cluster::Cluster;
 pub use config::Config;
 pub use discord::{Discord, Trouble};
 pub use docker::DockerEngine;
+pub use effort::by_effort;
 pub use faults::{Fault, Faults, Traffic};
 pub use footprint::footprints;
 pub use garage::Garage;

@@ -75,6 +75,27 @@ pub fn descendants(ancestor: Pid) -> Vec<Process> {
     all.into_iter().filter(below).map(|stat| stat.process).collect()
 }
 
+/// The same for polling: it looks at the descendants only and not at all of `/proc`, a hundredth of the work. It may miss a process
+/// whose sibling ends in the same moment.
+pub fn descendants_polled(ancestor: Pid) -> Vec<Process> {
+    let mut found: Vec<Process> = Vec::new();
+    let mut parents = vec![ancestor.as_raw()];
+    while let Some(parent) = parents.pop() {
+        for child in children(parent) {
+            parents.push(child);
+            found.extend(Stat::read(child).filter(|stat| stat.alive).map(|stat| stat.process));
+        }
+    }
+    found
+}
+
+/// The children of each thread of a process; none of one that has ended.
+fn children(parent: i32) -> Vec<i32> {
+    let threads = std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
 /// Notes every process that ever appears below one, until it is asked.
 #[derive(Debug)]
 pub struct Census {
@@ -90,9 +111,10 @@ impl Census {
         let thread = std::thread::spawn(move || {
             let mut seen = BTreeSet::new();
             while !stopped.load(Ordering::Relaxed) {
-                seen.extend(descendants(ancestor));
+                seen.extend(descendants_polled(ancestor));
                 std::thread::sleep(Duration::from_millis(20));
             }
+            seen.extend(descendants(ancestor));
             seen
         });
         Self { stop, thread }
@@ -139,7 +161,8 @@ mod tests {
         let pid = Pid::from_raw(child.id().cast_signed());
         let census = Census::of(pid);
         let sleeper = loop {
-            if let Some(sleeper) = descendants(pid).into_iter().find(|process| process.name == "sleep") {
+            assert!(descendants_polled(pid).iter().all(|process| descendants(pid).contains(process)));
+            if let Some(sleeper) = descendants_polled(pid).into_iter().find(|process| process.name == "sleep") {
                 break sleeper;
             }
             std::thread::sleep(Duration::from_millis(5));

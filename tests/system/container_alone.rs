@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{DockerEngine, Random, privately, sh};
+use harness::{DockerEngine, Random, by_effort, privately, sh};
 use nix::sys::signal::Signal;
 
 use crate::container_postgres::{Household, UID};
@@ -105,7 +105,7 @@ fn slow_killed_it_leaves_no_container_behind_the_next_start() {
         let began = Instant::now();
         home.agent.ok(restore);
         let whole = began.elapsed();
-        for number in 0..8 {
+        for number in 0..by_effort(2, 8) {
             remove(&to);
             let running = home.agent.start(restore);
             match number {

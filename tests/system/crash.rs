@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use harness::processes::descendants_polled;
 use harness::{Agent, Census, Cluster, Config, Garage, Household, Ran, Random, Running, Scratch, Size, TlsProxy, Tree};
-use harness::{descendants, sh};
+use harness::{by_effort, sh};
 use nix::sys::signal::{Signal, kill};
 
 /// What is killed.
@@ -176,11 +177,11 @@ fn strike(victim: Victim, mut running: Running, patience: Duration) -> Option<Ra
     while !running.has_ended() {
         let target = match victim {
             Victim::Supervisor => Some(running.pid()),
-            Victim::Step => descendants(running.pid())
+            Victim::Step => descendants_polled(running.pid())
                 .into_iter()
                 .find(|process| process.arguments().get(1).is_some_and(|word| word == "step"))
                 .map(|process| process.pid()),
-            Victim::PgBackRest => descendants(running.pid())
+            Victim::PgBackRest => descendants_polled(running.pid())
                 .into_iter()
                 .find(|process| process.name == "pgbackrest")
                 .map(|process| process.pid()),
@@ -196,21 +197,22 @@ fn strike(victim: Victim, mut running: Running, patience: Duration) -> Option<Ra
     None
 }
 
-/// Twenty kills that hit something.
-fn twenty_kills(mut host: Host) {
+/// Kills that hit something: four, or twenty in a full run.
+fn kills(mut host: Host) {
+    let wanted = by_effort(4, 20);
     host.run_in_peace();
     host.a_day_passes();
     host.run_in_peace();
     let mut hits = 0;
     for attempt in 0.. {
-        assert!(attempt < 40, "only {hits} of {attempt} kills hit anything");
+        assert!(attempt < 2 * wanted, "only {hits} of {attempt} kills hit anything");
         host.a_day_passes();
         let victim = *host.random.pick(&[Victim::Supervisor, Victim::Step, Victim::PgBackRest]);
         let hit = host.kill_during_a_run(victim);
         eprintln!("{victim:?}: {}", if hit { "killed" } else { "the run was over before" });
         hits += u32::from(hit);
         host.run_in_peace();
-        if hits == 20 {
+        if hits == wanted {
             break;
         }
     }
@@ -218,13 +220,13 @@ fn twenty_kills(mut host: Host) {
 }
 
 #[test]
-fn slow_twenty_kills_with_local_storage() {
-    twenty_kills(Host::local(20));
+fn slow_kills_with_local_storage() {
+    kills(Host::local(20));
 }
 
 #[test]
-fn slow_twenty_kills_with_s3() {
+fn slow_kills_with_s3() {
     let garage = Garage::start();
     let proxy = TlsProxy::before(&garage);
-    twenty_kills(Host::s3(&proxy, 21));
+    kills(Host::s3(&proxy, 21));
 }

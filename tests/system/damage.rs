@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::{Agent, Cluster, Config, Household, Ran, Scratch, Size, Tree, sh};
+use harness::{Agent, Cluster, Config, Household, Ran, Scratch, Size, Tree, by_effort, sh};
 use serde_json::Value;
 
 use crate::postgres::{Host, STANZA};
@@ -75,11 +75,16 @@ fn is_told(cell: &str, ran: &Ran) -> bool {
     codes.split(" or ").any(|code| ran.code() == Some(code.parse().unwrap())) && words.split('…').all(said)
 }
 
-/// Does each line of a table.
+/// Does each line of a table; in a short run each part of a repository is damaged in one of the ways, in turn.
 fn every_line_holds(title: &str, files: impl Fn(&str) -> Vec<PathBuf>, look: impl Fn(&str) -> Seen) {
     let lines = table(title);
+    let kinds: BTreeSet<_> = lines.iter().map(|[what, ..]| what).collect();
+    assert_eq!(lines.len(), kinds.len() * DAMAGES.len(), "each of {kinds:?} in each way");
+    let tried = |at: usize| by_effort(at / DAMAGES.len() % DAMAGES.len() == at % DAMAGES.len(), true);
     let mut wrong = Vec::new();
-    for [what, damage, check, restore, test, back] in lines.iter().copied() {
+    for (_, [what, damage, check, restore, test, back]) in
+        lines.iter().copied().enumerate().filter(|(at, _)| tried(*at))
+    {
         let good: Vec<_> = files(what).into_iter().map(|file| Good::taken(file, damage)).collect();
         assert!(!good.is_empty(), "{what} {damage}");
         let seen = look(what);
@@ -103,8 +108,6 @@ fn every_line_holds(title: &str, files: impl Fn(&str) -> Vec<PathBuf>, look: imp
         good.into_iter().for_each(Good::put_back);
     }
     assert!(wrong.is_empty(), "docs/damage.md, {title}, does not hold:\n{}", wrong.join("\n"));
-    let kinds: BTreeSet<_> = lines.iter().map(|[what, ..]| what).collect();
-    assert_eq!(lines.len(), kinds.len() * DAMAGES.len(), "each of {kinds:?} in each way");
 }
 
 /// Two nights of a household in a folder.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use harness::{Agent, Census, Config, Household, Ran, Random, Scratch, Size, Tmpfs, descendants};
+use harness::{Agent, Census, Config, Household, Ran, Random, Scratch, Size, Tmpfs, by_effort, descendants};
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
 use pi_agent::restore_test::Tested;
@@ -249,7 +249,7 @@ fn slow_killed_at_any_moment_nothing_is_left_after_the_next_start() {
     host.agent.ok(["restore-test", "database"]);
     let whole = began.elapsed();
     let mut random = Random::new(7);
-    for number in 0..12 {
+    for number in 0..by_effort(3, 12) {
         let mut running = host.agent.start(["restore-test", "database"]);
         let census = Census::of(running.pid());
         std::thread::sleep(whole.mul_f64(random.fraction()));

@@ -7,7 +7,7 @@ use rustic_core::repofile::SnapshotFile;
 use rustic_core::{BackupOptions, IndexedIdsStatus, ParentOptions, Repository as Rustic, SnapshotOptions};
 
 use super::source::{Source, Sources, Tally};
-use super::{Repository, Snapshot};
+use super::{Repository, Snapshot, any_source};
 use crate::monitor::{Monitor, Problem};
 use crate::steps::Figures;
 use crate::{Error, Result};
@@ -60,7 +60,7 @@ impl Repository {
     /// whether what was read is worth one.
     pub(super) fn archive(
         &self,
-        source: Arc<dyn pi_agent_engine::Source>,
+        source: Arc<dyn any_source::Source>,
         paths: &[PathBuf],
         parents: Vec<String>,
         tags: &[String],
@@ -77,7 +77,7 @@ impl Repository {
             let mut snapshot = snapshot.to_snapshot()?;
             snapshot.program_version = format!("pi-agent {}", env!("CARGO_PKG_VERSION"));
             tags.iter().for_each(|tag| snapshot.tags.add(tag.clone()));
-            pi_agent_engine::archive(&rustic, &options, source, snapshot, paths)
+            any_source::archive(&rustic, &options, source, snapshot, paths)
         });
         // rustic may take a failed upload for an unreadable file: what storage said counts. (A failed read of the parent
         // only costs time.)

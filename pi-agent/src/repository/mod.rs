@@ -4,6 +4,7 @@
 //! store does), it logs what it leaves out (our [`source`] counts it), it panics inside (caught here), and its errors do
 //! not say whether they may pass (the backend remembers what storage said).
 
+mod any_source;
 mod backend;
 mod backup;
 mod buffers;

@@ -12,9 +12,9 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::any_source::{Entries, Entry, Open, Source};
 use bytes::Bytes;
 use jiff::Timestamp;
-use pi_agent_engine::{Entries, Entry, Open, Source};
 use rustic_core::repofile::{BlobType, Metadata, Node, NodeType, SnapshotFile};
 use rustic_core::{BlobId, DataId, IndexedFullStatus, IndexedIdsStatus, Repository as Rustic};
 use rustic_core::{ErrorKind, RusticError, RusticResult};

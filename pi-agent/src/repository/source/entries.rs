@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::repository::any_source::{Entry, Open};
 use ignore::{DirEntry, Walk, WalkBuilder};
-use pi_agent_engine::{Entry, Open};
 use rustic_core::repofile::Node;
 use rustic_core::{LocalSourceSaveOptions, RusticResult};
 

@@ -21,6 +21,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::{Walk, WalkBuilder};
 use rustic_core::RusticResult;
 
+use crate::repository::any_source;
 use crate::{Error, Result};
 use entries::Entries;
 pub use sources::{Look, Sources};
@@ -103,7 +104,7 @@ impl Source {
     }
 }
 
-impl pi_agent_engine::Source for Source {
+impl any_source::Source for Source {
     /// The sum of all sizes, for the time left; what cannot be read counts nothing here.
     fn size(&self) -> RusticResult<Option<u64>> {
         let sizes = self.sources.paths.iter().flat_map(|path| self.walk(path)).filter_map(|entry| {
@@ -115,7 +116,7 @@ impl pi_agent_engine::Source for Source {
         Ok(Some(held + sizes.take_while(in_time).sum::<u64>()))
     }
 
-    fn entries(&self) -> pi_agent_engine::Entries {
+    fn entries(&self) -> any_source::Entries {
         let walks = self.sources.paths.iter().map(|path| (path.clone(), self.walk(path))).collect();
         Box::new(Entries {
             walks,
@@ -135,7 +136,7 @@ impl pi_agent_engine::Source for Source {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use pi_agent_engine::Source as _;
+    use crate::repository::any_source::Source as _;
     use rustic_core::{ErrorKind, ReadSourceOpen as _, RusticError};
 
     use super::*;

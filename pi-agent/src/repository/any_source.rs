@@ -1,8 +1,7 @@
-//! What of rustic_core works on every byte, compiled for less than the smallest size.
+//! The one type of source that rustic_core reads, whatever is behind it.
 //!
-//! rustic_core is generic, in what is read above all, and generic code is compiled where its types are known. That is here: in
-//! the program's own crate, which is compiled for size alone, a first backup took more of a processor (700 MB: 15.4 s, with
-//! this compiled for speed 14.6 s). How it is compiled is said in the workspace's `Cargo.toml`, with what that costs.
+//! rustic_core's archiver is generic. Erasing the type of the source here compiles it once, and not once for files and once for
+//! the output of programs.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -13,20 +12,20 @@ use rustic_core::{
     BackupOptions, IndexedIdsStatus, ReadSource, ReadSourceEntry, ReadSourceOpen, Repository, RusticResult,
 };
 
-/// What a file is read from.
+/// The content of one file.
 pub type Reader = Box<dyn Read + Send>;
 
-/// A file, directory or anything else, and how its content is read.
+/// A file, directory or other node, and how its content is opened.
 pub type Entry = ReadSourceEntry<Open>;
 
 /// The entries of a source, in the order of a tree.
 pub type Entries = Box<dyn Iterator<Item = RusticResult<Entry>> + Send>;
 
-/// Begins to read a file.
+/// Opens the content of a file.
 pub struct Open(Box<dyn FnOnce() -> RusticResult<Reader> + Send>);
 
 impl Open {
-    /// By that function; it is called once, or never.
+    /// Opens the content with this function, which is called at most once.
     pub fn new(open: impl FnOnce() -> RusticResult<Reader> + Send + 'static) -> Self {
         Self(Box::new(open))
     }
@@ -40,22 +39,21 @@ impl ReadSourceOpen for Open {
     }
 }
 
-/// What is backed up.
+/// Data that a snapshot is made of.
 pub trait Source: Send + Sync {
-    /// Bytes in all, as far as that is known.
+    /// The sum of all sizes in bytes, if it is known.
     ///
     /// # Errors
-    /// It cannot be found out.
+    /// The source cannot be read.
     fn size(&self) -> RusticResult<Option<u64>>;
 
-    /// Everything in it.
+    /// All entries.
     fn entries(&self) -> Entries;
 }
 
-/// Any source, as the one type that rustic meets.
-struct Any(Arc<dyn Source>);
+struct AnySource(Arc<dyn Source>);
 
-impl ReadSource for Any {
+impl ReadSource for AnySource {
     type Open = Open;
     type Iter = Entries;
 
@@ -79,5 +77,5 @@ pub fn archive(
     snapshot: SnapshotFile,
     paths: &[PathBuf],
 ) -> RusticResult<SnapshotFile> {
-    repository.archive(options, &Any(source), snapshot, paths)
+    repository.archive(options, &AnySource(source), snapshot, paths)
 }

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Runs the tests: run.sh short|full. `make test` is short, `make test-long` is full; docs/testing.md says what each covers.
+# Ends with the time of each phase and the ten slowest tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+effort=${1:-short}
+case $effort in
+short) profile=default ;;
+full) profile=long ;;
+*)
+    echo "usage: run.sh short|full" >&2
+    exit 2
+    ;;
+esac
+export PI_AGENT_TEST_EFFORT=$effort PI_AGENT_TEST_CACHE=${PI_AGENT_TEST_CACHE:-/var/cache/pi-agent-tests}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+[ "$effort" = full ] || export PI_AGENT_PACKAGES=$CARGO_TARGET_DIR/packages
+results=$CARGO_TARGET_DIR/nextest
+rm -rf "$results"/*/junit.xml
+
+times=
+phase() { # NAME COMMAND...
+    local name=$1 began=$SECONDS
+    shift
+    printf '\n== %s: %s\n' "$(date +%H:%M)" "$name"
+    "$@"
+    times+=$(printf '%7d s  %s' $((SECONDS - began)) "$name")$'\n'
+}
+
+every_test() {
+    # The tests in another Debian mostly wait for their servers, so they run beside the others.
+    local others=0 elsewhere=0 log
+    log=$(mktemp)
+    tests/elsewhere.sh trixie >"$log" 2>&1 &
+    cargo nextest run --workspace --locked --profile "$profile" || others=$?
+    wait $! || elsewhere=$?
+    echo
+    cat "$log"
+    rm -f "$log"
+    return $((others ? others : elsewhere))
+}
+
+summary() {
+    printf '\nSeconds by phase (%s run):\n%s' "$effort" "$times"
+    tests/slowest.sh "$results"/*/junit.xml
+}
+
+phase 'installing what the tests need' tests/setup.sh test "$effort"
+phase 'compiling, and making the packages' tests/build.sh "$effort"
+phase 'examples in the documentation of the code' cargo test --doc --workspace --locked --quiet
+failed=0
+phase 'tests' every_test || failed=$?
+if [ "$effort" = full ] && [ "$failed" = 0 ]; then
+    phase 'PostgreSQL of Debian unstable' tests/elsewhere.sh sid || failed=$?
+fi
+summary
+exit "$failed"
