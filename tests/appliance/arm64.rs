@@ -36,7 +36,7 @@ impl Chroot {
 }
 
 #[test]
-fn the_arm64_package_installs_sets_up_backs_up_and_restores() {
+fn long_the_arm64_package_installs_sets_up_backs_up_and_restores() {
     let pi = Chroot::new();
     std::fs::write(pi.path("/root/pi-agent.deb"), Package::built("arm64").bytes()).unwrap();
     let installing = pi.ok("apt-get install --yes --quiet /root/pi-agent.deb 2>&1");

@@ -17,11 +17,12 @@ fn slow_a_backup_and_a_restore_need_little() {
         &[&household.foundry()],
         "read-all-months = 1\ncheck-every = \"30d\"",
     );
-    // Built as it is shipped: what the tests are made of is not as small.
+    // In a full run it is the program that is shipped; in a short one it is compiled for tests and needs a quarter more.
     let agent = config.write().program(Package::native().program(&scratch));
     let found = footprints(&agent, &config, &mut household, &scratch);
-    for ((name, peak), (allowed, mib)) in found.iter().zip(ALLOWED) {
-        assert_eq!(*name, allowed);
-        assert!(*peak <= mib << 20, "{name}: {} MiB, allowed {mib}: {found:?}", peak >> 20);
+    for ((name, peak), (expected, mib)) in found.iter().zip(ALLOWED) {
+        assert_eq!(*name, expected);
+        let allowed = by_effort(mib * 5 / 4, mib) << 20;
+        assert!(*peak <= allowed, "{name}: {peak} bytes, allowed {allowed}: {found:?}");
     }
 }
