@@ -442,7 +442,12 @@ fn a_wrong_passphrase_is_said_to_be_one() {
 
 /// The program in a mount namespace of its own, in which `change` was made to the machine.
 pub(crate) fn on_a_machine_where(change: &str, host: &Host) -> Ran {
-    let command = host.agent.command(["run", "database", "--json"]);
+    there(change, host, &["run", "database", "--json"])
+}
+
+/// The same with another command.
+fn there(change: &str, host: &Host, arguments: &[&str]) -> Ran {
+    let command = host.agent.command(arguments);
     let words: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| format!("'{}'", word.to_str().unwrap()))
@@ -479,6 +484,54 @@ fn pgbackrest_missing_or_too_old_is_a_failure_with_a_cure() {
     );
     let error = old.expect(3).step("database")["error"].clone();
     assert_eq!(error["message"], "pgbackrest 2.30 is too old, 2.45 is wanted");
+}
+
+#[test]
+fn pgbackrest_is_never_started_as_root() {
+    // Since 2.59 it refuses that, except for restore, help and version.
+    let host = Host::local();
+    let started = host.scratch.join("started");
+    fs::write(&started, "").unwrap();
+    give_to_postgres(&started);
+    let change = format!(
+        "cp /usr/bin/pgbackrest /mnt/bin/pgbackrest && \
+         printf '#!/bin/sh\\necho $(id -u) $1 >>{}\\nexec /mnt/bin/pgbackrest \"$@\"\\n' >/mnt/bin/noted && \
+         chmod 755 /mnt/bin/noted && mount --bind /mnt/bin/noted /usr/bin/pgbackrest",
+        started.display()
+    );
+    let done = |arguments: &[&str]| drop(there(&change, &host, arguments).expect(0));
+    host.insert("one");
+    done(&["run", "database"]);
+    host.insert("two");
+    host.cluster.finish_segment();
+    done(&["wal", "push"]);
+    done(&["points", "database"]);
+    done(&["check", "database"]);
+    let to = host.scratch.join("restored");
+    done(&["restore", "database", "--to", to.to_str().unwrap()]);
+
+    let postgres = host.cluster.data().metadata().unwrap().uid().to_string();
+    let started = fs::read_to_string(started).unwrap();
+    let mut commands = std::collections::BTreeSet::new();
+    for line in started.lines() {
+        let (uid, command) = line.split_once(' ').unwrap();
+        // Only this one reads and writes nothing.
+        assert!(command == "version" || uid == postgres, "{line}");
+        commands.insert(command);
+    }
+    let expected = [
+        "archive-get",
+        "archive-push",
+        "backup",
+        "expire",
+        "info",
+        "repo-ls",
+        "restore",
+        "stanza-create",
+        "verify",
+        "version",
+    ];
+    assert_eq!(commands.into_iter().collect::<Vec<_>>(), expected);
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! The only place that knows pgBackRest's arguments ([`PgBackRest`]), its configuration ([`files`]), its JSON ([`info`])
 //! and its exit codes ([`failure`]). Another engine would replace this folder.
 //!
-//! Every call names a generated configuration, which holds the secrets, so that argv shows none and `/etc` is never read.
+//! It is started in one place ([`program`]), and never as root. Every call names a generated configuration, which holds the
+//! secrets, so that argv shows none and `/etc` is never read.
 
 mod detour;
 mod failure;
 mod files;
 mod info;
+mod program;
 mod version;
 
 use std::path::Path;
@@ -18,7 +20,7 @@ use jiff::Timestamp;
 use self::detour::Detour;
 use crate::config::{Postgres, Settings, Step};
 use crate::error::Kind;
-use crate::process::{Output, Program, Stream, User};
+use crate::process::{Output, Stream, User};
 use crate::{Error, Result};
 
 pub use failure::{Code, code_of};
@@ -311,14 +313,11 @@ impl PgBackRest {
         deadline: Duration,
         on_line: &mut dyn FnMut(Stream, &str),
     ) -> Result<Output> {
-        let mut all = vec![
-            command.to_owned(),
-            format!("--config={}", self.files.config(view).display()),
-            format!("--stanza={}", self.stanza),
-        ];
+        let mut all =
+            vec![format!("--config={}", self.files.config(view).display()), format!("--stanza={}", self.stanza)];
         // Positional arguments (a WAL file, a folder) are recognised wherever they stand.
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        let program = Program::new(version::PROGRAM, &all).within(deadline).as_user(&self.user);
+        let program = program::command(command, &all, &self.user)?.within(deadline);
         let program = match &self.detour {
             Some(detour) => detour.lead(program),
             None => program,

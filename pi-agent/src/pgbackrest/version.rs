@@ -2,11 +2,9 @@
 
 use std::fmt;
 
+use super::program;
 use crate::error::Kind;
-use crate::process::Program;
 use crate::{Error, Result};
-
-pub(super) const PROGRAM: &str = "pgbackrest";
 
 /// A version of pgBackRest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,7 +52,7 @@ impl fmt::Display for Version {
 /// # Errors
 /// Kind `NotFound`: it is not installed. Also when it is older than [`Version::OLDEST`].
 pub fn version() -> Result<Version> {
-    let output = Program::new(PROGRAM, ["version"]).run(&mut |_, _| ()).map_err(missing)?;
+    let output = program::version().run(&mut |_, _| ()).map_err(missing)?;
     let version = Version::parse(&output.stdout)
         .ok_or_else(|| Error::new(format!("pgbackrest says an odd version: {:?}", output.stdout.trim())))?;
     if version < Version::OLDEST {
