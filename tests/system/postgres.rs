@@ -535,6 +535,36 @@ fn pgbackrest_is_never_started_as_root() {
 }
 
 #[test]
+fn a_damaged_page_is_told_and_all_else_comes_back() {
+    let scratch = Scratch::new();
+    let config = Config::local(scratch.path());
+    // Without the monthly dump, which no damaged table lets pass.
+    let host = Host::with(scratch, &config, "keep = { daily = 30 }");
+    host.insert("whole");
+    host.cluster.sql("create table damaged as select generate_series(1, 10000) as n");
+    host.cluster.sql("checkpoint");
+    let file = host.cluster.data().join(host.cluster.sql("select pg_relation_filepath('damaged')"));
+    host.cluster.stop();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[3 * 8192 + 5000] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    host.cluster.start();
+
+    let ran = host.run().expect(5);
+    let step = ran.step("database");
+    assert_eq!(step["outcome"], "degraded", "{ran}");
+    let label = step["restore_point"].as_str().expect("a label");
+    let told = format!("backup {label} holds pages with wrong checksums");
+    assert_eq!(step["error"]["message"], *told, "{ran}");
+
+    let to = host.scratch.join("restored");
+    let ran = host.agent.run(["restore", "database", "--to", to.to_str().unwrap()]).expect(5);
+    assert!(ran.stdout.contains(&told), "{ran}");
+    let clone = Cluster::existing(&host.scratch, &to);
+    assert_eq!(clone.start().sql("select name from voters"), "whole");
+}
+
+#[test]
 fn a_bucket_over_verified_tls_holds_it_all() {
     let garage = Garage::start();
     let proxy = TlsProxy::before(&garage);

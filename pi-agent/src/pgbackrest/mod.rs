@@ -186,8 +186,10 @@ impl PgBackRest {
     /// # Errors
     /// pgBackRest's.
     pub fn expire_wal(&self, fulls: usize) -> Result<()> {
-        let arguments = [format!("--repo1-retention-archive={fulls}"), "--repo1-retention-archive-type=full".into()];
-        self.run(View::Repository, "expire", arguments.each_ref().map(String::as_str), SHORT, &mut |_, _| ()).map(drop)
+        let fulls = format!("--repo1-retention-archive={fulls}");
+        let arguments =
+            [fulls.as_str(), "--repo1-retention-archive-type=full"].into_iter().chain(despite_damaged_pages()?);
+        self.run(View::Repository, "expire", arguments, SHORT, &mut |_, _| ()).map(drop)
     }
 
     /// Puts one finished WAL file into the repository. What is there already with the same content is fine.
@@ -229,7 +231,7 @@ impl PgBackRest {
         if order.delta {
             arguments.push("--delta".into());
         }
-        let arguments = arguments.iter().map(String::as_str);
+        let arguments = arguments.iter().map(String::as_str).chain(despite_damaged_pages()?);
         let mut done = 0;
         self.run(View::Repository, "restore", arguments, failure::A_WEEK, &mut |_, line| {
             if let Some((bytes, percent)) = info::file_done(line) {
@@ -335,4 +337,11 @@ impl PgBackRest {
             None => error,
         }
     }
+}
+
+/// The option with which pgBackRest works on backups that hold pages with wrong checksums, as all releases before 2.60 do. A
+/// household gets back what is whole in them, and is told that they are damaged.
+fn despite_damaged_pages() -> Result<Option<&'static str>> {
+    let stops = version()? >= Version::STOPS_AT_DAMAGED_PAGES;
+    Ok(stops.then_some("--no-checksum-page-error"))
 }

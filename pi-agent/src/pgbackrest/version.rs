@@ -33,6 +33,8 @@ const FIRST: [(u32, Version); 4] = [
 impl Version {
     /// Bundles, zst and what else is relied on; nothing older is tested.
     pub const OLDEST: Self = Self::new(2, 45, 0);
+    /// The first whose `restore` and `expire` stop at backups that hold pages with wrong checksums, unless told otherwise.
+    pub(super) const STOPS_AT_DAMAGED_PAGES: Self = Self::new(2, 60, 0);
     /// The newest release that [`FIRST`] was made for. A newer one may support a newer PostgreSQL.
     const NEWEST: Self = Self::new(2, 60, 0);
 
