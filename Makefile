@@ -1,6 +1,6 @@
 # The menu. Everything here installs what it needs on a Debian-like machine with Rust, and says what it does.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-trixie test-pi lint bench bench-neighbour deb deb-reproducible generated clean
+.PHONY: help demo test test-long test-trixie test-sid test-pi lint bench bench-neighbour deb deb-reproducible generated clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,10 @@ test-long: ## every test at full strength, on both packages, and with the Postgr
 	@tests/run.sh full
 
 test-trixie: ## the PostgreSQL tests in a Debian 13: PostgreSQL 17 and pgBackRest 2.55
-	@tests/trixie.sh
+	@tests/elsewhere.sh trixie
+
+test-sid: ## the PostgreSQL tests in Debian unstable: the newest PostgreSQL and pgBackRest that Debian has
+	@tests/elsewhere.sh sid
 
 test-pi: ## a night with a power cut on a fully emulated Raspberry Pi 4, with the package of make deb ARCH=arm64 (up to 30 minutes)
 	@tests/pi.sh

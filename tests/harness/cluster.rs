@@ -223,7 +223,10 @@ fn programs() -> PathBuf {
 
 fn programs_of(version: u32) -> PathBuf {
     let folder = folder(version);
-    assert!(folder.join("initdb").exists(), "PostgreSQL {version} is not installed: tests/trixie.sh has two versions");
+    assert!(
+        folder.join("initdb").exists(),
+        "PostgreSQL {version} is not installed: tests/elsewhere.sh trixie has two versions"
+    );
     folder
 }
 

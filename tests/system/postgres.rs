@@ -442,7 +442,12 @@ fn a_wrong_passphrase_is_said_to_be_one() {
 
 /// The program in a mount namespace of its own, in which `change` was made to the machine.
 pub(crate) fn on_a_machine_where(change: &str, host: &Host) -> Ran {
-    let command = host.agent.command(["run", "database", "--json"]);
+    there(change, host, &["run", "database", "--json"])
+}
+
+/// The same with another command.
+fn there(change: &str, host: &Host, arguments: &[&str]) -> Ran {
+    let command = host.agent.command(arguments);
     let words: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| format!("'{}'", word.to_str().unwrap()))
@@ -479,6 +484,84 @@ fn pgbackrest_missing_or_too_old_is_a_failure_with_a_cure() {
     );
     let error = old.expect(3).step("database")["error"].clone();
     assert_eq!(error["message"], "pgbackrest 2.30 is too old, 2.45 is wanted");
+}
+
+#[test]
+fn pgbackrest_is_never_started_as_root() {
+    // Since 2.59 it refuses that, except for restore, help and version.
+    let host = Host::local();
+    let started = host.scratch.join("started");
+    fs::write(&started, "").unwrap();
+    give_to_postgres(&started);
+    let change = format!(
+        "cp /usr/bin/pgbackrest /mnt/bin/pgbackrest && \
+         printf '#!/bin/sh\\necho $(id -u) $1 >>{}\\nexec /mnt/bin/pgbackrest \"$@\"\\n' >/mnt/bin/noted && \
+         chmod 755 /mnt/bin/noted && mount --bind /mnt/bin/noted /usr/bin/pgbackrest",
+        started.display()
+    );
+    let done = |arguments: &[&str]| drop(there(&change, &host, arguments).expect(0));
+    host.insert("one");
+    done(&["run", "database"]);
+    host.insert("two");
+    host.cluster.finish_segment();
+    done(&["wal", "push"]);
+    done(&["points", "database"]);
+    done(&["check", "database"]);
+    let to = host.scratch.join("restored");
+    done(&["restore", "database", "--to", to.to_str().unwrap()]);
+
+    let postgres = host.cluster.data().metadata().unwrap().uid().to_string();
+    let started = fs::read_to_string(started).unwrap();
+    let mut commands = std::collections::BTreeSet::new();
+    for line in started.lines() {
+        let (uid, command) = line.split_once(' ').unwrap();
+        // Only this one reads and writes nothing.
+        assert!(command == "version" || uid == postgres, "{line}");
+        commands.insert(command);
+    }
+    let expected = [
+        "archive-get",
+        "archive-push",
+        "backup",
+        "expire",
+        "info",
+        "repo-ls",
+        "restore",
+        "stanza-create",
+        "verify",
+        "version",
+    ];
+    assert_eq!(commands.into_iter().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_damaged_page_is_told_and_all_else_comes_back() {
+    let scratch = Scratch::new();
+    let config = Config::local(scratch.path());
+    // Without the monthly dump, which no damaged table lets pass.
+    let host = Host::with(scratch, &config, "keep = { daily = 30 }");
+    host.insert("whole");
+    host.cluster.sql("create table damaged as select generate_series(1, 10000) as n");
+    host.cluster.sql("checkpoint");
+    let file = host.cluster.data().join(host.cluster.sql("select pg_relation_filepath('damaged')"));
+    host.cluster.stop();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[3 * 8192 + 5000] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    host.cluster.start();
+
+    let ran = host.run().expect(5);
+    let step = ran.step("database");
+    assert_eq!(step["outcome"], "degraded", "{ran}");
+    let label = step["restore_point"].as_str().expect("a label");
+    let told = format!("backup {label} holds pages with wrong checksums");
+    assert_eq!(step["error"]["message"], *told, "{ran}");
+
+    let to = host.scratch.join("restored");
+    let ran = host.agent.run(["restore", "database", "--to", to.to_str().unwrap()]).expect(5);
+    assert!(ran.stdout.contains(&told), "{ran}");
+    let clone = Cluster::existing(&host.scratch, &to);
+    assert_eq!(clone.start().sql("select name from voters"), "whole");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! A real pg_upgrade, with the agent before and after it. It needs two major versions in one system, which only the
-//! Debian 13 of tests/trixie.sh has: .config/nextest.toml leaves it out elsewhere.
+//! Debian 13 of `tests/elsewhere.sh trixie` has: .config/nextest.toml leaves it out elsewhere.
 
 use std::fs;
 

@@ -16,7 +16,8 @@ pub(super) fn tools() -> Vec<Finding> {
     let pgbackrest = match pgbackrest::version() {
         Ok(version) => {
             let newest = version.newest_postgres();
-            Finding::ok("tools", format!("pgBackRest {version}, which knows PostgreSQL up to {newest}"))
+            let more = if version.is_unknown() { " and perhaps newer" } else { "" };
+            Finding::ok("tools", format!("pgBackRest {version}, which supports PostgreSQL up to {newest}{more}"))
         }
         Err(error) => Finding::error("tools", &error, "apt reinstall pgbackrest"),
     };

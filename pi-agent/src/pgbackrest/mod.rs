@@ -1,12 +1,14 @@
 //! The only place that knows pgBackRest's arguments ([`PgBackRest`]), its configuration ([`files`]), its JSON ([`info`])
 //! and its exit codes ([`failure`]). Another engine would replace this folder.
 //!
-//! Every call names a generated configuration, which holds the secrets, so that argv shows none and `/etc` is never read.
+//! It is started in one place ([`program`]), and never as root. Every call names a generated configuration, which holds the
+//! secrets, so that argv shows none and `/etc` is never read.
 
 mod detour;
 mod failure;
 mod files;
 mod info;
+mod program;
 mod version;
 
 use std::path::Path;
@@ -18,7 +20,7 @@ use jiff::Timestamp;
 use self::detour::Detour;
 use crate::config::{Postgres, Settings, Step};
 use crate::error::Kind;
-use crate::process::{Output, Program, Stream, User};
+use crate::process::{Output, Stream, User};
 use crate::{Error, Result};
 
 pub use failure::{Code, code_of};
@@ -184,8 +186,10 @@ impl PgBackRest {
     /// # Errors
     /// pgBackRest's.
     pub fn expire_wal(&self, fulls: usize) -> Result<()> {
-        let arguments = [format!("--repo1-retention-archive={fulls}"), "--repo1-retention-archive-type=full".into()];
-        self.run(View::Repository, "expire", arguments.each_ref().map(String::as_str), SHORT, &mut |_, _| ()).map(drop)
+        let fulls = format!("--repo1-retention-archive={fulls}");
+        let arguments =
+            [fulls.as_str(), "--repo1-retention-archive-type=full"].into_iter().chain(despite_damaged_pages()?);
+        self.run(View::Repository, "expire", arguments, SHORT, &mut |_, _| ()).map(drop)
     }
 
     /// Puts one finished WAL file into the repository. What is there already with the same content is fine.
@@ -227,7 +231,7 @@ impl PgBackRest {
         if order.delta {
             arguments.push("--delta".into());
         }
-        let arguments = arguments.iter().map(String::as_str);
+        let arguments = arguments.iter().map(String::as_str).chain(despite_damaged_pages()?);
         let mut done = 0;
         self.run(View::Repository, "restore", arguments, failure::A_WEEK, &mut |_, line| {
             if let Some((bytes, percent)) = info::file_done(line) {
@@ -311,14 +315,11 @@ impl PgBackRest {
         deadline: Duration,
         on_line: &mut dyn FnMut(Stream, &str),
     ) -> Result<Output> {
-        let mut all = vec![
-            command.to_owned(),
-            format!("--config={}", self.files.config(view).display()),
-            format!("--stanza={}", self.stanza),
-        ];
+        let mut all =
+            vec![format!("--config={}", self.files.config(view).display()), format!("--stanza={}", self.stanza)];
         // Positional arguments (a WAL file, a folder) are recognised wherever they stand.
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        let program = Program::new(version::PROGRAM, &all).within(deadline).as_user(&self.user);
+        let program = program::command(command, &all, &self.user)?.within(deadline);
         let program = match &self.detour {
             Some(detour) => detour.lead(program),
             None => program,
@@ -336,4 +337,11 @@ impl PgBackRest {
             None => error,
         }
     }
+}
+
+/// The option with which pgBackRest works on backups that hold pages with wrong checksums, as all releases before 2.60 do. A
+/// household gets back what is whole in them, and is told that they are damaged.
+fn despite_damaged_pages() -> Result<Option<&'static str>> {
+    let stops = version()? >= Version::STOPS_AT_DAMAGED_PAGES;
+    Ok(stops.then_some("--no-checksum-page-error"))
 }

@@ -102,7 +102,7 @@ impl Home {
         let owner =
             |path: &&Path| path.metadata().ok().map(|found| (found.uid(), found.gid())).filter(|(uid, _)| *uid != 0);
         // That of the official image.
-        let (uid, gid) = places.iter().find_map(owner).or(told).unwrap_or((999, 999));
+        let (uid, gid) = places.iter().find_map(owner).or(told.filter(|(uid, _)| *uid != 0)).unwrap_or((999, 999));
         let known = nix::unistd::User::from_uid(uid.into()).ok().flatten();
         Ok(User { name: known.map_or_else(|| uid.to_string(), |user| user.name), uid, gid, groups: vec![gid] })
     }

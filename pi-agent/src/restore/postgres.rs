@@ -13,7 +13,7 @@ use super::{At, Point, Request, Restored, Unfinished, Window, beside, users};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::health::room;
-use crate::monitor::{Monitor, Progress, Unit};
+use crate::monitor::{Monitor, Problem, Progress, Unit};
 use crate::mounts::within_reach;
 use crate::pgbackrest::{self, Backup, Info, PgBackRest, RestoreOrder, Target};
 use crate::process::User;
@@ -151,8 +151,16 @@ fn restore_as(
         bytes: Some(backup.size),
         last_commit: recovery.last_transaction,
         hole: missing.is_some() && !recovery.reached(&info),
-        problems: missing.into_iter().collect(),
+        problems: missing.into_iter().chain(damaged(backup)).collect(),
         next: place.next(&programs, postgres, step, &user, &recovery, kept_tablespaces),
+    })
+}
+
+/// What is wrong with what comes from a backup that holds damaged pages.
+fn damaged(backup: &Backup) -> Option<Problem> {
+    backup.damaged_pages.then(|| Problem {
+        message: format!("backup {} holds pages with wrong checksums, which were restored as they are", backup.label),
+        hint: Some("pg_amcheck shows what cannot be read; an older restore point may hold it: pi-agent points".into()),
     })
 }
 

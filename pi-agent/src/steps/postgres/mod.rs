@@ -141,12 +141,7 @@ fn open_place(job: &Job) -> Result<Store> {
 }
 
 fn check_versions(identity: &Identity) -> Result<()> {
-    let installed = pgbackrest::version()?;
-    if identity.version() > installed.newest_postgres() {
-        return Err(Error::new(format!("pgbackrest {installed} does not know PostgreSQL {}", identity.version()))
-            .hint("install a newer pgbackrest, for example from apt.postgresql.org"));
-    }
-    Ok(())
+    pgbackrest::version()?.check_postgres(identity.version())
 }
 
 fn check_server(postgres: &Postgres, identity: &Identity) -> Result<()> {

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# The PostgreSQL tests once more, in a Debian 13: the same built program beside PostgreSQL 17 and pgBackRest 2.55. And
-# those that upgrade from 15 to 17 (postgres_upgrade::), which run nowhere else.
-# trixie.sh [TEST]: only the tests of that name.
+# The PostgreSQL tests once more, in another Debian beside its PostgreSQL and pgBackRest, by the program that was built
+# here: elsewhere.sh trixie|sid [TEST]. With TEST, only the tests of that name.
+#
+#   trixie  also the tests that upgrade from 15 to 17 (postgres_upgrade::), which run nowhere else
+#   sid     also those of moments in time and of the restore test
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${PI_AGENT_TEST_CACHE:-/var/cache/pi-agent-tests}
-system=$cache/trixie
+suite=${1:-}
+system=$cache/$suite
 [ "$(id -u)" -eq 0 ] || exec sudo --preserve-env=PATH,CARGO_HOME,RUSTUP_HOME,CARGO_TARGET_DIR,PI_AGENT_TEST_CACHE "$0" "$@"
-"$here/setup-trixie.sh"
+"$here/setup-elsewhere.sh" "$suite"
 
 cd "$here/.."
 target=$(cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
@@ -17,10 +20,16 @@ cargo build --workspace --all-targets --locked
 tests=$(cargo test --workspace --test system --no-run --locked --message-format json |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 
-# A mount namespace of our own: whatever happens, no mount stays behind.
 # Every module whose name begins so; containers are Docker's, and Docker runs beside the tests of this machine.
-name=${1:-postgres}
-export system cache target tests name
+case $suite in
+trixie) choice=(postgres --skip container_) ;;
+sid) choice=(postgres pitr:: restore_test:: --skip container_ --skip postgres_upgrade::) ;;
+esac
+[ $# -lt 2 ] || choice=("$2" --skip container_)
+
+chroot "$system" dpkg-query --show --showformat='${Package} ${Version}\n' 'postgresql-[0-9]*' pgbackrest
+# A mount namespace of our own: whatever happens, no mount stays behind.
+export system cache target tests
 exec unshare --mount --propagation private bash -euo pipefail -c '
     # The root of a mount namespace must be a mount, for the test that makes one of its own.
     mount --bind "$system" "$system"
@@ -31,5 +40,5 @@ exec unshare --mount --propagation private bash -euo pipefail -c '
     mount --rbind /dev "$system/dev"
     mount -t tmpfs tmpfs "$system/tmp"
     exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin PI_AGENT_BINARY=/target/debug/pi-agent PI_AGENT_TEST_CACHE="$cache" \
-        chroot "$system" "/target/${tests#"$target/"}" "$name" --skip container_ --test-threads "$(nproc)"
-'
+        chroot "$system" "/target/${tests#"$target/"}" "$@" --test-threads "$(nproc)"
+' elsewhere.sh "${choice[@]}"
