@@ -18,14 +18,50 @@ fn pages_completions_and_licences_are_current() {
     assert!(old.is_empty(), "{old:?} are not what the sources make of them now: `make generated`");
 }
 
+/// The packages of that name in Cargo.lock.
+fn locked<'a>(lock: &'a str, name: &str) -> Vec<&'a str> {
+    lock.split("\n\n").filter(|package| package.contains(&format!("name = \"{name}\"\n"))).collect()
+}
+
 #[test]
 fn the_crates_of_our_own_are_the_ones_in_use() {
     let lock = project_file("Cargo.lock");
-    for name in ["pariter", "rustic_cdc", "zstd"] {
-        let packages: Vec<_> =
-            lock.split("\n\n").filter(|package| package.contains(&format!("name = \"{name}\"\n"))).collect();
+    for name in patches() {
+        let packages = locked(&lock, &name);
         assert!(packages.len() == 1 && !packages[0].contains("source = "), "patches/{name} is of no use: {packages:?}");
     }
+}
+
+#[test]
+fn each_crate_of_our_own_has_a_patch_for_the_version_in_use() {
+    let lock = project_file("Cargo.lock");
+    for name in patches() {
+        let readme = project_file(&format!("patches/{name}/README.md"));
+        assert!(readme.starts_with(&format!("# {name}: ")), "patches/{name}/README.md has another title");
+        let patch = project_file(&format!("patches/{name}/upstream.patch"));
+        // "Subject: [PATCH name version] ...", by `git format-patch --subject-prefix`.
+        let (_, subject) = patch.split_once("\nSubject: [PATCH ").expect("a patch in the form of git format-patch");
+        let (to, version) =
+            subject.split(']').next().and_then(|to| to.split_once(' ')).expect("a crate and its version");
+        assert!(
+            locked(&lock, to)
+                .iter()
+                .flat_map(|package| package.lines())
+                .any(|line| line == format!("version = \"{version}\"")),
+            "patches/{name}/upstream.patch is for {to} {version}, which is not in Cargo.lock"
+        );
+        assert!(readme.contains(&format!("{to} {version}")), "patches/{name}/README.md does not name {to} {version}");
+        assert!(patch.contains("\ndiff --git a/"), "patches/{name}/upstream.patch changes nothing");
+    }
+}
+
+/// The folders in `patches/`.
+fn patches() -> Vec<String> {
+    let folders = fs::read_dir(generated::project().join("patches")).expect("a folder of the project");
+    let names: Vec<_> =
+        folders.map(|folder| folder.expect("readable").file_name().into_string().expect("text")).collect();
+    assert!(!names.is_empty());
+    names
 }
 
 #[test]
