@@ -17,7 +17,8 @@ esac
 [ $# -lt 2 ] || choice="test($2)"
 
 export PI_AGENT_TEST_CACHE=${PI_AGENT_TEST_CACHE:-/var/cache/pi-agent-tests}
-chroot "$PI_AGENT_TEST_CACHE/$suite" dpkg-query --show --showformat='${Package} ${Version}\n' 'postgresql-[0-9]*' pgbackrest
+chroot "$PI_AGENT_TEST_CACHE/$suite" dpkg-query --show --showformat='${db:Status-Abbrev}${Package} ${Version}\n' \
+    'postgresql-[0-9]*' pgbackrest | sed -n 's/^ii  *//p'
 cd "$here/.."
 # The whole workspace, as `make test` builds it: anything less has other features and is built anew.
 exec cargo nextest run --workspace --locked --profile "$suite" --ignore-default-filter \

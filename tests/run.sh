@@ -20,24 +20,26 @@ rm -rf "$results"/*/junit.xml
 
 times=
 phase() { # NAME COMMAND...
-    local name=$1 began=$SECONDS
+    local name=$1 began=$SECONDS failed=0
     shift
     printf '\n== %s: %s\n' "$(date +%H:%M)" "$name"
-    "$@"
+    "$@" || failed=$?
     times+=$(printf '%7d s  %s' $((SECONDS - began)) "$name")$'\n'
+    return "$failed"
 }
 
+# The tests in another Debian mostly wait for their servers, so they run beside the others; so does the compiler for arm64.
 every_test() {
-    # The tests in another Debian mostly wait for their servers, so they run beside the others.
-    local others=0 elsewhere=0 log
-    log=$(mktemp)
-    tests/elsewhere.sh trixie >"$log" 2>&1 &
-    cargo nextest run --workspace --locked --profile "$profile" || others=$?
-    wait $! || elsewhere=$?
-    echo
-    cat "$log"
-    rm -f "$log"
-    return $((others ? others : elsewhere))
+    local failed=0 beside=() logs job
+    logs=$(mktemp --directory)
+    tests/elsewhere.sh trixie >"$logs/trixie" 2>&1 &
+    beside+=($!)
+    [ "$effort" = full ] || { nice tests/check-arm64.sh >"$logs/arm64" 2>&1 & beside+=($!); }
+    cargo nextest run --workspace --locked --profile "$profile" || failed=$?
+    for job in "${beside[@]}"; do wait "$job" || failed=$?; done
+    tail -n +1 "$logs"/*
+    rm -r "$logs"
+    return "$failed"
 }
 
 summary() {
