@@ -96,7 +96,7 @@ impl<W: FnMut(Id, Vec<u8>) -> Result<()>> Divider<'_, W> {
         let mut plain = serde_json::to_vec(&part).context(doing)?;
         drop(part);
         if self.compressed {
-            plain = [&[COMPRESSED], &*zstd::encode_all(&*plain, 0).context(doing)?].concat();
+            plain = [&[COMPRESSED], &*zstd::encode_all(plain.as_slice(), 0).context(doing)?].concat();
         }
         let content = self.cipher.seal(&plain)?;
         (self.write)(cipher::name(&content).parse().expect("64 hexadecimal digits"), content)

@@ -151,7 +151,7 @@ mod tests {
     fn pack(cipher: &Cipher) -> (Vec<u8>, u64) {
         let (text, long) = (b"a piece".to_vec(), vec![7; 100_000]);
         let first = cipher.seal(&text).expect("sealed");
-        let second = cipher.seal(&zstd::encode_all(&*long, 0).expect("compressed")).expect("sealed");
+        let second = cipher.seal(&zstd::encode_all(long.as_slice(), 0).expect("compressed")).expect("sealed");
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("short").to_le_bytes();
         let mut header = [&[0][..], &length(&first), &Sha256::digest(&text)].concat();
         header.extend([&[2][..], &length(&second), &length(&long), &Sha256::digest(&long)].concat());
