@@ -1,7 +1,9 @@
 //! The package says what the sources say.
 
 use std::fs;
+use std::process::Command;
 
+use harness::Scratch;
 use harness::generated::{self, VERSION};
 
 fn project_file(path: &str) -> String {
@@ -95,4 +97,28 @@ fn every_command_and_key_is_in_its_page() {
         let tag = format!(".TP\n\\fB{}\\fR\n", key.name.replace('-', "\\-"));
         assert!(page.contains(&tag), "{tag}");
     }
+}
+
+#[test]
+fn an_unformatted_commit_is_refused() {
+    let scratch = Scratch::new();
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.current_dir(scratch.path()).args(["-c", "user.name=Test", "-c", "user.email=test@localhost"]);
+        command.args(["-c", &format!("core.hooksPath={}/.githooks", generated::project().display())]).args(arguments);
+        command.output().unwrap()
+    };
+    git(&["init", "--quiet"]);
+    fs::write(scratch.join("rustfmt.toml"), project_file("rustfmt.toml")).unwrap();
+    let commit = |text: &str| {
+        fs::write(scratch.join("a.rs"), text).unwrap();
+        git(&["add", "--all"]);
+        git(&["commit", "--quiet", "--message", "one"])
+    };
+    let refused = commit("fn  one( ) { }\n");
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("  a.rs\n") && told.contains("cargo fmt --all"), "{told}");
+    assert!(!commit("fn one( {\n").status.success(), "what is no Rust is not formatted");
+    let taken = commit("fn one() {}\n");
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
 }
