@@ -2,6 +2,7 @@
 //! Whatever touches the system takes a root.
 
 mod clock;
+mod file_system;
 mod room;
 mod sensors;
 mod trouble;
@@ -10,6 +11,8 @@ mod watch;
 
 pub use clock::clock_problem;
 pub(crate) use clock::{judge_by_others, judge_clock};
+pub use file_system::FileSystem;
+pub(crate) use file_system::uuid;
 pub use room::{Room, room};
 pub use sensors::{NEEDED_MEMORY, Reading, Sensors};
 pub use trouble::{Trouble, What, in_words};

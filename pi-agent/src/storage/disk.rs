@@ -2,15 +2,14 @@
 //! the system runs from: a backup there would fill it, and look well.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{major, minor};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Location, StateDirectory};
 use crate::error::{Context, Error, Result};
-use crate::health::mount_point;
+use crate::health::{mount_point, uuid};
 use crate::secrets::{read_private, write_private};
 
 /// A disk that is not the one the system runs from.
@@ -61,21 +60,6 @@ impl Disk {
             self.mounted_at.display()
         )))
     }
-}
-
-/// As udev knows it (also inside of a unit, which sees no devices), or as its links say.
-fn uuid(root: &Path, device: u64) -> Option<String> {
-    let known = root.join(format!("run/udev/data/b{}:{}", major(device), minor(device)));
-    if let Ok(text) = fs::read_to_string(known)
-        && let Some(uuid) = text.lines().find_map(|line| line.strip_prefix("E:ID_FS_UUID="))
-    {
-        return Some(uuid.to_owned());
-    }
-    let links = fs::read_dir(root.join("dev/disk/by-uuid")).ok()?.flatten();
-    let is_it = |path: PathBuf| {
-        path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device() && metadata.rdev() == device)
-    };
-    links.into_iter().find(|link| is_it(link.path()))?.file_name().into_string().ok()
 }
 
 fn file(directory: &StateDirectory) -> PathBuf {
@@ -167,18 +151,6 @@ mod tests {
         assert!(refused(None).contains("(UUID aaaa), and nothing is mounted at /mnt/usb"), "{}", refused(None));
         assert!(refused(Some(&disk("/mnt/usb", Some("bbbb")))).contains("another disk is mounted there"));
         assert!(refused(Some(&disk("/mnt", None))).contains("nothing is mounted at /mnt/usb"));
-    }
-
-    #[test]
-    fn udev_knows_the_uuid_of_a_device() {
-        let root = tempfile::tempdir().unwrap();
-        let device = nix::sys::stat::makedev(8, 1);
-        assert_eq!(uuid(root.path(), device), None);
-        let data = root.path().join("run/udev/data");
-        fs::create_dir_all(&data).unwrap();
-        fs::write(data.join("b8:1"), "S:disk/by-uuid/aaaa\nE:ID_FS_TYPE=ext4\nE:ID_FS_UUID=aaaa\n").unwrap();
-        assert_eq!(uuid(root.path(), device).as_deref(), Some("aaaa"));
-        assert_eq!(uuid(root.path(), nix::sys::stat::makedev(8, 2)), None);
     }
 
     #[test]

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use nix::sys::statvfs::statvfs;
-
+use crate::health::FileSystem;
 use crate::repository::hold::Held;
 use crate::storage::shaper::Reading;
 use crate::{Error, Result};
@@ -36,9 +35,8 @@ pub struct Sources {
 pub struct Look {
     /// Device number of the file system it lies on; it may be another after a reboot.
     pub device: u64,
-    /// The file system's own id where it has one (ext4 and btrfs derive it from their UUID), so that a disk that changed
-    /// its device number is still known.
-    pub file_system: String,
+    /// The file system it lies on, whatever the number of its device.
+    pub file_system: FileSystem,
     /// A directory with no entries or a file of no bytes.
     pub empty: bool,
 }
@@ -57,7 +55,9 @@ impl Look {
         let file_system = fact.strip_suffix(":filled")?;
         match self {
             Self { empty: true, .. } => Some("is empty, at the last backup it was not"),
-            _ if self.file_system != file_system => Some("lies on another disk than at the last backup"),
+            _ if !self.file_system.is_remembered_as(file_system) => {
+                Some("lies on another disk than at the last backup")
+            }
             _ => None,
         }
     }
@@ -79,8 +79,7 @@ impl Sources {
         }
         let empty =
             if metadata.is_dir() { fs::read_dir(path).map_err(failed)?.next().is_none() } else { metadata.len() == 0 };
-        let id = statvfs(path).map_err(|error| failed(error.into()))?.filesystem_id();
-        let file_system = if id == 0 { format!("device-{}", metadata.dev()) } else { format!("{id:x}") };
+        let file_system = FileSystem::of(Path::new("/"), path).map_err(failed)?;
         Ok(Look { device: metadata.dev(), file_system, empty })
     }
 }

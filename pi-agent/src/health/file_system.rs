@@ -1,0 +1,184 @@
+//! The file system that a path lies on, in a form in which it is recognised after a reboot, when disks have other numbers.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{major, minor};
+use nix::sys::statvfs::statvfs;
+
+use super::mount_point;
+
+/// Types of file systems whose id in `statvfs` comes from their UUID. That of others is the number of their device (XFS, FAT, exFAT,
+/// f2fs, NTFS), another one after each mount (tmpfs), or missing (FUSE, NFS).
+const WITH_A_LASTING_ID: [&str; 7] = ["bcachefs", "btrfs", "ext2", "ext3", "ext4", "overlay", "zfs"];
+
+/// A mounted file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSystem {
+    /// `fsid` and the id of `statvfs`, or `uuid` and a UUID; `None`: it has none, or nobody can tell just now.
+    id: Option<String>,
+    /// What a network or a program mounts, such as `nas:/photos`; `None` for devices, which change their names.
+    source: Option<String>,
+    /// Where it is mounted.
+    mounted_at: PathBuf,
+}
+
+/// Between the name and the mount point of a file system that is written down.
+const AT: &str = " at ";
+
+impl FileSystem {
+    /// The file system of a path that exists. `root` is `/` but in tests.
+    ///
+    /// # Errors
+    /// The path or the table of mounts cannot be read.
+    pub fn of(root: &Path, path: &Path) -> io::Result<Self> {
+        let path = fs::canonicalize(path)?;
+        let table = fs::read_to_string(root.join("proc/self/mountinfo"))?;
+        let above = table.lines().filter_map(Mount::parse).filter(|mount| path.starts_with(&mount.at));
+        // Of several at one place the last one covers the others.
+        let mount = above.max_by_key(|mount| mount.at.as_os_str().len());
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "/proc/self/mountinfo names no mount above it");
+        let Mount { kind, source, .. } = mount.ok_or_else(missing)?;
+        let (device, mounted_at) = mount_point(&path).ok_or_else(missing)?;
+        let id = if WITH_A_LASTING_ID.contains(&kind.as_str()) {
+            Some(statvfs(&path)?.filesystem_id()).filter(|id| *id != 0).map(|id| format!("{FSID}{id:x}"))
+        } else {
+            uuid(root, device).map(|uuid| format!("{UUID}{uuid}"))
+        };
+        // Sources such as `none` and `tmpfs` name nothing.
+        let source = Some(source).filter(|source| !source.starts_with('/') && source.contains([':', '/', '@']));
+        Ok(Self { id, source, mounted_at })
+    }
+
+    /// Whether a remembered one is this one: by id, else by source, else by where it is mounted.
+    pub fn is_remembered_as(&self, text: &str) -> bool {
+        let Some((name, at)) = text.split_once(AT) else {
+            // Only an id was remembered before there was more. Where ids do not last it proves nothing.
+            return self.id.as_ref().and_then(|id| id.strip_prefix(FSID)).is_none_or(|id| id == text);
+        };
+        let same = |ours: &Option<String>, theirs: &str| ours.as_ref().map(|ours| ours == theirs);
+        let named = if name.starts_with(FSID) || name.starts_with(UUID) {
+            same(&self.id, name)
+        } else {
+            name.strip_prefix(SOURCE).and_then(|source| same(&self.source, source))
+        };
+        named.unwrap_or_else(|| self.mounted_at == Path::new(at))
+    }
+}
+
+const FSID: &str = "fsid ";
+const UUID: &str = "uuid ";
+const SOURCE: &str = "source ";
+
+impl fmt::Display for FileSystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.id, &self.source) {
+            (Some(id), _) => write!(f, "{id}")?,
+            (None, Some(source)) => write!(f, "{SOURCE}{source}")?,
+            (None, None) => write!(f, "nameless")?,
+        }
+        write!(f, "{AT}{}", self.mounted_at.display())
+    }
+}
+
+/// A line of `/proc/self/mountinfo`.
+struct Mount {
+    at: PathBuf,
+    kind: String,
+    source: String,
+}
+
+impl Mount {
+    fn parse(line: &str) -> Option<Self> {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut file_system = file_system.split(' ');
+        let (kind, source) = (file_system.next()?, file_system.next()?);
+        Some(Self { at: unescaped(mount.split(' ').nth(4)?).into(), kind: kind.into(), source: unescaped(source) })
+    }
+}
+
+/// The kernel writes blanks, tabs, line ends and backslashes as octal numbers.
+fn unescaped(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
+}
+
+/// The UUID of the file system on a device, as udev knows it (also inside of a unit, which sees no devices), or as its links say.
+pub(crate) fn uuid(root: &Path, device: u64) -> Option<String> {
+    let known = root.join(format!("run/udev/data/b{}:{}", major(device), minor(device)));
+    if let Ok(text) = fs::read_to_string(known)
+        && let Some(uuid) = text.lines().find_map(|line| line.strip_prefix("E:ID_FS_UUID="))
+    {
+        return Some(uuid.to_owned());
+    }
+    let links = fs::read_dir(root.join("dev/disk/by-uuid")).ok()?.flatten();
+    let is_it = |path: PathBuf| {
+        path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device() && metadata.rdev() == device)
+    };
+    links.into_iter().find(|link| is_it(link.path()))?.file_name().into_string().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn named(id: Option<&str>, source: Option<&str>, at: &str) -> FileSystem {
+        FileSystem { id: id.map(Into::into), source: source.map(Into::into), mounted_at: at.into() }
+    }
+
+    #[test]
+    fn it_is_recognised_by_the_most_lasting_name_that_both_have() {
+        let disk = named(Some("uuid aa-bb"), None, "/mnt/usb");
+        assert!(disk.is_remembered_as(&disk.to_string()));
+        assert!(disk.is_remembered_as("uuid aa-bb at /media/usb"), "mounted elsewhere");
+        assert!(!disk.is_remembered_as("uuid cc-dd at /mnt/usb"), "another disk at the same place");
+        // Nobody could tell the UUID then, or can now.
+        assert!(disk.is_remembered_as("nameless at /mnt/usb"));
+        assert!(!disk.is_remembered_as("nameless at /"));
+        assert!(named(None, None, "/mnt/usb").is_remembered_as("uuid aa-bb at /mnt/usb"));
+        assert!(!named(Some("fsid 1f"), None, "/").is_remembered_as("uuid aa-bb at /mnt/usb"), "it is not mounted");
+
+        let network = named(None, Some("nas:/photos"), "/mnt/nas");
+        assert!(network.is_remembered_as("source nas:/photos at /elsewhere"));
+        assert!(!network.is_remembered_as("source nas:/music at /mnt/nas"));
+        for one in [disk, network, named(None, None, "/mnt/a b at c")] {
+            assert!(one.is_remembered_as(&one.to_string()), "{one}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_was_remembered_before_counts_where_ids_last() {
+        assert!(named(Some("fsid 1f"), None, "/").is_remembered_as("1f"));
+        assert!(!named(Some("fsid 1f"), None, "/").is_remembered_as("2f"));
+        // XFS and NFS had the number of a device there.
+        assert!(named(Some("uuid aa-bb"), None, "/mnt/usb").is_remembered_as("700"));
+        assert!(named(None, Some("nas:/photos"), "/mnt/nas").is_remembered_as("device-39"));
+    }
+
+    #[test]
+    fn mounts_are_read_as_the_kernel_writes_them() {
+        let line = "30 21 0:45 / /mnt/a\\040b rw,relatime shared:1 - nfs4 nas:/my\\040photos rw,vers=4.2";
+        let Mount { at, kind, source } = Mount::parse(line).unwrap();
+        assert_eq!((at.as_path(), kind.as_str(), source.as_str()), (Path::new("/mnt/a b"), "nfs4", "nas:/my photos"));
+        assert!(Mount::parse("30 21 0:45 /").is_none());
+        // What every machine has.
+        assert!(FileSystem::of(Path::new("/"), Path::new("/proc/self")).unwrap().to_string().ends_with(" at /proc"));
+    }
+
+    #[test]
+    fn udev_knows_the_uuid_of_a_device() {
+        let root = tempfile::tempdir().unwrap();
+        let device = nix::sys::stat::makedev(8, 1);
+        assert_eq!(uuid(root.path(), device), None);
+        let data = root.path().join("run/udev/data");
+        fs::create_dir_all(&data).unwrap();
+        fs::write(data.join("b8:1"), "S:disk/by-uuid/aaaa\nE:ID_FS_TYPE=ext4\nE:ID_FS_UUID=aaaa\n").unwrap();
+        assert_eq!(uuid(root.path(), device).as_deref(), Some("aaaa"));
+        assert_eq!(uuid(root.path(), nix::sys::stat::makedev(8, 2)), None);
+    }
+}
