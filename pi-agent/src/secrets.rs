@@ -9,6 +9,9 @@ use crate::error::Context;
 use crate::{Error, Result, config};
 
 /// Names the directory of the secrets that systemd hands to a service which may not read ours (`LoadCredential=`).
+/// What some editors begin a file with.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 pub const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// A secret text; `Debug` and `Display` never show it.
@@ -106,6 +109,27 @@ impl Secrets {
     }
 
     /// `pgbackrest.key`: the cipher passphrase of pgBackRest repositories, one line.
+    /// That restic reads the same password from `restic.key` as we do: it takes white space from both ends of a file, and a byte order
+    /// mark from its beginning. What can be opened with pi-agent alone would be lost to whoever has the file and restic.
+    ///
+    /// # Errors
+    /// It does not, or the file cannot be read: see [`Self::restic_key`].
+    pub fn restic_reads_the_same(&self) -> Result<()> {
+        let password = self.restic_key()?;
+        let what = match password.reveal() {
+            text if text.starts_with(BYTE_ORDER_MARK) => "begins with a byte order mark",
+            text if text.trim() != text => "has white space at an end of its line",
+            _ => return Ok(()),
+        };
+        let file = self.directory.join("restic.key");
+        let shown = file.display();
+        let message = format!("read secret {shown}: it {what}, which restic does not take for a part of the password");
+        Err(Error::usage(message).hint(format!(
+            "write the password without it. If repositories were made with it already, leave the file as it is and, for each, let restic know \
+             the other, too: RESTIC_PASSWORD=\"$(cat {shown})\" restic -r REPOSITORY key add --new-password-file {shown}"
+        )))
+    }
+
     ///
     /// # Errors
     /// As [`Self::restic_key`].
@@ -368,6 +392,22 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn a_key_that_restic_reads_otherwise_is_told() {
+        let case = Case::new();
+        for text in ["correct horse\n", "correct horse\r\n", "pässword", "a\u{feff}b"] {
+            case.file("restic.key", text, 0o600);
+            case.secrets().restic_reads_the_same().unwrap();
+        }
+        for text in ["horse ", " horse\n", "horse\t\n", "\u{feff}horse\n", "horse\u{a0}", "horse \r\n", " "] {
+            let path = case.file("restic.key", text, 0o600);
+            assert_eq!(case.secrets().restic_key().unwrap().reveal(), text.trim_end_matches(['\r', '\n']), "as it was");
+            refused(case.secrets().restic_reads_the_same(), &path, "restic does not take", "key add");
+        }
+        let path = case.file("restic.key", "one\ntwo\n", 0o600);
+        refused(case.secrets().restic_reads_the_same(), &path, "more than one line", "put ");
+    }
+
     fn missing_ones_say_what_to_make() {
         let case = Case::new();
         let path = case.directory.path().join("pgbackrest.key");
