@@ -5,13 +5,14 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::durable::sync_directory;
 use crate::error::Context;
 use crate::{Error, Result, config};
 
-/// Names the directory of the secrets that systemd hands to a service which may not read ours (`LoadCredential=`).
 /// What some editors begin a file with.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
+/// Names the directory of the secrets that systemd hands to a service which may not read ours (`LoadCredential=`).
 pub const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// A secret text; `Debug` and `Display` never show it.
@@ -108,7 +109,6 @@ impl Secrets {
         self.line("restic.key", "the repositories' password on one line")
     }
 
-    /// `pgbackrest.key`: the cipher passphrase of pgBackRest repositories, one line.
     /// That restic reads the same password from `restic.key` as we do: it takes white space from both ends of a file, and a byte order
     /// mark from its beginning. What can be opened with pi-agent alone would be lost to whoever has the file and restic.
     ///
@@ -130,6 +130,7 @@ impl Secrets {
         )))
     }
 
+    /// `pgbackrest.key`: the cipher passphrase of pgBackRest repositories, one line.
     ///
     /// # Errors
     /// As [`Self::restic_key`].
@@ -282,7 +283,7 @@ fn prepared(path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
 
 /// Makes a new name durable.
 fn settle(path: &Path) -> std::io::Result<()> {
-    File::open(directory_of(path)).and_then(|directory| directory.sync_all())
+    sync_directory(directory_of(path))
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -392,7 +393,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn a_key_that_restic_reads_otherwise_is_told() {
         let case = Case::new();
         for text in ["correct horse\n", "correct horse\r\n", "pässword", "a\u{feff}b"] {
@@ -408,6 +408,7 @@ mod tests {
         refused(case.secrets().restic_reads_the_same(), &path, "more than one line", "put ");
     }
 
+    #[test]
     fn missing_ones_say_what_to_make() {
         let case = Case::new();
         let path = case.directory.path().join("pgbackrest.key");
