@@ -56,7 +56,7 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l name -d 'Wha
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l storage -d 'Where backups go: s3://BUCKET/PREFIX or file:///ABSOLUTE/PATH' -r
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l region -d 'The bucket\'s region' -r
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l endpoint -d 'An S3 server other than AWS: https://HOST[:PORT]' -r
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l path-style -d 'Ask for ENDPOINT/BUCKET (true) or BUCKET.ENDPOINT (false) [default: true with --endpoint]' -r -f -a "true\t''
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l path-style -d 'Ask for ENDPOINT/BUCKET (true) or BUCKET.ENDPOINT (false) [default: true with --endpoint or a dot in BUCKET]' -r -f -a "true\t''
 false\t''"
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l ca-file -d 'The authority (PEM) that signed the endpoint\'s certificate' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand setup" -l aws-env -d 'Copy the storage keys from FILE: AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=…' -r -F

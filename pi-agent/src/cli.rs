@@ -17,7 +17,7 @@ use crate::report::{self, History, Look, Status, digest, words};
 use crate::restore;
 use crate::restore::ask::{Asked, Order};
 use crate::run::{self, Options, Watcher};
-use crate::secrets::{CREDENTIALS, write_shared};
+use crate::secrets::{CREDENTIALS, Secrets, write_shared};
 use crate::state::{Opened, State};
 use crate::terminal::Terminal;
 use crate::{alarms, boot, doctor, kit, live, logs, notify, recover, setup, steps, systemd, wal};
@@ -489,6 +489,9 @@ fn recovery_kit(settings: &Settings, directory: &StateDirectory, to: Option<Path
         None => To::Output,
     };
     kit::make(settings, directory, &to)?;
+    if let Err(error) = Secrets::new(&settings.secrets).restic_reads_the_same() {
+        print_error("the kit is made, and opens everything with pi-agent; with restic alone it does not: ", &error);
+    }
     if let To::File(file) = &to {
         println!("{} holds every key: print it or copy it away from this machine,", file.display());
         println!("then `pi-agent setup --kit-saved` enables the timers");

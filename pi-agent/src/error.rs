@@ -22,6 +22,8 @@ pub enum Kind {
     Locked,
     /// The object asked for does not exist.
     NotFound,
+    /// Storage does not give it: the keys, a policy or an archive class. What lies there may be whole.
+    Refused,
     /// Stopped at `max-duration`.
     OutOfTime,
 }
@@ -80,6 +82,11 @@ impl Error {
     /// It may pass by itself.
     pub fn is_transient(&self) -> bool {
         self.kind == Kind::Transient
+    }
+
+    /// Storage did not give what it was asked for. That says nothing of what lies there: it is not damage.
+    pub fn is_unread(&self) -> bool {
+        matches!(self.kind, Kind::Transient | Kind::Refused)
     }
 
     /// The advice: this error's, else that of the nearest cause which has one.

@@ -18,6 +18,7 @@
 pub mod error;
 
 pub mod config;
+pub mod durable;
 pub mod secrets;
 
 pub mod plan;

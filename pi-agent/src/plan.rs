@@ -25,7 +25,7 @@ pub struct StepHistory {
     pub last_prune: Option<Timestamp>,
     /// The last check without findings.
     pub last_check: Option<Timestamp>,
-    /// The last part of the rotating data check, as recorded: `check-data:PART/OF`.
+    /// The last part of the rotating data check, as [`Check::recorded`] names it.
     pub last_data_check: Option<String>,
     /// Bytes that a backup stores as a rule: the median of the last ones that were not full.
     pub usual_bytes: Option<u64>,
@@ -217,17 +217,15 @@ fn next_check(directory: &Directory, past: &StepHistory) -> Check {
     let every = directory.check_every.max(Duration::from_hours(1));
     let of = (MONTH * directory.read_all_months).as_secs().div_ceil(every.as_secs()).clamp(1, 1000);
     let of = u32::try_from(of).expect("clamped to 1000");
-    let last = past.last_data_check.as_deref().and_then(|what| {
-        let (part, parts) = what.strip_prefix("check-data:")?.split_once('/')?;
-        (parts.parse() == Ok(of)).then_some(part.parse::<u32>().ok()?)
-    });
-    Check::Data { part: last.map_or(0, |last| (last + 1) % of), of }
+    Check::after(past.last_data_check.as_deref(), of)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::state::{Opened, State};
+    use crate::steps::{Maintenance, Outcome, StepResult};
 
     const DAY: Duration = Duration::from_hours(24);
 
@@ -253,20 +251,48 @@ mod tests {
         assert!(!is_due(Some(last), DAY * 7, "2026-10-01T03:00:00Z".parse().unwrap()), "a clock that went back");
     }
 
+    /// Does the check that the plan gives after that record, through the database, so many times; the parts that were read.
+    fn read_through_the_record(directory: &Directory, first: Option<&str>, times: u32) -> Vec<u32> {
+        let folder = tempfile::tempdir().unwrap();
+        let (Opened::Ready(mut state) | Opened::Fresh(mut state, _)) =
+            State::open(&folder.path().join("state.db")).unwrap();
+        let mut night = |what: String, number: i64| {
+            let at = Timestamp::from_second(1_793_500_000 + number).unwrap();
+            let run = format!("run-{number}");
+            state.begin_run(&run, None, at).unwrap();
+            state.begin_step(&run, 0, "files", "directory", "check", at).unwrap();
+            let mut result = StepResult::of(Outcome::Succeeded);
+            result.maintenance.push(Maintenance { what, problem: None, note: String::new() });
+            state.finish_step(&run, 0, "files", &result, at).unwrap();
+            state.history("files").unwrap()
+        };
+        let mut past = first.map_or_else(StepHistory::default, |what| night(what.to_owned(), 0));
+        let mut parts = Vec::new();
+        for number in 1..=times {
+            let check = next_check(directory, &past);
+            let Check::Data { part, of } = check else { panic!("a data check") };
+            assert_eq!(of, times, "the test goes round once");
+            parts.push(part);
+            past = night(check.recorded(), number.into());
+        }
+        parts
+    }
+
     #[test]
     fn the_data_check_goes_round_and_covers_everything() {
-        let directory = directory(3);
-        let mut past = StepHistory::default();
-        let mut seen = Vec::new();
-        for _ in 0..13 {
-            let Check::Data { part, of } = next_check(&directory, &past) else { panic!("a data check") };
-            assert_eq!(of, 13, "weekly in three months");
-            seen.push(part);
-            past.last_data_check = Some(format!("check-data:{part}/{of}"));
+        for (months, days, of) in [(3, 7, 13), (4, 7, 18), (6, 7, 26), (1, 1, 30), (1, 3, 10), (1, 5, 6), (1, 30, 1)] {
+            let directory = Directory { check_every: DAY * days, ..directory(months) };
+            let expected: Vec<_> = (0..of).collect();
+            assert_eq!(read_through_the_record(&directory, None, of), expected, "{months} months, every {days} days");
+            // Records of the versions that skipped every other part: whichever was the last one, all parts come.
+            for last in [1, of / 2 + 1, of] {
+                let old = format!("check-data:{last}/{of}");
+                let mut parts = read_through_the_record(&directory, Some(&old), of);
+                assert_eq!(parts[0], last % of, "people count from one");
+                parts.sort_unstable();
+                assert_eq!(parts, expected, "after {old}");
+            }
         }
-        seen.sort_unstable();
-        assert_eq!(seen, (0..13).collect::<Vec<_>>());
-        assert_eq!(next_check(&directory, &past), Check::Data { part: 0, of: 13 });
     }
 
     #[test]
@@ -274,5 +300,10 @@ mod tests {
         let past = StepHistory { last_data_check: Some("check-data:4/7".into()), ..StepHistory::default() };
         assert_eq!(next_check(&directory(3), &past), Check::Data { part: 0, of: 13 });
         assert_eq!(next_check(&directory(0), &past), Check::Structure);
+        for nonsense in ["check-data:0/13", "check-data:14/13", "check-data:4294967295/13", "check-data:x/13", "check"]
+        {
+            let past = StepHistory { last_data_check: Some(nonsense.into()), ..StepHistory::default() };
+            assert_eq!(next_check(&directory(3), &past), Check::Data { part: 0, of: 13 }, "{nonsense}");
+        }
     }
 }

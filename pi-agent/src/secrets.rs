@@ -5,8 +5,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::durable::sync_directory;
 use crate::error::Context;
 use crate::{Error, Result, config};
+
+/// What some editors begin a file with.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Names the directory of the secrets that systemd hands to a service which may not read ours (`LoadCredential=`).
 pub const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
@@ -103,6 +107,27 @@ impl Secrets {
     /// As [`Self::aws`]; also when empty.
     pub fn restic_key(&self) -> Result<Secret> {
         self.line("restic.key", "the repositories' password on one line")
+    }
+
+    /// That restic reads the same password from `restic.key` as we do: it takes white space from both ends of a file, and a byte order
+    /// mark from its beginning. What can be opened with pi-agent alone would be lost to whoever has the file and restic.
+    ///
+    /// # Errors
+    /// It does not, or the file cannot be read: see [`Self::restic_key`].
+    pub fn restic_reads_the_same(&self) -> Result<()> {
+        let password = self.restic_key()?;
+        let what = match password.reveal() {
+            text if text.starts_with(BYTE_ORDER_MARK) => "begins with a byte order mark",
+            text if text.trim() != text => "has white space at an end of its line",
+            _ => return Ok(()),
+        };
+        let file = self.directory.join("restic.key");
+        let shown = file.display();
+        let message = format!("read secret {shown}: it {what}, which restic does not take for a part of the password");
+        Err(Error::usage(message).hint(format!(
+            "write the password without it. If repositories were made with it already, leave the file as it is and, for each, let restic know \
+             the other, too: RESTIC_PASSWORD=\"$(cat {shown})\" restic -r REPOSITORY key add --new-password-file {shown}"
+        )))
     }
 
     /// `pgbackrest.key`: the cipher passphrase of pgBackRest repositories, one line.
@@ -258,7 +283,7 @@ fn prepared(path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
 
 /// Makes a new name durable.
 fn settle(path: &Path) -> std::io::Result<()> {
-    File::open(directory_of(path)).and_then(|directory| directory.sync_all())
+    sync_directory(directory_of(path))
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -365,6 +390,22 @@ mod tests {
         case.file("restic.key", "one\ntwo\n", 0o400);
         refused(case.secrets().restic_key(), &path, "more than one line", "put ");
         assert!(!case.secrets().restic_key().unwrap_err().chain().contains("one\n"));
+    }
+
+    #[test]
+    fn a_key_that_restic_reads_otherwise_is_told() {
+        let case = Case::new();
+        for text in ["correct horse\n", "correct horse\r\n", "pässword", "a\u{feff}b"] {
+            case.file("restic.key", text, 0o600);
+            case.secrets().restic_reads_the_same().unwrap();
+        }
+        for text in ["horse ", " horse\n", "horse\t\n", "\u{feff}horse\n", "horse\u{a0}", "horse \r\n", " "] {
+            let path = case.file("restic.key", text, 0o600);
+            assert_eq!(case.secrets().restic_key().unwrap().reveal(), text.trim_end_matches(['\r', '\n']), "as it was");
+            refused(case.secrets().restic_reads_the_same(), &path, "restic does not take", "key add");
+        }
+        let path = case.file("restic.key", "one\ntwo\n", 0o600);
+        refused(case.secrets().restic_reads_the_same(), &path, "more than one line", "put ");
     }
 
     #[test]

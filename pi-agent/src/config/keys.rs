@@ -160,7 +160,7 @@ pub const KEYS: &[Key] = &[
         Text(r#"a server such as "https://garage.home:3900" (http:// only on loopback)"#),
         Means("AWS"),
     ),
-    key("[storage]", "path-style", Flag, Means("`true` with an endpoint, else `false`")),
+    key("[storage]", "path-style", Flag, Means("`true` with an endpoint or a dot in the bucket's name, else `false`")),
     key("[storage]", "ca-file", Path, Means("the system's authorities only")),
     key("[storage]", "timeout", Duration, Is(r#""30s""#)),
     key("[storage]", "retry-for", Duration, Is(r#""2m""#)),

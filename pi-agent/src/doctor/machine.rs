@@ -130,6 +130,14 @@ pub(super) fn room(what: &str, path: &Path) -> Finding {
         let advice = "look at `dmesg` for errors of the disk, then `mount -o remount,rw` it or replace it";
         return Finding::problem(what, format!("{shown} lies on a disk that is mounted read-only"), advice);
     }
+    if !room.is_told() {
+        let advice = "look at it from time to time: no alarm tells when it is full before a write fails";
+        return Finding::note(
+            what,
+            format!("{shown} lies on a file system that does not tell how much room it has"),
+            advice,
+        );
+    }
     if room.free < TOO_LITTLE {
         return Finding::problem(what, format!("{shown} has only {free} free"), advice);
     }
@@ -156,6 +164,7 @@ fn bytes(count: u64) -> String {
 mod tests {
     use super::*;
     use crate::doctor::Severity;
+    use crate::process::Program;
 
     #[test]
     fn sizes_for_people() {
@@ -194,8 +203,26 @@ mod tests {
 
     #[test]
     fn a_disk_that_cannot_be_written_is_a_problem() {
-        // /proc has no room at all and counts no files.
+        let directory = tempfile::tempdir().unwrap();
+        let disk = |options: &str| {
+            let arguments = ["-t", "tmpfs", "-o", options, "tmpfs", directory.path().to_str().unwrap()];
+            let output = Program::new("mount", arguments).run(&mut |_, _| ()).unwrap();
+            assert!(output.status.success(), "{}", output.stderr);
+            let finding = room("cache", directory.path());
+            let output = Program::new("umount", [directory.path()]).run(&mut |_, _| ()).unwrap();
+            assert!(output.status.success(), "{}", output.stderr);
+            finding
+        };
+        for options in ["size=64k", "size=4g,nr_inodes=2", "size=4g,ro"] {
+            let finding = disk(options);
+            assert_eq!(
+                (finding.severity, finding.advice.is_some()),
+                (Severity::Problem, true),
+                "{options}: {finding:?}"
+            );
+        }
+        // /proc does not tell.
         let finding = room("cache", Path::new("/proc/self"));
-        assert_eq!((finding.severity, finding.advice.is_some()), (Severity::Problem, true));
+        assert_eq!((finding.severity, finding.advice.is_some()), (Severity::Note, true));
     }
 }

@@ -155,7 +155,7 @@ fn friendly(duration: std::time::Duration) -> String {
 
 /// Only those that this configuration needs.
 fn secrets_needed(settings: &Settings, secrets: &Secrets) -> Vec<Finding> {
-    let mut results = vec![("restic.key", secrets.restic_key().map(drop))];
+    let mut results = vec![("restic.key", secrets.restic_reads_the_same())];
     if matches!(settings.storage.location, Location::S3(_)) {
         results.push(("aws.env", secrets.aws().map(drop)));
     }

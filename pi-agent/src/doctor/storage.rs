@@ -101,6 +101,11 @@ fn look(
         )),
     }
     try_writing(store)?;
+    let lacking = |what| {
+        let advice = "nothing, if that is known: backups work there; a disk with ext4 has all of it";
+        Finding::note(SUBJECT, format!("the file system of {store} {what}"), advice)
+    };
+    findings.extend(store.lacks().into_iter().map(lacking));
     findings.push(Finding::ok(SUBJECT, format!("{store} can be read and written")));
     Ok(findings)
 }

@@ -26,7 +26,7 @@ impl Repository {
         let failed = match Self::open(settings, step, store.clone(), secrets) {
             Ok(Some(this)) => return Ok(Some(this)),
             Ok(None) => None,
-            Err(error) if error.is_transient() || error.kind() == Kind::Usage => return Err(error),
+            Err(error) if error.is_unread() || error.kind() == Kind::Usage => return Err(error),
             Err(error) => Some(error),
         };
         if store.list("snapshots/")?.is_empty() {
@@ -59,7 +59,7 @@ impl Repository {
     /// Storage fails.
     pub fn readable_snapshots(&self) -> Result<Vec<Snapshot>> {
         match self.snapshots() {
-            Err(error) if !error.is_transient() => {
+            Err(error) if !error.is_unread() => {
                 self.leave_out_damaged("snapshots")?;
                 self.snapshots()
             }
@@ -116,7 +116,7 @@ impl Repository {
                     let blobs: Vec<_> = blobs.iter().map(Entry::json).collect();
                     found.push(json!({ "id": id.to_hex().as_str(), "blobs": blobs }));
                 }
-                Err(error) if error.is_transient() => return Err(error),
+                Err(error) if error.is_unread() => return Err(error),
                 _ => self.damaged(format!("{key} in {} is in no index, and is damaged", self.store())),
             }
         }

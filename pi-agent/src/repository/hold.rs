@@ -15,14 +15,13 @@ use std::time::{Duration, Instant, SystemTime};
 use ignore::DirEntry;
 use nix::errno::Errno;
 use nix::fcntl::copy_file_range;
-use nix::sys::statvfs::statvfs;
 use nix::unistd::{Whence, lseek};
 use rustic_core::LocalSourceSaveOptions;
 use rustic_core::repofile::Node;
 
 use super::source::{Shared, Source, Sources};
-use crate::error::Context;
 use crate::error::Kind;
+use crate::health;
 use crate::monitor::{Monitor, Progress, Unit};
 use crate::run::make_private;
 use crate::storage::shaper::Reading;
@@ -139,8 +138,7 @@ impl Hold {
         let mut seen = std::collections::HashSet::new();
         let files = self.entries().filter_map(|entry| entry.metadata().ok()).filter(Metadata::is_file);
         let needed = files.filter(|file| seen.insert((file.dev(), file.ino()))).map(|file| file.blocks() * 512).sum();
-        let there = statvfs(&self.folder.0).context(|| format!("look at {}", self.folder.0.display()))?;
-        Ok((needed, there.blocks_available() * there.fragment_size()))
+        Ok((needed, health::room(&self.folder.0)?.free))
     }
 
     /// Copies everything once while it is written to, so that less is left to copy when it is not.

@@ -4,7 +4,6 @@ use rustic_core::{CheckOptions, CheckResults, PruneOptions, PruneStats};
 
 use super::Repository;
 use super::index_parts::PIECES;
-use crate::error::Kind;
 use crate::monitor::{Monitor, Unit};
 use crate::steps::Check;
 use crate::{Error, Result};
@@ -83,7 +82,7 @@ impl Repository {
         // It is open by a key that was kept; whoever has only the password needs these.
         let trouble = self.key_trouble()?.map(|trouble| trouble.chain());
         let lost = match self.watched(monitor, || self.unreadable_trees()) {
-            Err(error) if error.is_transient() => return Err(error),
+            Err(error) if error.is_unread() => return Err(error),
             Err(error) => vec![error.chain()],
             Ok(lost) => lost,
         };
@@ -102,9 +101,9 @@ impl Repository {
             // What is there and cannot be read at all is damage, too.
             Err(failed) => return Ok(Findings { errors: vec![failed.error.chain()], leftovers: 0 }),
         };
-        // rustic takes what it could not fetch for damage; that storage could not be reached is another thing.
-        if let Some(cause) = self.backend.take_failure().filter(|cause| cause.kind() == Kind::Transient) {
-            return Err(Error::transient(format!("check {}", self.store())).caused_by(cause));
+        // rustic takes what it could not fetch for damage; that storage could not be reached, or refused it, is another thing.
+        if let Some(cause) = self.backend.take_failure().filter(Error::is_unread) {
+            return Err(Error::new(format!("check {}", self.store())).kind_of(cause.kind()).caused_by(cause));
         }
         let mut findings = Findings { errors: trouble.into_iter().collect(), leftovers: 0 };
         for (level, finding) in results.0 {

@@ -152,7 +152,7 @@ impl Repository {
     /// Opens the repository of `step`, or makes one where the place is proven to be empty.
     ///
     /// # Errors
-    /// As [`Self::open`]; also when there is no repository and the place is not empty.
+    /// As [`Self::open`]; also when there is no repository and the place is not empty, or restic would read another password.
     pub fn open_or_init(settings: &Settings, step: &str, store: Store, secrets: &Secrets) -> Result<Self> {
         if let Some(this) = Self::open(settings, step, store.clone(), secrets)? {
             return Ok(this);
@@ -163,6 +163,7 @@ impl Repository {
             return Err(Error::new(format!("{store} is no repository but holds {} objects ({key}, …)", rest.len()))
                 .hint("if it was one, its config is lost: restore that object; else empty the place or name another"));
         }
+        secrets.restic_reads_the_same()?;
         let password = secrets.restic_key()?;
         let mut this = Self::closed(settings, step, store);
         let mut options = ConfigOptions::default();

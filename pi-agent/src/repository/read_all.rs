@@ -78,7 +78,7 @@ impl From<IndexPack> for Expected {
 pub(super) struct Found {
     /// What is wrong with which pack.
     pub damage: Vec<String>,
-    /// Why not all was read: storage cannot be reached.
+    /// Why not all was read: storage cannot be reached, or does not give something.
     pub stopped: Option<Error>,
 }
 
@@ -189,7 +189,12 @@ impl<'a> Reading<'a> {
             let name = name.as_str();
             let trouble = match content {
                 Ok(mut content) => opener.trouble(&mut content, name, pack.summary).map(str::to_owned),
-                Err(error) if error.is_transient() || self.is_away(&error) => {
+                // The others may be given.
+                Err(error) if error.kind() == Kind::Refused => {
+                    lock(&self.found).stopped.get_or_insert(error);
+                    None
+                }
+                Err(error) if error.is_unread() || self.is_away(&error) => {
                     self.stop(error);
                     None
                 }

@@ -84,7 +84,7 @@ impl Repository {
                 Ok(result) => return result,
                 Err(error) => error,
             };
-            if failed.is_transient() {
+            if failed.is_unread() {
                 return Err(failed);
             }
             if let Ok(room) = room(&selection.to)

@@ -133,7 +133,7 @@ impl Parts<'_> {
             Ok(content) if cipher::name(&content) == name => return Ok(true),
             Ok(_) => "damaged",
             Err(error) if error.kind() == Kind::NotFound => "gone",
-            Err(error) if error.is_transient() => return Err(error),
+            Err(error) if error.is_unread() => return Err(error),
             Err(_) => "unreadable",
         };
         self.repository.damaged(format!("{key} in {store} is {state}"));
@@ -146,7 +146,7 @@ impl Parts<'_> {
         let read = || self.rustic.get_blob_cached(&BlobId::from(*id), BlobType::Data);
         match self.repository.attempt("read from", read) {
             Ok(data) => Ok(Some(data)),
-            Err(failed) if failed.error.is_transient() => Err(failed.error),
+            Err(failed) if failed.error.is_unread() => Err(failed.error),
             Err(_) => Ok(None),
         }
     }

@@ -35,7 +35,7 @@ impl Repository {
             let read = self.attempt("read a directory of", || rustic.get_tree(&tree));
             let tree = match read {
                 Ok(tree) => tree,
-                Err(failed) if failed.error.is_transient() => return Err(failed.error),
+                Err(failed) if failed.error.is_unread() => return Err(failed.error),
                 Err(_) => {
                     walked.lost.push(path);
                     continue;
@@ -71,7 +71,7 @@ impl Repository {
             }
             match self.attempt("read a directory of", || rustic.get_tree(&tree)) {
                 Ok(tree) => open.extend(tree.nodes.into_iter().filter_map(|node| node.subtree)),
-                Err(failed) if failed.error.is_transient() => return Err(failed.error),
+                Err(failed) if failed.error.is_unread() => return Err(failed.error),
                 Err(failed) => lost.push(failed.error.chain()),
             }
         }

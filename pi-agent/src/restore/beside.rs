@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
@@ -18,6 +18,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::unfinished::{Unfinished, Whole};
 use super::{At, Request, Restored, beside, is_empty};
+use crate::durable::sync_directory;
 use crate::error::{Context, Error, Result};
 
 /// Endings of names.
@@ -168,8 +169,8 @@ impl Beside {
         for (from, to, kept) in self.moves(&kept).context(doing)? {
             whole.put(&from, &to, &kept).context(doing)?;
         }
-        if let Some(Ok(folder)) = self.base.parent().map(File::open) {
-            folder.sync_all().context(doing)?;
+        if let Some(folder) = self.base.parent() {
+            sync_directory(folder).context(doing)?;
         }
         Ok(exists(&kept).then_some(kept))
     }

@@ -28,7 +28,7 @@ pub struct Flags {
     /// An S3 server other than AWS: https://HOST[:PORT]
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
-    /// Ask for ENDPOINT/BUCKET (true) or BUCKET.ENDPOINT (false) [default: true with --endpoint]
+    /// Ask for ENDPOINT/BUCKET (true) or BUCKET.ENDPOINT (false) [default: true with --endpoint or a dot in BUCKET]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub path_style: Option<bool>,
     /// The authority (PEM) that signed the endpoint's certificate

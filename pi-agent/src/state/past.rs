@@ -116,11 +116,12 @@ impl State {
                 last_check: moment(
                     "select max(at) from maintenance where step = ? and what like 'check%' and problem is null",
                 )?,
+                // By row, not by time: a clock that was ahead once would have the same part read again and again.
                 last_data_check: self
                     .connection
                     .query_row(
                         "select what from maintenance where step = ? and what like 'check-data:%' and problem is null
-                         order by at desc limit 1",
+                         order by rowid desc limit 1",
                         [step],
                         |row| row.get::<_, String>(0),
                     )
@@ -236,5 +237,21 @@ mod tests {
         assert_eq!(history.last_data_check.as_deref(), Some("check-data:3/13"));
         assert_eq!(state.facts("database").unwrap()["system"], "r2", "a failed step teaches nothing");
         assert_eq!(state.newest_moment().unwrap(), Some(at("2026-11-03T03:00:00Z")));
+    }
+
+    #[test]
+    fn the_last_data_check_is_the_one_recorded_last_whatever_the_clock_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = opened(&folder.path().join("state.db"));
+        for (run, time, what) in
+            [("r1", "2037-01-01T00:00:00Z", "check-data:1/13"), ("r2", "2026-11-02T03:00:00Z", "check-data:2/13")]
+        {
+            state.begin_run(run, None, at(time)).unwrap();
+            state.begin_step(run, 0, "files", "directory", "check", at(time)).unwrap();
+            let mut result = StepResult::of(Outcome::Succeeded);
+            result.maintenance.push(Maintenance { what: what.into(), problem: None, note: String::new() });
+            state.finish_step(run, 0, "files", &result, at(time)).unwrap();
+        }
+        assert_eq!(state.history("files").unwrap().last_data_check.as_deref(), Some("check-data:2/13"));
     }
 }

@@ -35,11 +35,7 @@ pub(super) fn prune(repository: &Repository, monitor: &Monitor) -> Maintenance {
 
 /// Checks; also whether damage was found.
 pub(super) fn check(repository: &Repository, check: Check, monitor: &Monitor) -> (Maintenance, bool) {
-    let what = match check {
-        Check::Structure => "check".to_owned(),
-        // As people count.
-        Check::Data { part, of } => format!("check-data:{}/{of}", part + 1),
-    };
+    let what = check.recorded();
     match repository.check(check, monitor) {
         Ok(findings) if findings.errors.is_empty() => {
             let note = format!("no damage, {} leftovers of interrupted backups", findings.leftovers);

@@ -133,6 +133,35 @@ pub enum Check {
     },
 }
 
+/// What begins the record of a check that read data.
+const CHECK_DATA: &str = "check-data:";
+
+impl Check {
+    /// The name under which it is recorded: `check`, or `check-data:PART/OF`, in which people count from one.
+    pub fn recorded(self) -> String {
+        match self {
+            Self::Structure => "check".into(),
+            Self::Data { part, of } => format!("{CHECK_DATA}{}/{of}", part + 1),
+        }
+    }
+
+    /// The check of that name; `None`: it read no data, or the name is none of ours.
+    fn of_record(what: &str) -> Option<Self> {
+        let (number, of) = what.strip_prefix(CHECK_DATA)?.split_once('/')?;
+        let (number, of) = (number.parse::<u32>().ok()?, of.parse().ok()?);
+        (1..=of).contains(&number).then(|| Self::Data { part: number - 1, of })
+    }
+
+    /// The part of `of` that follows the one of that record; the first one if it was one of another number of parts.
+    pub fn after(recorded: Option<&str>, of: u32) -> Self {
+        let part = match recorded.and_then(Self::of_record) {
+            Some(Self::Data { part, of: parts }) if parts == of => (part + 1) % of,
+            _ => 0,
+        };
+        Self::Data { part, of }
+    }
+}
+
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

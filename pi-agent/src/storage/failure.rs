@@ -38,13 +38,14 @@ pub(super) fn answered(what: &str, status: StatusCode, answer: &Answer) -> Error
 }
 
 fn kind(status: StatusCode, answer: &Answer) -> Kind {
-    const PASSING: [&str; 5] =
-        ["SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted"];
+    const PASSING: [&str; 6] =
+        ["SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted", "BadDigest"];
     match status {
         // A 404 that does not speak of the key (another server, a missing bucket) says nothing about the object.
         StatusCode::NOT_FOUND if answer.code == "NoSuchKey" => Kind::NotFound,
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Kind::Transient,
         _ if status.is_server_error() || PASSING.contains(&answer.code.as_str()) => Kind::Transient,
+        StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => Kind::Refused,
         _ => Kind::Permanent,
     }
 }
@@ -54,9 +55,13 @@ fn advice(status: StatusCode, answer: &Answer) -> Option<&'static str> {
     const REGION: &str = "the bucket lies in another region: correct [storage] region";
     const SIGNATURE: &str =
         "AWS_SECRET_ACCESS_KEY in aws.env is wrong, or [storage] region is, or this machine's clock is";
+    const ARCHIVED: &str = "the object is whole, but in an archive class, where nobody can read it at once: a lifecycle rule of the bucket \
+                            moved it. Ask the provider to restore the objects of this repository, and take the rule away";
     let says = |word| answer.message.contains(word);
     Some(match (answer.code.as_str(), status) {
         ("NoSuchKey", _) => return None,
+        ("InvalidObjectState" | "ObjectArchived" | "BlobArchived", _) => ARCHIVED,
+        ("BadDigest", _) => "what arrived was not what was sent: the line or this machine's memory damages data",
         ("NoSuchBucket", _) => "create the bucket, or correct [storage] url",
         ("SignatureDoesNotMatch", _) => SIGNATURE,
         // As Garage says it.
@@ -86,9 +91,7 @@ pub(super) fn unanswered(what: &str, error: reqwest::Error, trouble: Option<Stri
     let text = causes(&*error);
     let wrapped = Error::new(format!("{what}: no answer"));
     if text.contains("certificate") {
-        return wrapped
-            .hint("the server's certificate is not trusted: set [storage] ca-file to the authority that signed it")
-            .caused_by(error);
+        return wrapped.hint(certificate_advice(&text)).caused_by(error);
     }
     let wrapped = wrapped.kind_of(Kind::Transient);
     if text.contains("refused") {
@@ -97,6 +100,30 @@ pub(super) fn unanswered(what: &str, error: reqwest::Error, trouble: Option<Stri
         wrapped.hint("the name cannot be resolved: check the network and [storage] endpoint").caused_by(error)
     } else {
         wrapped.caused_by(error)
+    }
+}
+
+/// What to do about a certificate that rustls does not take, by its words. Only an unknown authority is a question of trust.
+fn certificate_advice(text: &str) -> &'static str {
+    let text = text.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if says(&["not valid for name", "notvalidforname"]) {
+        "the server shows a certificate of another name: check [storage] endpoint; for a bucket whose name is part of the address, \
+         set [storage] path-style = true"
+    } else if says(&["not valid yet", "notvalidyet", "expired"]) {
+        "the server's certificate has expired or is not valid yet: check this machine's clock with timedatectl, then have the certificate renewed"
+    } else if says(&[
+        "unknownissuer",
+        "unknown issuer",
+        "self-signed",
+        "selfsigned",
+        "caused as end entity",
+        "causedasendentity",
+        "cause used as end entity",
+    ]) {
+        "the server's certificate is not trusted: set [storage] ca-file to the authority that signed it"
+    } else {
+        "the server's certificate is not accepted, for the reason above: check [storage] endpoint and what the server is set up with"
     }
 }
 
@@ -133,10 +160,34 @@ mod tests {
         for (status, code) in [(500, ""), (503, "SlowDown"), (503, ""), (400, "RequestTimeout"), (429, ""), (408, "")] {
             assert_eq!(kind_of(status, code), Kind::Transient, "{status} {code}");
         }
-        for (status, code) in [(403, "AccessDenied"), (401, ""), (403, "InvalidAccessKeyId"), (400, "InvalidArgument")]
+        assert_eq!(kind_of(400, "InvalidArgument"), Kind::Permanent);
+    }
+
+    #[test]
+    fn what_is_refused_is_not_damaged() {
+        for (status, code) in
+            [(403, "AccessDenied"), (401, ""), (403, "InvalidAccessKeyId"), (403, "InvalidObjectState"), (403, "")]
         {
-            assert_eq!(kind_of(status, code), Kind::Permanent, "{status} {code}");
+            assert_eq!(kind_of(status, code), Kind::Refused, "{status} {code}");
         }
+        let archived = Answer { code: "InvalidObjectState".into(), message: String::new() };
+        let error = answered("read x", StatusCode::FORBIDDEN, &archived);
+        assert!(error.is_unread() && error.advice().unwrap().contains("archive class"));
+        let denied = Answer { code: "AccessDenied".into(), message: String::new() };
+        assert!(answered("read x", StatusCode::FORBIDDEN, &denied).advice().unwrap().contains("aws.env"));
+    }
+
+    #[test]
+    fn only_an_unknown_authority_is_a_question_of_trust() {
+        let name = "invalid peer certificate: certificate not valid for name \"a.b.s3.example\"; certificate is only valid for DnsName(\"*.s3.example\")";
+        assert!(certificate_advice(name).contains("path-style = true"));
+        assert!(
+            certificate_advice("invalid peer certificate: certificate expired: verification time 2")
+                .contains("timedatectl")
+        );
+        assert!(certificate_advice("invalid peer certificate: UnknownIssuer").contains("ca-file"));
+        let other = certificate_advice("invalid peer certificate: BadSignature");
+        assert!(!other.contains("ca-file") && !other.contains("path-style"));
     }
 
     #[test]

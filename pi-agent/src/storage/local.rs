@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::meter::{Meter, Operation};
+use crate::durable;
 use crate::error::Kind;
 use crate::{Error, Result};
 
@@ -46,20 +47,39 @@ impl Local {
     /// Only the last folder: a missing parent is a disk that is not mounted, or a slip of the pen. Others may pass
     /// through it, since a server's user keeps its backups below.
     pub(super) fn make_root(&self) -> Result<()> {
+        match fs::create_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(error) => {
+                let failed = Error::new(format!("cannot make the storage directory {}", self.root.display()));
+                return Err(match error.kind() {
+                    io::ErrorKind::NotFound => failed.hint(self.is_missing()),
+                    kind => self.advised(failed, kind),
+                }
+                .caused_by(error));
+            }
+            Ok(()) => {}
+        }
         // The mode is set on what was made, because the unit's umask is 077.
-        let made =
-            fs::create_dir(&self.root).and_then(|()| fs::set_permissions(&self.root, Permissions::from_mode(0o711)));
-        match made {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Error::new(format!("cannot make the storage directory {}", self.root.display()))
-                    .hint(format!(
-                        "mount the disk it lies on; for a new place, create it: mkdir -p {}",
-                        self.root.display()
-                    ))
-                    .caused_by(error))
+        match fs::set_permissions(&self.root, Permissions::from_mode(0o711)) {
+            Err(error) if !has_no_modes(&error) => {
+                Err(Error::new(format!("cannot let others pass through {}", self.root.display())).caused_by(error))
             }
             _ => Ok(()),
         }
+    }
+
+    /// What the file system of the place cannot do and others can, in words. It is used all the same.
+    pub(super) fn lacks(&self) -> Vec<&'static str> {
+        let Ok(found) = self.root.metadata() else { return Vec::new() };
+        // Set to what they are, the modes stay as they are.
+        let modes = fs::set_permissions(&self.root, found.permissions()).is_err_and(|error| has_no_modes(&error));
+        let names =
+            File::open(&self.root).and_then(|root| root.sync_all()).is_err_and(|error| durable::is_lacking(&error));
+        let modes = modes.then_some("knows no modes: who may read what lies there is decided by how it is mounted");
+        let names = names.then_some(
+            "does not say when a new name is on the disk: a power cut may take the last files of a backup along, which the next check tells",
+        );
+        modes.into_iter().chain(names).collect()
     }
 
     pub(super) fn get(&self, key: &str) -> Result<Bytes> {
@@ -124,7 +144,7 @@ impl Local {
             let _ = fs::remove_file(&temporary);
             return Err(error);
         }
-        File::open(directory)?.sync_all()
+        durable::sync_directory(directory)
     }
 
     /// Creates what is missing below the root, never the root itself.
@@ -141,7 +161,7 @@ impl Local {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        File::open(parent)?.sync_all()
+        durable::sync_directory(parent)
     }
 
     pub(super) fn delete(&self, key: &str) -> Result<()> {
@@ -215,22 +235,41 @@ impl Local {
                 self.root.display()
             ))
             .kind_of(Kind::NotFound)
-            .hint(format!("mount the disk it lies on; for a new place, create it: mkdir -p {}", self.root.display()));
+            .hint(self.is_missing());
         }
         let base = Error::new(format!("cannot {verb} {}", path.display()));
         match error.kind() {
             io::ErrorKind::NotFound => base.kind_of(Kind::NotFound),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => base.hint("free space on the storage disk"),
-            io::ErrorKind::ReadOnlyFilesystem => {
-                base.hint("the storage disk is mounted read-only: look for disk errors in the kernel log")
-            }
-            io::ErrorKind::PermissionDenied => {
-                base.hint("the storage directory must belong to the user that runs the backup")
-            }
-            _ => base,
+            kind => self.advised(base, kind),
         }
         .caused_by(error)
     }
+
+    fn is_missing(&self) -> String {
+        format!("mount the disk it lies on; for a new place, create it: mkdir -p {}", self.root.display())
+    }
+
+    /// With what a person can do about that kind of failure.
+    fn advised(&self, failed: Error, kind: io::ErrorKind) -> Error {
+        let root = self.root.display();
+        match kind {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failed.hint("free space on the storage disk"),
+            // Only a person can see which of the two it is: a service does not know what it is kept from.
+            io::ErrorKind::ReadOnlyFilesystem => failed.hint(format!(
+                "try `touch {root}/try && rm {root}/try` as root: if that works, only the service may not write there (systemctl edit \
+                 pi-agent-backup, a line ReadWritePaths={root} below [Service]); if not, the disk is mounted read-only, and `dmesg` may tell why"
+            )),
+            io::ErrorKind::PermissionDenied => failed
+                .kind_of(Kind::Refused)
+                .hint("the storage directory must belong to the user that runs the backup"),
+            _ => failed,
+        }
+    }
+}
+
+/// The file system has no modes, or they are not ours to set.
+fn has_no_modes(error: &io::Error) -> bool {
+    durable::is_lacking(error) || error.raw_os_error() == Some(libc::EPERM)
 }
 
 /// Removes temporary files last written before `until`.

@@ -214,6 +214,14 @@ impl Store {
         }
     }
 
+    /// What a folder's file system cannot do and others can, in words.
+    pub fn lacks(&self) -> Vec<&'static str> {
+        match self {
+            Self::Local(local) => local.lacks(),
+            Self::S3(_) => Vec::new(),
+        }
+    }
+
     /// Removes what interrupted writes left behind a day or more ago. A bucket has no such leftovers.
     ///
     /// # Errors

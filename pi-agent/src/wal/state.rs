@@ -11,7 +11,7 @@ use super::reached::{Hole, Mark, Reached};
 use super::segment::Name;
 use super::{spool_directory, waiting};
 use crate::config::{Postgres, Settings};
-use crate::health::room;
+use crate::health::{Room, room};
 use crate::steps::postgres::{ARCHIVE_TIMEOUT, container};
 
 /// All of it.
@@ -61,7 +61,7 @@ impl WalState {
             oldest,
             files,
             bytes,
-            free: room(&place).ok().map(|room| room.free),
+            free: room(&place).ok().filter(Room::is_told).map(|room| room.free),
             place,
             astray: marks.archived.clone().filter(|mark| beyond(mark) && !in_spool(mark)),
             // Without a note the server itself pushes: what it counts as archived is in the repository.

@@ -116,7 +116,8 @@ fn storage(table: Table<'_>) -> Option<Storage> {
                 let wanted = keys::find("[storage]", "region").map(|key| key.form.wanted()).unwrap_or_default();
                 table.mistake(table.at, &format!("region is missing: wanted {wanted}"));
             }
-            let path_style = path_style.unwrap_or(endpoint.is_some());
+            // AWS's certificates are good for one name before its own, and a dot makes two of it.
+            let path_style = path_style.unwrap_or(endpoint.is_some() || s3.bucket.contains('.'));
             let region = region.unwrap_or_else(|| "us-east-1".into());
             Some(Location::S3(S3Location { region, endpoint, path_style, ca_file, ..s3 }))
         }

@@ -38,7 +38,7 @@ pub(super) fn lines(
     let Some(bytes) = request.at.of(&found).and_then(|point| point.bytes) else { return Ok(lines) };
     let place = order.in_place.as_ref().and_then(|in_place| in_place.places().next()).unwrap_or(&request.to);
     let most = if request.paths.is_empty() { "" } else { "at most " };
-    lines.push(format!("{most}{} are needed, {} are free", words::size(bytes), words::size(room(place)?.free)));
+    lines.push(format!("{most}{} are needed, {}", words::size(bytes), room(place)?.in_words()));
     let (rate, source) = rate(settings, directory, step);
     let takes = Duration::from_secs((bytes / rate).max(1));
     lines.push(format!("it takes {most}about {} at {} a second, {source}", words::rough(takes), words::size(rate)));
