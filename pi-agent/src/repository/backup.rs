@@ -10,7 +10,7 @@ use super::source::{Source, Sources, Tally};
 use super::{Repository, Snapshot};
 use crate::monitor::{Monitor, Problem};
 use crate::steps::Figures;
-use crate::{Error, Result};
+use crate::{Error, Result, shown};
 
 /// The tag of a snapshot that lacks files because time ran out. It is never "the latest", but the next backup's parent.
 pub const UNFINISHED: &str = "unfinished";
@@ -136,7 +136,7 @@ impl Backup {
             .tally
             .unreadable
             .iter()
-            .map(|(path, error)| Problem { message: format!("cannot read {}: {error}", path.display()), hint: None })
+            .map(|(path, error)| Problem { message: format!("cannot read {}: {error}", shown(path)), hint: None })
             .collect();
         let more = self.tally.unreadable_count - problems.len() as u64;
         if more > 0 {
