@@ -39,6 +39,15 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Everything, or these paths of it; `/` is everything.
+    #[must_use]
+    pub fn new(snapshot: Snapshot, to: PathBuf, mut paths: Vec<PathBuf>, fresh: bool) -> Self {
+        if paths.iter().any(|path| path.parent().is_none()) {
+            paths.clear();
+        }
+        Self { snapshot, to, paths, fresh }
+    }
+
     pub(super) fn wants(&self, path: &Path) -> bool {
         let whole = Path::new("/").join(path);
         self.paths.is_empty() || self.paths.iter().any(|wanted| whole.starts_with(wanted) || wanted.starts_with(&whole))

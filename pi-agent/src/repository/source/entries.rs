@@ -65,6 +65,8 @@ impl Entries {
                         self.inserting = Some((entry.into_path(), 0));
                         continue;
                     }
+                    // As in restic's snapshots: the root has no name, and so no entry of its own.
+                    Ok(entry) if entry.path().parent().is_none() => None,
                     Ok(entry) => self.entry(entry),
                     Err(error) => {
                         self.shared.unlisted(&error);

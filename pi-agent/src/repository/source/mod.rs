@@ -6,6 +6,7 @@
 //! a read error, and so never taken over. (What was uploaded of it stays in the index: the next try sends only the rest.)
 
 mod entries;
+mod named;
 mod open;
 mod sources;
 mod tally;
@@ -23,6 +24,7 @@ use rustic_core::RusticResult;
 
 use crate::{Error, Result};
 use entries::Entries;
+use named::Named;
 pub use sources::{Look, Sources};
 pub(super) use tally::Shared;
 pub use tally::Tally;
@@ -32,17 +34,16 @@ pub(super) struct Source {
     sources: Sources,
     devices: HashSet<u64>,
     exclude: Gitignore,
+    named: Named,
     shared: Arc<Shared>,
 }
 
 impl Source {
-    /// `sources.paths` are read in order of their names, those inside others once.
+    /// Reads `sources.paths` in the order of their names; paths inside others are read once, wherever they lie.
     pub(super) fn new(mut sources: Sources) -> Result<Self> {
-        let devices = sources.paths.iter().map(|path| Ok(Sources::look(path)?.device)).collect::<Result<_>>()?;
-        sources.paths.sort();
-        let all = sources.paths.clone();
-        sources.paths.retain(|path| !all.iter().any(|other| other != path && path.starts_with(other)));
-        sources.paths.dedup();
+        let devices: HashSet<_> =
+            sources.paths.iter().map(|path| Ok(Sources::look(path)?.device)).collect::<Result<_>>()?;
+        let all = Named::sort(&mut sources.paths);
         let mut builder = GitignoreBuilder::new("/");
         for pattern in &sources.exclude {
             builder.add_line(None, pattern).map_err(|error| {
@@ -51,9 +52,11 @@ impl Source {
         }
         let exclude =
             builder.build().map_err(|error| Error::usage("exclude patterns are not understood").caused_by(error))?;
+        let enters = |device| !sources.one_file_system || devices.contains(&device);
+        let named = Named::new(all, &exclude, enters);
         // What was left out when they were held is left out of the backup.
         let shared = sources.held.as_ref().map_or_else(Arc::default, |held| held.shared());
-        Ok(Self { sources, devices, exclude, shared })
+        Ok(Self { sources, devices, exclude, named, shared })
     }
 
     /// It lies on one of the file systems that are read.
@@ -71,7 +74,7 @@ impl Source {
 
     pub(super) fn walk(&self, path: &Path) -> Walk {
         let held = self.sources.held.clone();
-        let (exclude, never) = (self.exclude.clone(), self.sources.never.clone());
+        let (exclude, never, named) = (self.exclude.clone(), self.sources.never.clone(), self.named.clone());
         let devices = self.sources.one_file_system.then(|| self.devices.clone());
         // Directories that another file system is mounted on: they are kept, empty, and nothing below them.
         let mounts = Mutex::new(HashSet::<PathBuf>::new());
@@ -82,14 +85,16 @@ impl Source {
             .filter_entry(move |entry| {
                 let path = entry.path();
                 let mut mounts = mounts.lock().unwrap_or_else(PoisonError::into_inner);
-                let kept_empty =
-                    |parent| mounts.contains(parent) || held.as_ref().is_some_and(|held| held.holds(parent));
-                if path.parent().is_some_and(kept_empty) || never.iter().any(|other| other == path) {
+                let is_held = |parent| held.as_ref().is_some_and(|held| held.holds(parent));
+                if path.parent().is_some_and(is_held) || never.iter().any(|other| other == path) {
                     return false;
                 }
                 let directory = entry.file_type().is_some_and(|kind| kind.is_dir());
-                if exclude.matched(path, directory).is_ignore() {
-                    return false;
+                if !named.leads_to(path) {
+                    let kept_empty = |parent| mounts.contains(parent) || named.is_passage(parent);
+                    if path.parent().is_some_and(kept_empty) || exclude.matched(path, directory).is_ignore() {
+                        return false;
+                    }
                 }
                 if directory && let Some(devices) = &devices {
                     // What cannot be looked at is found unreadable when it is its turn.
@@ -207,6 +212,33 @@ mod tests {
         });
         assert_eq!(found, [("grows".into(), Some(b"1234".to_vec())), ("pipe".into(), None)]);
         assert_eq!(source.shared().tally().vanished, 1);
+    }
+
+    #[test]
+    fn a_path_inside_what_is_excluded_is_read_and_nothing_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(directory.path()).unwrap();
+        for name in ["cache/keep/x.tmp", "cache/keep/deep/y", "cache/other/z", "cache/file", "srv/a", "srv/b.tmp"] {
+            fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            fs::write(root.join(name), name).unwrap();
+        }
+        let mut sources = source(&root, None).sources;
+        sources.exclude = vec!["cache/".into(), "*.tmp".into(), "deep".into()];
+        sources.paths.extend(["cache/keep", "cache/keep/deep/y", "srv/b.tmp"].map(|name| root.join(name)));
+        let source = Source::new(sources).unwrap();
+        let found: Vec<_> = source.entries().map(|entry| entry.unwrap().path).collect();
+        let inside: Vec<_> = found.iter().filter_map(|path| path.strip_prefix(&root).ok()?.to_str()).collect();
+        let wanted = ["", "cache", "cache/keep", "cache/keep/deep", "cache/keep/deep/y", "srv", "srv/a", "srv/b.tmp"];
+        assert_eq!(inside, wanted);
+    }
+
+    #[test]
+    fn the_root_of_all_has_no_entry_of_its_own() {
+        let mut sources = source(Path::new("/"), None).sources;
+        sources.exclude = vec!["/*".into(), "!/usr".into(), "/usr/*".into()];
+        let source = Source::new(sources).unwrap();
+        let found: Vec<_> = source.entries().map(|entry| entry.unwrap().path).collect();
+        assert_eq!(found, [Path::new("/usr")]);
     }
 
     #[test]
