@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+use crate::repository::READ_AGAIN;
 use crate::shown::harmless;
 
 /// Where log lines go.
@@ -50,6 +51,9 @@ impl Log for StandardError {
         if self.enabled(record.metadata()) {
             // Names of files are in there, and a second line must not pass for a message of its own.
             let text = indented(&harmless(&record.args().to_string()));
+            if record.target().starts_with("rustic_core") && text.contains(READ_AGAIN) {
+                return;
+            }
             // Nowhere to complain to when standard error is closed.
             let _ = writeln!(std::io::stderr().lock(), "{}: {text}", record.level().as_str().to_lowercase());
         }

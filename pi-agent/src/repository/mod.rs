@@ -10,6 +10,7 @@ mod buffers;
 pub mod cache;
 mod cipher;
 mod damage;
+mod graft;
 mod hold;
 mod index_parts;
 mod key_file;
@@ -59,6 +60,7 @@ pub use hold::{Held, Hold};
 pub use maintenance::{Findings, Pruned};
 pub use prove::{Order, Proven, Share};
 pub use restore::Selection;
+pub(crate) use source::READ_AGAIN;
 pub use source::{Look, Sources, Tally};
 pub use streams::Stream;
 

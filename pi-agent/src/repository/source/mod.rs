@@ -5,10 +5,13 @@
 //! of that name and reads it whole. Truncated content is never stored for a file that was cut short by the deadline or by
 //! a read error, and so never taken over. (What was uploaded of it stays in the index: the next try sends only the rest.)
 
+mod again;
+mod describe;
 mod entries;
 mod named;
 mod open;
 mod sources;
+mod stamp;
 mod tally;
 
 use std::collections::{HashSet, VecDeque};
@@ -22,9 +25,14 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::{Walk, WalkBuilder};
 use rustic_core::RusticResult;
 
+use super::progress::Gauge;
 use crate::{Error, Result};
+use again::{Again, Rereader};
+pub(super) use describe::describe;
 use entries::Entries;
 use named::Named;
+pub(crate) use open::READ_AGAIN;
+use open::Terms;
 pub use sources::{Look, Sources};
 pub(super) use tally::Shared;
 pub use tally::Tally;
@@ -70,6 +78,22 @@ impl Source {
 
     pub(super) fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
+    }
+
+    fn terms(&self) -> Terms {
+        Terms { deadline: self.sources.deadline, reading: self.sources.reading.clone(), shared: self.shared.clone() }
+    }
+
+    /// The files that changed while they were read, to be read once more; `None`: there are none, or no time is left.
+    pub(super) fn again(&self, gauge: &Arc<Gauge>) -> Option<Again> {
+        let mut tally = self.shared.lock();
+        let mut paths = std::mem::take(&mut tally.changed);
+        if paths.is_empty() || tally.stopped {
+            return None;
+        }
+        // In the order of a tree.
+        paths.sort();
+        Some(Again { paths, reader: Rereader { terms: self.terms(), gauge: gauge.clone() } })
     }
 
     pub(super) fn walk(&self, path: &Path) -> Walk {
@@ -130,9 +154,7 @@ impl pi_agent_engine::Source for Source {
             missed: self.sources.held.iter().flat_map(|held| held.paths()).cloned().collect(),
             ancestors: VecDeque::new(),
             opened: HashSet::new(),
-            deadline: self.sources.deadline,
-            reading: self.sources.reading.clone(),
-            shared: self.shared.clone(),
+            terms: self.terms(),
         })
     }
 }
@@ -140,6 +162,10 @@ impl pi_agent_engine::Source for Source {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs::File;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::fs::FileExt as _;
+
     use pi_agent_engine::Source as _;
     use rustic_core::{ErrorKind, ReadSourceOpen as _, RusticError};
 
@@ -195,23 +221,96 @@ mod tests {
         assert!(!tally.stopped && !tally.listing_incomplete);
     }
 
+    /// What a second reading hands over: of each file its length by the snapshot, and its content.
+    fn read_again(source: &Source, mut meanwhile: impl FnMut(&Path)) -> Vec<(String, u64, Option<Vec<u8>>)> {
+        let again = source.again(&Arc::default()).unwrap();
+        let read = again.entries().map(Result::unwrap).map(|entry| {
+            let mut content = Vec::new();
+            let mut reader = entry.open.unwrap().open().unwrap();
+            reader.by_ref().take(1 << 20).read_to_end(&mut content).unwrap();
+            meanwhile(&entry.path);
+            let whole = reader.read_to_end(&mut content);
+            let name = entry.path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, entry.node.meta.size, whole.is_ok().then_some(content))
+        });
+        read.collect()
+    }
+
+    fn named(source: &Source) -> Vec<String> {
+        let name = |(path, error): &(PathBuf, String)| format!("{}: {error}", path.file_name().unwrap().display());
+        source.shared().tally().unreadable.iter().map(name).collect()
+    }
+
     #[test]
-    fn a_file_that_becomes_a_pipe_does_not_hang_and_one_that_grows_is_cut_at_its_size() {
+    fn a_file_that_is_another_by_its_turn_is_read_again_with_its_own_length() {
         let directory = tempfile::tempdir().unwrap();
-        for name in ["grows", "pipe"] {
+        for name in ["grows", "is replaced", "pipe", "stays"] {
             fs::write(directory.path().join(name), "1234").unwrap();
         }
+        fs::write(directory.path().join("shrinks"), vec![7; 2 << 20]).unwrap();
         let source = source(directory.path(), None);
-        let found = read(&source, |path| {
-            fs::remove_file(path).unwrap();
-            if path.ends_with("pipe") {
-                nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap();
-            } else {
-                fs::write(path, "123456").unwrap();
+        let found = read(&source, |path| match path.file_name().unwrap().to_str().unwrap() {
+            "grows" => fs::OpenOptions::new().append(true).open(path).unwrap().write_all(b"56").unwrap(),
+            "is replaced" => {
+                fs::write(directory.path().join("stays.new"), "123456").unwrap();
+                fs::rename(directory.path().join("stays.new"), path).unwrap();
             }
+            "pipe" => {
+                fs::remove_file(path).unwrap();
+                nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+            }
+            "shrinks" => File::options().write(true).open(path).unwrap().set_len(3).unwrap(),
+            _ => {}
         });
-        assert_eq!(found, [("grows".into(), Some(b"1234".to_vec())), ("pipe".into(), None)]);
-        assert_eq!(source.shared().tally().vanished, 1);
+        let stays = ("stays".into(), Some(b"1234".to_vec()));
+        let none = ["grows", "is replaced", "pipe", "shrinks"].map(|name| (name.into(), None));
+        let [grows, replaced, pipe, shrinks] = none;
+        assert_eq!(found, [grows, replaced, pipe, shrinks, stays]);
+        let again = read_again(&source, |_| {});
+        let six = |name: &str| (name.to_owned(), 6, Some(b"123456".to_vec()));
+        assert_eq!(again, [six("grows"), six("is replaced"), ("shrinks".into(), 3, Some(vec![7; 3]))]);
+        let tally = source.shared().tally();
+        assert_eq!((tally.vanished, tally.unreadable_count, tally.handed_over, tally.failed), (1, 0, 8, 4));
+        assert!(source.again(&Arc::default()).is_none());
+    }
+
+    /// A file of 3 MiB, seen once as another and to be read again.
+    fn to_be_read_again(directory: &Path) -> Source {
+        let file = directory.join("file");
+        fs::write(&file, vec![1; 3 << 20]).unwrap();
+        let source = source(directory, None);
+        read(&source, |path| File::options().append(true).open(path).unwrap().write_all(&[1; 9]).unwrap());
+        source
+    }
+
+    #[test]
+    fn a_log_that_grows_all_the_time_is_stored_as_long_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let source = to_be_read_again(directory.path());
+        let append = |path: &Path| File::options().append(true).open(path).unwrap().write_all(&[2; 9]).unwrap();
+        let length = (3 << 20) + 9;
+        assert_eq!(read_again(&source, append), [("file".into(), length as u64, Some(vec![1; length]))]);
+        assert_eq!(named(&source), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_that_changes_again_in_its_place_is_named() {
+        let change: [fn(&File); 3] = [
+            |file| file.write_all_at(&[2], 2 << 20).unwrap(),
+            |file| file.set_len(1 << 20).unwrap(),
+            |file| {
+                // What was read already, and it grows.
+                file.write_all_at(&[2], 5).unwrap();
+                file.write_all_at(&[2], 4 << 20).unwrap();
+            },
+        ];
+        for change in change {
+            let directory = tempfile::tempdir().unwrap();
+            let source = to_be_read_again(directory.path());
+            let found = read_again(&source, |path| change(&File::options().write(true).open(path).unwrap()));
+            assert_eq!(found, [("file".into(), (3 << 20) + 9, None)]);
+            assert_eq!(named(&source), ["file: it changed while it was read, also when it was read again"]);
+        }
     }
 
     #[test]
@@ -239,6 +338,23 @@ mod tests {
         let source = Source::new(sources).unwrap();
         let found: Vec<_> = source.entries().map(|entry| entry.unwrap().path).collect();
         assert_eq!(found, [Path::new("/usr")]);
+    }
+
+    #[test]
+    fn what_a_snapshot_cannot_say_of_a_file_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ancient");
+        fs::write(&file, "x").unwrap();
+        let long_ago = std::time::UNIX_EPOCH - std::time::Duration::from_secs(100_000_000_000);
+        File::options().write(true).open(&file).unwrap().set_modified(long_ago).unwrap();
+        if fs::metadata(&file).unwrap().modified().unwrap() != long_ago {
+            return; // this file system knows no such time either
+        }
+        let source = source(directory.path(), None);
+        assert_eq!(read(&source, |_| {}), [("ancient".into(), Some(b"x".to_vec()))]);
+        let tally = source.shared().tally();
+        assert_eq!(tally.without_time, [file]);
+        assert_eq!((tally.unreadable_count, tally.without_attributes_count), (0, 0));
     }
 
     #[test]
