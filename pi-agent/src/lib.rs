@@ -16,6 +16,7 @@
 //! * [`setup`] is the first hour, [`kit`] what survives the machine, and [`recover`] makes the machine of it again.
 
 pub mod error;
+pub mod shown;
 
 pub mod config;
 pub mod durable;
@@ -63,3 +64,4 @@ pub mod systemd;
 pub mod terminal;
 
 pub use error::{Error, Result};
+pub use shown::shown;

@@ -5,6 +5,9 @@ use std::io::{IsTerminal, Write};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+use crate::repository::READ_AGAIN;
+use crate::shown::harmless;
+
 /// Where log lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -46,10 +49,23 @@ impl Log for StandardError {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
+            // Names of files are in there, and a second line must not pass for a message of its own.
+            let text = indented(&harmless(&record.args().to_string()));
+            if record.target().starts_with("rustic_core") && text.contains(READ_AGAIN) {
+                return;
+            }
             // Nowhere to complain to when standard error is closed.
-            let _ = writeln!(std::io::stderr().lock(), "{}: {}", record.level().as_str().to_lowercase(), record.args());
+            let _ = writeln!(std::io::stderr().lock(), "{}: {text}", record.level().as_str().to_lowercase());
         }
     }
 
     fn flush(&self) {}
+}
+
+/// Indents every line but the first.
+fn indented(text: &str) -> String {
+    let indent = |line: &str| if line.starts_with(' ') { line.to_owned() } else { format!("  {line}") };
+    let mut lines = text.split('\n');
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.fold(first, |text, line| text + "\n" + &indent(line))
 }

@@ -37,3 +37,4 @@ mod resumed;
 mod rpo;
 mod setup;
 mod status;
+mod what_was_read;

@@ -6,6 +6,8 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use crate::shown;
+
 /// One log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Family {
@@ -36,7 +38,7 @@ fn walk(path: &Path, depth: usize, families: &mut BTreeMap<PathBuf, Family>, pro
     let metadata = match path.symlink_metadata() {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && depth < DEPTH => return, // rotated away just now
-        Err(error) => return problems.push(format!("{}: {error}", path.display())),
+        Err(error) => return problems.push(format!("{}: {error}", shown(path))),
     };
     if metadata.is_file() {
         let current = current(path);
@@ -56,7 +58,7 @@ fn walk(path: &Path, depth: usize, families: &mut BTreeMap<PathBuf, Family>, pro
         }
     } else if metadata.is_dir() && depth > 0 {
         match std::fs::read_dir(path) {
-            Err(error) => problems.push(format!("{}: {error}", path.display())),
+            Err(error) => problems.push(format!("{}: {error}", shown(path))),
             Ok(entries) => entries.flatten().for_each(|entry| walk(&entry.path(), depth - 1, families, problems)),
         }
     }

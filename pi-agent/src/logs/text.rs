@@ -6,6 +6,7 @@ use super::containers::Limit;
 use super::rotation::Rotation;
 use super::{Audit, Log, Place};
 use crate::report::{table, words};
+use crate::shown;
 
 /// More of one place is not read by anybody.
 const SHOWN: usize = 30;
@@ -46,7 +47,7 @@ fn place_text(place: &Place, text: &mut String) {
         Some(bytes) => format!(", the whole step growing by {} a day", words::size(bytes.unsigned_abs())),
         None => String::new(),
     };
-    let _ = writeln!(text, "{} (step {}{growth})\n", place.path.display(), place.step);
+    let _ = writeln!(text, "{} (step {}{growth})\n", shown(&place.path), place.step);
     let mut rows = vec![["log", "size", "with older", "a day", "rotated by", "written by"].map(String::from)];
     rows.extend(place.logs.iter().take(SHOWN).map(|log| row(place, log)));
     let _ = writeln!(text, "{}", indented(&table(&rows)));
@@ -67,7 +68,7 @@ fn row(place: &Place, log: &Log) -> [String; 6] {
         Rotation::None => "nothing",
     };
     let writers = log.writers.iter().cloned().collect::<Vec<_>>().join(", ");
-    let name = name.unwrap_or(&family.path).display().to_string();
+    let name = shown(name.unwrap_or(&family.path)).to_string();
     let writers = if writers.is_empty() { "nobody now".into() } else { writers };
     [name, words::size(family.bytes), older, size(log.growth), rotation.into(), writers]
 }
@@ -89,7 +90,7 @@ pub(super) fn to_paste(audit: &Audit) -> Vec<(String, String)> {
             format!(
                 "\"{}\" {{\n    daily\n    rotate 14\n    maxsize 50M\n    compress\n    delaycompress\n    missingok\n    \
                  notifempty\n    copytruncate\n}}\n",
-                log.family.path.display()
+                shown(&log.family.path)
             )
         })
         .collect();

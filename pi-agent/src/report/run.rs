@@ -10,6 +10,7 @@ use crate::monitor::Problem;
 use crate::plan::PlannedStep;
 use crate::report::{SCHEMA, words};
 use crate::restore_test::Tested;
+use crate::shown::harmless;
 use crate::steps::{Outcome, StepResult, Task};
 
 /// A run, ended.
@@ -68,7 +69,7 @@ impl StepReport {
         }
         let mut details = Vec::new();
         if let Some(error) = &result.error {
-            details.push(error.message.clone());
+            details.push(harmless(&error.message).replace('\n', " "));
         }
         details.extend(result.figures.bytes_processed.map(words::size));
         details.extend(result.figures.bytes_added.map(|bytes| format!("{} new", words::size(bytes))));
@@ -224,11 +225,13 @@ pub(super) fn machine_json(record: &[Trouble]) -> Value {
 }
 
 fn problem_in_words(place: &str, problem: &Problem) -> String {
-    format!("{place}: {}{}\n", problem.message, hint_lines(problem))
+    // A second line could pass for a report of its own.
+    let message = harmless(&problem.message).replace('\n', "\n  ");
+    format!("{place}: {message}{}\n", hint_lines(problem))
 }
 
 fn hint_lines(problem: &Problem) -> String {
-    problem.hint.iter().flat_map(|hint| hint.lines()).map(|line| format!("\n  hint: {line}")).collect()
+    problem.hint.iter().flat_map(|hint| hint.lines()).map(|line| format!("\n  hint: {}", harmless(line))).collect()
 }
 
 /// The first characters, as restic shows ids; pgBackRest's labels stay whole.

@@ -167,6 +167,11 @@ impl Backend {
         lock(&self.held).take();
     }
 
+    /// Whether a snapshot is kept back.
+    pub(super) fn holds_snapshot(&self) -> bool {
+        lock(&self.held).is_some()
+    }
+
     /// Writes the snapshot kept back.
     pub(super) fn release_snapshot(&self) -> RusticResult<()> {
         self.holding.store(false, Ordering::SeqCst);

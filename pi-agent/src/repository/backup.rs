@@ -10,7 +10,7 @@ use super::source::{Source, Sources, Tally};
 use super::{Repository, Snapshot, any_source};
 use crate::monitor::{Monitor, Problem};
 use crate::steps::Figures;
-use crate::{Error, Result};
+use crate::{Error, Result, shown};
 
 /// The tag of a snapshot that lacks files because time ran out. It is never "the latest", but the next backup's parent.
 pub const UNFINISHED: &str = "unfinished";
@@ -40,6 +40,13 @@ impl Repository {
 
     fn back_up(&self, source: &Arc<Source>, known: &[Snapshot]) -> Result<Backup> {
         let (rustic, archived) = self.archive(source.clone(), source.paths(), parents(known, &self.step), &[])?;
+        let (rustic, archived) = match source.again(&self.gauge) {
+            Some(again) => {
+                drop(rustic);
+                self.complete(archived, Arc::new(again), source.paths(), parents(known, &self.step))?
+            }
+            None => (rustic, archived),
+        };
         let tally = source.shared().tally();
         let id = self.release(&rustic, &archived, tally.stopped)?;
         let figures = Figures {
@@ -54,6 +61,35 @@ impl Repository {
             tally,
             figures,
         })
+    }
+
+    /// Reads files again that changed while they were read, and puts them into the snapshot of the others, which is kept back.
+    fn complete(
+        &self,
+        mut archived: SnapshotFile,
+        again: Arc<dyn any_source::Source>,
+        paths: &[PathBuf],
+        parents: Vec<String>,
+    ) -> Result<(Rustic<IndexedIdsStatus>, SnapshotFile)> {
+        let (rustic, more) = self.archive(again, paths, parents, &[])?;
+        self.backend.drop_snapshot();
+        archived.tree = self.graft(archived.tree, more.tree)?;
+        if let (Some(sum), Some(more)) = (&mut archived.summary, more.summary) {
+            sum.files_new += more.files_new;
+            sum.files_changed += more.files_changed;
+            sum.files_unmodified += more.files_unmodified;
+            sum.total_files_processed += more.total_files_processed;
+            sum.total_bytes_processed += more.total_bytes_processed;
+            sum.data_blobs += more.data_blobs;
+            sum.tree_blobs += more.tree_blobs;
+            sum.data_added += more.data_added;
+            sum.data_added_packed += more.data_added_packed;
+            sum.data_added_files += more.data_added_files;
+            sum.data_added_files_packed += more.data_added_files_packed;
+            sum.data_added_trees += more.data_added_trees;
+            sum.data_added_trees_packed += more.data_added_trees_packed;
+        }
+        Ok((rustic, archived))
     }
 
     /// Reads a source to its end. The snapshot is kept back, for [`Self::release`] or to be dropped: only the caller knows
@@ -94,7 +130,7 @@ impl Repository {
         }
     }
 
-    /// Writes the snapshot kept back; its id.
+    /// Writes the snapshot kept back, or what became of it; its id.
     pub(super) fn release(
         &self,
         rustic: &Rustic<IndexedIdsStatus>,
@@ -102,14 +138,14 @@ impl Repository {
         unfinished: bool,
     ) -> Result<String> {
         let written = self.attempt("write the snapshot to", || {
+            let mut archived = archived.clone();
             if unfinished {
-                self.backend.drop_snapshot();
-                let mut unfinished = archived.clone();
-                unfinished.tags.add(UNFINISHED.into());
-                rustic.save_snapshots(vec![unfinished])
-            } else {
-                self.backend.release_snapshot()
+                archived.tags.add(UNFINISHED.into());
+            } else if self.backend.holds_snapshot() {
+                return self.backend.release_snapshot();
             }
+            self.backend.drop_snapshot();
+            rustic.save_snapshots(vec![archived])
         });
         written.map_err(|failed| failed.error)?;
         self.backend.last_snapshot().ok_or_else(|| Error::new("the snapshot was not written"))
@@ -136,17 +172,39 @@ impl Backup {
             .tally
             .unreadable
             .iter()
-            .map(|(path, error)| Problem { message: format!("cannot read {}: {error}", path.display()), hint: None })
+            .map(|(path, error)| Problem { message: format!("cannot read {}: {error}", shown(path)), hint: None })
             .collect();
         let more = self.tally.unreadable_count - problems.len() as u64;
         if more > 0 {
             problems.push(Problem { message: format!("{more} more files cannot be read"), hint: None });
+        }
+        let Tally { without_attributes, without_attributes_count, .. } = &self.tally;
+        problems.extend(without_attributes.iter().map(|(path, error)| Problem {
+            message: format!("cannot read the attributes and ACLs of {}: {error}", shown(path)),
+            hint: Some("its content is safe; a restore will give it back without them".into()),
+        }));
+        let more = without_attributes_count - without_attributes.len() as u64;
+        if more > 0 {
+            let message = format!("the attributes and ACLs of {more} more files cannot be read");
+            problems.push(Problem { message, hint: None });
         }
         if self.lost > 0 {
             let message = format!("{} files were left out for an unknown reason", self.lost);
             problems.push(Problem { message, hint: Some("the journal may say why; run the step again".into()) });
         }
         problems
+    }
+
+    /// What is worth a line though nothing is missing but a time.
+    pub fn remarks(&self) -> Vec<Problem> {
+        let remark = |path: &PathBuf| Problem {
+            message: format!(
+                "the modification time of {} is stored nowhere: its year has not four digits",
+                shown(path)
+            ),
+            hint: Some(format!("give it another one, if it matters: touch {}", shown(path))),
+        };
+        self.tally.without_time.iter().map(remark).collect()
     }
 }
 

@@ -16,10 +16,9 @@ use ignore::DirEntry;
 use nix::errno::Errno;
 use nix::fcntl::copy_file_range;
 use nix::unistd::{Whence, lseek};
-use rustic_core::LocalSourceSaveOptions;
 use rustic_core::repofile::Node;
 
-use super::source::{Shared, Source, Sources};
+use super::source::{Shared, Source, Sources, describe};
 use crate::error::Kind;
 use crate::health;
 use crate::monitor::{Monitor, Progress, Unit};
@@ -194,10 +193,10 @@ impl Hold {
         }
         let (path, configured) = (entry.path().to_owned(), entry.depth() == 0);
         let metadata = entry.metadata().ok();
-        let node = match LocalSourceSaveOptions::default().map_entry(entry) {
-            Ok(mapped) => mapped.node,
+        let node = match describe(entry, shared) {
+            Ok(node) => node,
             Err(error) => {
-                shared.unmapped(&path, &error, configured);
+                shared.left_out(&path, &error, configured);
                 return Ok(None);
             }
         };

@@ -13,14 +13,13 @@ use serde::de::{DeserializeSeed, Deserializer as _, Error as _, MapAccess, SeqAc
 use serde_json::value::RawValue;
 
 use super::cipher::{self, Cipher};
+use super::pack::COMPRESSED;
 use crate::error::{Context, Result};
 
 /// Pieces in a part, at least, but for the last.
 pub(super) const PIECES: usize = 2500;
 /// What takes less than this has about as many pieces as a part: an id alone takes 32 bytes that nothing compresses.
 const SMALL: usize = 64 * PIECES;
-/// The first byte of what is compressed.
-const COMPRESSED: u8 = 2;
 
 #[derive(Default, Serialize)]
 struct Index {

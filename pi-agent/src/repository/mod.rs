@@ -11,10 +11,12 @@ mod buffers;
 pub mod cache;
 mod cipher;
 mod damage;
+mod graft;
 mod hold;
 mod index_parts;
 mod key_file;
 mod listing;
+mod lookup;
 mod maintenance;
 mod pack;
 mod permits;
@@ -50,6 +52,7 @@ use crate::storage::Store;
 use crate::{Error, Result};
 
 use backend::Backend;
+use lookup::Lookup;
 use progress::{Bars, Gauge};
 
 pub use backup::{Backup, UNFINISHED};
@@ -58,6 +61,7 @@ pub use hold::{Held, Hold};
 pub use maintenance::{Findings, Pruned};
 pub use prove::{Order, Proven, Share};
 pub use restore::Selection;
+pub(crate) use source::READ_AGAIN;
 pub use source::{Look, Sources, Tally};
 pub use streams::Stream;
 
@@ -225,8 +229,8 @@ impl Repository {
         Ok(snapshots)
     }
 
-    /// Those of `snapshots` that hold `path` (absolute, as it was on the source), each with its size if it is a file, and the
-    /// number of its version: equal ones are the same in everything.
+    /// Those of `snapshots` that hold `path` (absolute, as it was on the source; `/` is in all of them), each with its size
+    /// if it is a file, and the number of its version: equal ones are the same in everything.
     ///
     /// # Errors
     /// The repository cannot be read.
@@ -235,12 +239,21 @@ impl Repository {
         let found = self.cached("look into the snapshots of", |rustic| {
             let files = rustic.get_snapshots(&ids)?;
             let rustic = rustic.to_indexed_ids()?;
-            rustic.find_nodes_from_path(files.iter().map(|file| file.tree), path)
+            let mut lookup = Lookup::new(path);
+            files.iter().map(|file| lookup.node(&rustic, file.tree)).collect::<RusticResult<Vec<_>>>()
         })?;
-        let size = |version: usize| found.nodes.get(version).filter(|node| node.is_file()).map(|node| node.meta.size);
-        let matched =
-            snapshots.iter().zip(&found.matches).filter_map(|(snapshot, version)| Some((snapshot, (*version)?)));
-        Ok(matched.map(|(snapshot, version)| (snapshot.clone(), size(version), version)).collect())
+        let mut versions = Vec::new();
+        let mut holding = Vec::new();
+        for (snapshot, node) in snapshots.iter().zip(found) {
+            let Some(node) = node else { continue };
+            let size = node.is_file().then_some(node.meta.size);
+            let version = versions.iter().position(|version| *version == node).unwrap_or_else(|| {
+                versions.push(node);
+                versions.len() - 1
+            });
+            holding.push((snapshot.clone(), size, version));
+        }
+        Ok(holding)
     }
 
     /// Where a snapshot holds a file of that name (the first one), as an absolute path.

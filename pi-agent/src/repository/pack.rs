@@ -16,6 +16,9 @@ const COMPRESSED_ENTRY: usize = 41;
 /// Of the number at the end, which says how long the header is.
 pub(super) const LENGTH: usize = 4;
 
+/// The first byte of an index that is compressed.
+pub(super) const COMPRESSED: u8 = 2;
+
 /// What the header says of a piece.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Entry {
@@ -67,6 +70,20 @@ pub(super) fn entries(mut header: &[u8]) -> Option<Vec<Entry>> {
         offset = offset.checked_add(length)?;
     }
     Some(blobs)
+}
+
+/// An entry of the header for a directory: its sealed length, that before compression, and its id.
+pub(super) fn header_entry(sealed: usize, uncompressed: Option<usize>, id: &str) -> Vec<u8> {
+    let mut entry = vec![if uncompressed.is_some() { 3 } else { 1 }];
+    entry.extend(length(sealed));
+    entry.extend(uncompressed.into_iter().flat_map(length));
+    entry.extend((0..id.len()).step_by(2).filter_map(|at| u8::from_str_radix(id.get(at..at + 2)?, 16).ok()));
+    entry
+}
+
+/// A length as the header has it.
+pub(super) fn length(bytes: usize) -> [u8; LENGTH] {
+    u32::try_from(bytes).expect("a directory is smaller than 4 GiB").to_le_bytes()
 }
 
 /// The header's length, from the end of a pack.

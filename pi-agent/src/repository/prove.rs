@@ -16,7 +16,7 @@ use super::restore::{Compared, link_key};
 use super::{Repository, Snapshot};
 use crate::error::Context;
 use crate::monitor::{Monitor, Problem, Progress, Unit};
-use crate::{Error, Result};
+use crate::{Error, Result, shown};
 
 /// A part of the files of a snapshot, by their names: all parts together are all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +196,7 @@ fn compare(
         }
         let source = Path::new("/").join(&path);
         if let Some(what) = content(rustic, &there, &node)? {
-            let message = format!("{} {what}", source.display());
+            let message = format!("{} {what}", shown(&source));
             proven.content.push(Problem { message, hint: None });
         }
         if (order.always)(&source) {

@@ -17,7 +17,7 @@ use crate::error::{Context, Kind};
 use crate::health::room;
 use crate::monitor::{Monitor, Problem};
 use crate::restore::no_room;
-use crate::{Error, Result};
+use crate::{Error, Result, shown};
 
 /// At most so many differences are named; all are counted.
 const NAMED: usize = 50;
@@ -39,6 +39,15 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Everything, or these paths of it; `/` is everything.
+    #[must_use]
+    pub fn new(snapshot: Snapshot, to: PathBuf, mut paths: Vec<PathBuf>, fresh: bool) -> Self {
+        if paths.iter().any(|path| path.parent().is_none()) {
+            paths.clear();
+        }
+        Self { snapshot, to, paths, fresh }
+    }
+
     pub(super) fn wants(&self, path: &Path) -> bool {
         let whole = Path::new("/").join(path);
         self.paths.is_empty() || self.paths.iter().any(|wanted| whole.starts_with(wanted) || wanted.starts_with(&whole))
@@ -60,7 +69,7 @@ impl Selection {
         match self.paths.iter().find(|path| !found.contains(path) && !was_lost(path)) {
             None => Ok(()),
             Some(missing) => {
-                Err(Error::new(format!("{} is not in snapshot {}", missing.display(), short(&self.snapshot.id)))
+                Err(Error::new(format!("{} is not in snapshot {}", shown(missing), short(&self.snapshot.id)))
                     .kind_of(Kind::NotFound)
                     .hint("paths are absolute, as they were on the source"))
             }
@@ -234,7 +243,7 @@ impl Way {
         }
         path.parent().map_or(Ok(()), make_target)?;
         let made = File::create_new(&path).and_then(|file| file.set_len(node.meta.size));
-        made.context(|| format!("cannot make {}", path.display()))?;
+        made.context(|| format!("cannot make {}", shown(&path)))?;
         self.dug.push(path);
         Ok(())
     }
@@ -260,10 +269,10 @@ impl Way {
                 return Ok(());
             }
         } else if existing.is_dir() {
-            return Err(Error::new(format!("{} is a directory where the snapshot has none", path.display()))
+            return Err(Error::new(format!("{} is a directory where the snapshot has none", shown(path)))
                 .hint("move it away, or restore to another directory"));
         }
-        fs::remove_file(path).context(|| format!("cannot replace {}", path.display()))
+        fs::remove_file(path).context(|| format!("cannot replace {}", shown(path)))
     }
 }
 
@@ -294,7 +303,7 @@ impl Compared {
         if let Some(difference) = differs {
             self.count += 1;
             if self.named.len() < NAMED {
-                self.named.push(Problem { message: format!("{} {difference}", path.display()), hint: None });
+                self.named.push(Problem { message: format!("{} {difference}", shown(path)), hint: None });
             }
         }
     }
@@ -306,7 +315,7 @@ impl Compared {
         if node.is_symlink() {
             let target = fs::read_link(path).unwrap_or_default();
             if target != node.node_type.to_link() {
-                return Some(format!("points to {}", target.display()));
+                return Some(format!("points to {}", shown(&target)));
             }
         }
         if let Some(key) = link_key(node)

@@ -14,7 +14,7 @@ use super::{Repository, cipher};
 use crate::error::{Context, Kind};
 use crate::monitor::{Monitor, Problem, Unit};
 use crate::restore::beside;
-use crate::{Error, Result};
+use crate::{Error, Result, shown};
 
 impl Repository {
     /// # Errors
@@ -59,18 +59,18 @@ impl Repository {
         let mut lost: Vec<String> = walked
             .lost
             .iter()
-            .map(|path| format!("{}: what was in it is lost", selection.to.join(path).display()))
+            .map(|path| format!("{}: what was in it is lost", shown(&selection.to.join(path))))
             .collect();
         for (path, node, missing) in &damaged {
             let path = selection.to.join(path);
             let of = node.content.as_ref().map_or(0, Vec::len);
             let what = match parts.write_incomplete(&path, node)? {
                 true => {
-                    format!("{missing} of its {of} parts are lost, the others are in {}.incomplete", path.display())
+                    format!("{missing} of its {of} parts are lost, the others are in {}.incomplete", shown(&path))
                 }
                 false => "is lost".to_owned(),
             };
-            lost.push(format!("{}: {what}", path.display()));
+            lost.push(format!("{}: {what}", shown(&path)));
             if selection.fresh {
                 // Begun before it was known, and looking whole.
                 let _ = fs::remove_file(&path);
@@ -158,7 +158,7 @@ impl Parts<'_> {
             return Ok(false);
         }
         let path = beside(path, ".incomplete");
-        let doing = || format!("write {}", path.display());
+        let doing = || format!("write {}", shown(&path));
         let length =
             |id: &DataId| self.rustic.get_index_entry(id).ok().map(|entry| u64::from(entry.location.data_length()));
         let known: u64 = content.iter().filter_map(|id| length(id)).sum();

@@ -52,7 +52,7 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
     if fresh {
         Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
     }
-    let selection = Selection { snapshot, to: request.to.clone(), paths: request.paths.clone(), fresh };
+    let selection = Selection::new(snapshot, request.to.clone(), request.paths.clone(), fresh);
     let (bytes, mut problems) = repository.restore(&selection, monitor)?;
     problems.splice(0..0, repository.damage());
     let Selection { snapshot, .. } = selection;

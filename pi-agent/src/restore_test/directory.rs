@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::Problem;
 use crate::repository::{Order, Repository, Share};
 use crate::secrets::Secrets;
+use crate::shown;
 use crate::steps::directory::{lost_points, newest};
 use crate::storage::Store;
 
@@ -82,7 +83,7 @@ pub(super) fn test(work: &Work<'_>, sheet: &mut Sheet) -> Result<()> {
     let broken = proven.always.iter().filter_map(|path| {
         let there = to.join(path.strip_prefix("/").unwrap_or(path));
         let what = critical::broken(&there)?;
-        Some(Problem { message: format!("{} {what}", path.display()), hint: None })
+        Some(Problem { message: format!("{} {what}", shown(path)), hint: None })
     });
     let broken: Vec<_> = broken.collect();
     if !globs.is_empty() && !proven.always.is_empty() {

@@ -18,6 +18,7 @@ use crate::process::{self, Orphaned, Priority};
 use crate::run::Watcher;
 use crate::run::brake::Brake;
 use crate::run::rest::Rest;
+use crate::shown::harmless;
 use crate::steps::{Job, StepResult, Task};
 
 /// How a step's process ended.
@@ -190,20 +191,21 @@ async fn watch(
                         life.sign();
                         watcher.event(&event);
                     }
-                    Err(_) => watcher.line(&line),
+                    Err(_) => watcher.line(&harmless(&line)),
                 },
                 Ok(None) | Err(_) => {
                     // What it said last is why.
                     while let (true, Ok(Ok(Some(line)))) =
                         (errors_open, tokio::time::timeout(TICK, errors.next_line()).await)
                     {
-                        keep(&mut stderr, line);
+                        keep(&mut stderr, harmless(&line));
                     }
                     return Seen::Silence { stderr };
                 }
             },
             line = errors.next_line(), if errors_open => match line {
                 Ok(Some(line)) => {
+                    let line = harmless(&line);
                     watcher.line(&line);
                     keep(&mut stderr, line);
                 }

@@ -121,6 +121,7 @@ impl Work<'_> {
         }
         result.facts = facts;
         result.place_verified = true;
+        result.problems.extend(backup.remarks());
         result.problems.extend(repository.remarks().iter().cloned());
         if snapshots.is_empty() && self.job.was_here() {
             // Told and not refused: a new beginning is better than no backup.

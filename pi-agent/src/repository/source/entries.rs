@@ -4,17 +4,16 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
-use crate::repository::any_source::{Entry, Open};
-use ignore::{DirEntry, Walk, WalkBuilder};
+use ignore::{DirEntry, Walk};
+use rustic_core::RusticResult;
 use rustic_core::repofile::Node;
-use rustic_core::{LocalSourceSaveOptions, RusticResult};
 
-use super::open::Opener;
-use super::tally::Shared;
+use super::describe::{describe, look};
+use super::open::{Opener, Said, Terms};
+use super::stamp::Stamp;
+use crate::repository::any_source::{Entry, Open};
 use crate::repository::hold::Held;
-use crate::storage::shaper::Reading;
 
 /// Directories above the configured paths with their own owners and modes, then each path and what lies in it.
 pub(super) struct Entries {
@@ -27,9 +26,7 @@ pub(super) struct Entries {
     pub missed: BTreeSet<PathBuf>,
     pub ancestors: VecDeque<PathBuf>,
     pub opened: HashSet<PathBuf>,
-    pub deadline: Option<Instant>,
-    pub reading: Reading,
-    pub shared: Arc<Shared>,
+    pub terms: Terms,
 }
 
 impl Iterator for Entries {
@@ -38,8 +35,8 @@ impl Iterator for Entries {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let found = self.step()?;
-            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                self.shared.lock().stopped = true;
+            if self.terms.late() {
+                self.terms.shared.lock().stopped = true;
                 return None;
             }
             if let Some(entry) = found {
@@ -65,9 +62,11 @@ impl Entries {
                         self.inserting = Some((entry.into_path(), 0));
                         continue;
                     }
+                    // As in restic's snapshots: the root has no name, and so no entry of its own.
+                    Ok(entry) if entry.path().parent().is_none() => None,
                     Ok(entry) => self.entry(entry),
                     Err(error) => {
-                        self.shared.unlisted(&error);
+                        self.terms.shared.unlisted(&error);
                         None
                     }
                 });
@@ -75,7 +74,7 @@ impl Entries {
             let Some((path, walk)) = self.walks.pop_front() else {
                 // What was held has no place to be shown at.
                 for path in std::mem::take(&mut self.missed) {
-                    self.shared.left_out(&path, &io::ErrorKind::NotFound.into(), true);
+                    self.terms.shared.left_out(&path, &io::ErrorKind::NotFound.into(), true);
                 }
                 return None;
             };
@@ -104,18 +103,16 @@ impl Entries {
     /// A directory above a configured path, through symbolic links: only its owner, mode and times are of use. Without
     /// it, rustic makes one up.
     fn ancestor(&self, path: &Path) -> Option<Entry> {
-        let entry =
-            WalkBuilder::new(path).standard_filters(false).follow_links(true).max_depth(Some(0)).build().next()?;
-        let mapped = LocalSourceSaveOptions::default().map_entry(entry.ok()?).ok()?;
-        mapped.node.is_dir().then_some(Entry { path: mapped.path, node: mapped.node, open: None })
+        let node = describe(look(path, true)?.ok()?, &self.terms.shared).ok()?;
+        node.is_dir().then_some(Entry { path: path.into(), node, open: None })
     }
 
     fn entry(&self, entry: DirEntry) -> Option<Entry> {
         let (path, configured) = (entry.path().to_owned(), entry.depth() == 0);
-        match LocalSourceSaveOptions::default().map_entry(entry) {
-            Ok(mapped) => Some(self.hand_over(mapped.path, mapped.node, None)),
+        match describe(entry, &self.terms.shared) {
+            Ok(node) => Some(self.hand_over(path, node, None)),
             Err(error) => {
-                self.shared.unmapped(&path, &error, configured);
+                self.terms.shared.left_out(&path, &error, configured);
                 None
             }
         }
@@ -124,16 +121,14 @@ impl Entries {
     /// `content`: read there instead.
     fn hand_over(&self, path: PathBuf, node: Node, content: Option<PathBuf>) -> Entry {
         if !node.is_dir() {
-            self.shared.lock().handed_over += 1;
+            self.terms.shared.lock().handed_over += 1;
         }
-        let open = Opener {
-            content: content.unwrap_or_else(|| path.clone()),
-            path: path.clone(),
-            size: node.meta.size,
-            deadline: self.deadline,
-            reading: self.reading.clone(),
-            shared: self.shared.clone(),
+        let said = match content {
+            Some(_) => Said::Copy(node.meta.size),
+            None => Said::Stamp(Stamp::said_by(&node)),
         };
+        let content = content.unwrap_or_else(|| path.clone());
+        let open = Opener { content, path: path.clone(), said, terms: self.terms.clone() };
         Entry { path, node, open: Some(Open::new(|| Ok(Box::new(open.open()?)))) }
     }
 }

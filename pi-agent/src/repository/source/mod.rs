@@ -5,9 +5,13 @@
 //! of that name and reads it whole. Truncated content is never stored for a file that was cut short by the deadline or by
 //! a read error, and so never taken over. (What was uploaded of it stays in the index: the next try sends only the rest.)
 
+mod again;
+mod describe;
 mod entries;
+mod named;
 mod open;
 mod sources;
+mod stamp;
 mod tally;
 
 use std::collections::{HashSet, VecDeque};
@@ -21,9 +25,15 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::{Walk, WalkBuilder};
 use rustic_core::RusticResult;
 
-use crate::repository::any_source;
+use super::any_source;
+use super::progress::Gauge;
 use crate::{Error, Result};
+use again::{Again, Rereader};
+pub(super) use describe::describe;
 use entries::Entries;
+use named::Named;
+pub(crate) use open::READ_AGAIN;
+use open::Terms;
 pub use sources::{Look, Sources};
 pub(super) use tally::Shared;
 pub use tally::Tally;
@@ -33,17 +43,16 @@ pub(super) struct Source {
     sources: Sources,
     devices: HashSet<u64>,
     exclude: Gitignore,
+    named: Named,
     shared: Arc<Shared>,
 }
 
 impl Source {
-    /// `sources.paths` are read in order of their names, those inside others once.
+    /// Reads `sources.paths` in the order of their names; paths inside others are read once, wherever they lie.
     pub(super) fn new(mut sources: Sources) -> Result<Self> {
-        let devices = sources.paths.iter().map(|path| Ok(Sources::look(path)?.device)).collect::<Result<_>>()?;
-        sources.paths.sort();
-        let all = sources.paths.clone();
-        sources.paths.retain(|path| !all.iter().any(|other| other != path && path.starts_with(other)));
-        sources.paths.dedup();
+        let devices: HashSet<_> =
+            sources.paths.iter().map(|path| Ok(Sources::look(path)?.device)).collect::<Result<_>>()?;
+        let all = Named::sort(&mut sources.paths);
         let mut builder = GitignoreBuilder::new("/");
         for pattern in &sources.exclude {
             builder.add_line(None, pattern).map_err(|error| {
@@ -52,9 +61,11 @@ impl Source {
         }
         let exclude =
             builder.build().map_err(|error| Error::usage("exclude patterns are not understood").caused_by(error))?;
+        let enters = |device| !sources.one_file_system || devices.contains(&device);
+        let named = Named::new(all, &exclude, enters);
         // What was left out when they were held is left out of the backup.
         let shared = sources.held.as_ref().map_or_else(Arc::default, |held| held.shared());
-        Ok(Self { sources, devices, exclude, shared })
+        Ok(Self { sources, devices, exclude, named, shared })
     }
 
     /// It lies on one of the file systems that are read.
@@ -70,9 +81,25 @@ impl Source {
         self.shared.clone()
     }
 
+    fn terms(&self) -> Terms {
+        Terms { deadline: self.sources.deadline, reading: self.sources.reading.clone(), shared: self.shared.clone() }
+    }
+
+    /// The files that changed while they were read, to be read once more; `None`: there are none, or no time is left.
+    pub(super) fn again(&self, gauge: &Arc<Gauge>) -> Option<Again> {
+        let mut tally = self.shared.lock();
+        let mut paths = std::mem::take(&mut tally.changed);
+        if paths.is_empty() || tally.stopped {
+            return None;
+        }
+        // In the order of a tree.
+        paths.sort();
+        Some(Again { paths, reader: Rereader { terms: self.terms(), gauge: gauge.clone() } })
+    }
+
     pub(super) fn walk(&self, path: &Path) -> Walk {
         let held = self.sources.held.clone();
-        let (exclude, never) = (self.exclude.clone(), self.sources.never.clone());
+        let (exclude, never, named) = (self.exclude.clone(), self.sources.never.clone(), self.named.clone());
         let devices = self.sources.one_file_system.then(|| self.devices.clone());
         // Directories that another file system is mounted on: they are kept, empty, and nothing below them.
         let mounts = Mutex::new(HashSet::<PathBuf>::new());
@@ -83,14 +110,16 @@ impl Source {
             .filter_entry(move |entry| {
                 let path = entry.path();
                 let mut mounts = mounts.lock().unwrap_or_else(PoisonError::into_inner);
-                let kept_empty =
-                    |parent| mounts.contains(parent) || held.as_ref().is_some_and(|held| held.holds(parent));
-                if path.parent().is_some_and(kept_empty) || never.iter().any(|other| other == path) {
+                let is_held = |parent| held.as_ref().is_some_and(|held| held.holds(parent));
+                if path.parent().is_some_and(is_held) || never.iter().any(|other| other == path) {
                     return false;
                 }
                 let directory = entry.file_type().is_some_and(|kind| kind.is_dir());
-                if exclude.matched(path, directory).is_ignore() {
-                    return false;
+                if !named.leads_to(path) {
+                    let kept_empty = |parent| mounts.contains(parent) || named.is_passage(parent);
+                    if path.parent().is_some_and(kept_empty) || exclude.matched(path, directory).is_ignore() {
+                        return false;
+                    }
                 }
                 if directory && let Some(devices) = &devices {
                     // What cannot be looked at is found unreadable when it is its turn.
@@ -126,9 +155,7 @@ impl any_source::Source for Source {
             missed: self.sources.held.iter().flat_map(|held| held.paths()).cloned().collect(),
             ancestors: VecDeque::new(),
             opened: HashSet::new(),
-            deadline: self.sources.deadline,
-            reading: self.sources.reading.clone(),
-            shared: self.shared.clone(),
+            terms: self.terms(),
         })
     }
 }
@@ -136,6 +163,10 @@ impl any_source::Source for Source {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs::File;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::fs::FileExt as _;
+
     use crate::repository::any_source::Source as _;
     use rustic_core::{ErrorKind, ReadSourceOpen as _, RusticError};
 
@@ -191,23 +222,140 @@ mod tests {
         assert!(!tally.stopped && !tally.listing_incomplete);
     }
 
+    /// What a second reading hands over: of each file its length by the snapshot, and its content.
+    fn read_again(source: &Source, mut meanwhile: impl FnMut(&Path)) -> Vec<(String, u64, Option<Vec<u8>>)> {
+        let again = source.again(&Arc::default()).unwrap();
+        let read = again.entries().map(Result::unwrap).map(|entry| {
+            let mut content = Vec::new();
+            let mut reader = entry.open.unwrap().open().unwrap();
+            reader.by_ref().take(1 << 20).read_to_end(&mut content).unwrap();
+            meanwhile(&entry.path);
+            let whole = reader.read_to_end(&mut content);
+            let name = entry.path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, entry.node.meta.size, whole.is_ok().then_some(content))
+        });
+        read.collect()
+    }
+
+    fn named(source: &Source) -> Vec<String> {
+        let name = |(path, error): &(PathBuf, String)| format!("{}: {error}", path.file_name().unwrap().display());
+        source.shared().tally().unreadable.iter().map(name).collect()
+    }
+
     #[test]
-    fn a_file_that_becomes_a_pipe_does_not_hang_and_one_that_grows_is_cut_at_its_size() {
+    fn a_file_that_is_another_by_its_turn_is_read_again_with_its_own_length() {
         let directory = tempfile::tempdir().unwrap();
-        for name in ["grows", "pipe"] {
+        for name in ["grows", "is replaced", "pipe", "stays"] {
             fs::write(directory.path().join(name), "1234").unwrap();
         }
+        fs::write(directory.path().join("shrinks"), vec![7; 2 << 20]).unwrap();
         let source = source(directory.path(), None);
-        let found = read(&source, |path| {
-            fs::remove_file(path).unwrap();
-            if path.ends_with("pipe") {
-                nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap();
-            } else {
-                fs::write(path, "123456").unwrap();
+        let found = read(&source, |path| match path.file_name().unwrap().to_str().unwrap() {
+            "grows" => fs::OpenOptions::new().append(true).open(path).unwrap().write_all(b"56").unwrap(),
+            "is replaced" => {
+                fs::write(directory.path().join("stays.new"), "123456").unwrap();
+                fs::rename(directory.path().join("stays.new"), path).unwrap();
             }
+            "pipe" => {
+                fs::remove_file(path).unwrap();
+                nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+            }
+            "shrinks" => File::options().write(true).open(path).unwrap().set_len(3).unwrap(),
+            _ => {}
         });
-        assert_eq!(found, [("grows".into(), Some(b"1234".to_vec())), ("pipe".into(), None)]);
-        assert_eq!(source.shared().tally().vanished, 1);
+        let stays = ("stays".into(), Some(b"1234".to_vec()));
+        let none = ["grows", "is replaced", "pipe", "shrinks"].map(|name| (name.into(), None));
+        let [grows, replaced, pipe, shrinks] = none;
+        assert_eq!(found, [grows, replaced, pipe, shrinks, stays]);
+        let again = read_again(&source, |_| {});
+        let six = |name: &str| (name.to_owned(), 6, Some(b"123456".to_vec()));
+        assert_eq!(again, [six("grows"), six("is replaced"), ("shrinks".into(), 3, Some(vec![7; 3]))]);
+        let tally = source.shared().tally();
+        assert_eq!((tally.vanished, tally.unreadable_count, tally.handed_over, tally.failed), (1, 0, 8, 4));
+        assert!(source.again(&Arc::default()).is_none());
+    }
+
+    /// A file of 3 MiB, seen once as another and to be read again.
+    fn to_be_read_again(directory: &Path) -> Source {
+        let file = directory.join("file");
+        fs::write(&file, vec![1; 3 << 20]).unwrap();
+        let source = source(directory, None);
+        read(&source, |path| File::options().append(true).open(path).unwrap().write_all(&[1; 9]).unwrap());
+        source
+    }
+
+    #[test]
+    fn a_log_that_grows_all_the_time_is_stored_as_long_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let source = to_be_read_again(directory.path());
+        let append = |path: &Path| File::options().append(true).open(path).unwrap().write_all(&[2; 9]).unwrap();
+        let length = (3 << 20) + 9;
+        assert_eq!(read_again(&source, append), [("file".into(), length as u64, Some(vec![1; length]))]);
+        assert_eq!(named(&source), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_that_changes_again_in_its_place_is_named() {
+        let change: [fn(&File); 3] = [
+            |file| file.write_all_at(&[2], 2 << 20).unwrap(),
+            |file| file.set_len(1 << 20).unwrap(),
+            |file| {
+                // What was read already, and it grows.
+                file.write_all_at(&[2], 5).unwrap();
+                file.write_all_at(&[2], 4 << 20).unwrap();
+            },
+        ];
+        for change in change {
+            let directory = tempfile::tempdir().unwrap();
+            let source = to_be_read_again(directory.path());
+            let found = read_again(&source, |path| change(&File::options().write(true).open(path).unwrap()));
+            assert_eq!(found, [("file".into(), (3 << 20) + 9, None)]);
+            assert_eq!(named(&source), ["file: it changed while it was read, also when it was read again"]);
+        }
+    }
+
+    #[test]
+    fn a_path_inside_what_is_excluded_is_read_and_nothing_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(directory.path()).unwrap();
+        for name in ["cache/keep/x.tmp", "cache/keep/deep/y", "cache/other/z", "cache/file", "srv/a", "srv/b.tmp"] {
+            fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            fs::write(root.join(name), name).unwrap();
+        }
+        let mut sources = source(&root, None).sources;
+        sources.exclude = vec!["cache/".into(), "*.tmp".into(), "deep".into()];
+        sources.paths.extend(["cache/keep", "cache/keep/deep/y", "srv/b.tmp"].map(|name| root.join(name)));
+        let source = Source::new(sources).unwrap();
+        let found: Vec<_> = source.entries().map(|entry| entry.unwrap().path).collect();
+        let inside: Vec<_> = found.iter().filter_map(|path| path.strip_prefix(&root).ok()?.to_str()).collect();
+        let wanted = ["", "cache", "cache/keep", "cache/keep/deep", "cache/keep/deep/y", "srv", "srv/a", "srv/b.tmp"];
+        assert_eq!(inside, wanted);
+    }
+
+    #[test]
+    fn the_root_of_all_has_no_entry_of_its_own() {
+        let mut sources = source(Path::new("/"), None).sources;
+        sources.exclude = vec!["/*".into(), "!/usr".into(), "/usr/*".into()];
+        let source = Source::new(sources).unwrap();
+        let found: Vec<_> = source.entries().map(|entry| entry.unwrap().path).collect();
+        assert_eq!(found, [Path::new("/usr")]);
+    }
+
+    #[test]
+    fn what_a_snapshot_cannot_say_of_a_file_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ancient");
+        fs::write(&file, "x").unwrap();
+        let long_ago = std::time::UNIX_EPOCH - std::time::Duration::from_secs(100_000_000_000);
+        File::options().write(true).open(&file).unwrap().set_modified(long_ago).unwrap();
+        if fs::metadata(&file).unwrap().modified().unwrap() != long_ago {
+            return; // this file system knows no such time either
+        }
+        let source = source(directory.path(), None);
+        assert_eq!(read(&source, |_| {}), [("ancient".into(), Some(b"x".to_vec()))]);
+        let tally = source.shared().tally();
+        assert_eq!(tally.without_time, [file]);
+        assert_eq!((tally.unreadable_count, tally.without_attributes_count), (0, 0));
     }
 
     #[test]

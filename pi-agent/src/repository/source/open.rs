@@ -1,73 +1,50 @@
-//! One file, read up to the deadline.
+//! One file, read up to the deadline, and whether it was the same from the first byte to the last.
+//!
+//! rustic keeps a file's length and times as the walk found them, which may be minutes before its turn comes. So a file is
+//! compared with them when it is open, and again behind its last byte. One that is another by then is not stored with them:
+//! it is read again (see [`super::again`]).
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Take};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use rustic_core::{ErrorKind, RusticError, RusticResult};
+use sha2::{Digest, Sha256};
 
+use super::stamp::Stamp;
 use super::tally::Shared;
+use crate::repository::progress::Gauge;
 use crate::storage::shaper::Reading;
 
-/// Opens one file.
-pub(super) struct Opener {
-    /// Where it is read.
-    pub content: PathBuf,
-    /// Where it belongs.
-    pub path: PathBuf,
-    pub size: u64,
+/// What rustic is told of a file that is read again, and logs.
+pub(crate) const READ_AGAIN: &str = "it changed meanwhile and is read again";
+/// Read at once when a beginning is compared.
+const CHUNK: usize = 64 << 10;
+
+/// How files are read: until when, how fast, and where it is told.
+#[derive(Clone)]
+pub(super) struct Terms {
     pub deadline: Option<Instant>,
     pub reading: Reading,
     pub shared: Arc<Shared>,
 }
 
-impl Opener {
-    pub fn open(self) -> RusticResult<Reader> {
-        // What was a file a moment ago may be a pipe now, whose opening would wait for ever.
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&self.content)
-            .and_then(|file| match file.metadata()?.is_file() {
-                true => Ok(file),
-                false => Err(io::ErrorKind::NotFound.into()),
-            });
-        match opened {
-            // A file that grows is stored as long as it was when its size was taken: size and content then agree.
-            Ok(file) => Ok(Reader { file: file.take(self.size), opener: self, failed: false }),
-            Err(error) => {
-                self.shared.lock().failed += 1;
-                self.shared.left_out(&self.path, &error, false);
-                Err(RusticError::with_source(ErrorKind::InputOutput, "cannot open {path}", error)
-                    .attach_context("path", self.path.display().to_string()))
-            }
-        }
-    }
-}
-
-/// Reads one file, up to the deadline.
-pub(super) struct Reader {
-    file: Take<File>,
-    opener: Opener,
-    failed: bool,
-}
-
-impl Reader {
-    fn late(&self) -> bool {
-        self.opener.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+impl Terms {
+    pub(super) fn late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// Rustic takes a short read for the end, so the buffer is filled.
-    fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Fills the buffer but at the end of the file: rustic takes a short read for the end.
+    pub(super) fn fill(&self, file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
             if self.late() {
                 return Err(io::Error::other("out of time"));
             }
-            match self.opener.reading.read(&mut self.file, &mut buffer[filled..]) {
+            match self.reading.read(file, &mut buffer[filled..]) {
                 Ok(0) => break,
                 Ok(length) => filled += length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -78,25 +55,201 @@ impl Reader {
     }
 }
 
+/// Why a file is not stored.
+pub(super) enum Failure {
+    Unreadable(io::Error),
+    /// It is not what the snapshot would say.
+    Changed,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+/// Opens a regular file, and nothing that a link or somebody else put in its place.
+pub(super) fn open_file(path: &Path) -> io::Result<(File, Metadata)> {
+    // What was a file a moment ago may be a pipe now, whose opening would wait for ever.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() { Ok((file, metadata)) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+/// What the snapshot says of a file.
+#[derive(Clone, Copy)]
+pub(super) enum Said {
+    /// The file itself had this length and these times.
+    Stamp(Stamp),
+    /// Its content is a copy of this length.
+    Copy(u64),
+}
+
+/// Opens one file.
+pub(super) struct Opener {
+    /// Where it is read.
+    pub content: PathBuf,
+    /// Where it belongs.
+    pub path: PathBuf,
+    pub said: Said,
+    pub terms: Terms,
+}
+
+impl Opener {
+    pub fn open(self) -> RusticResult<Reader> {
+        let failure = match self.begin() {
+            Ok(file) => return Ok(Reader::new(file, self.path, self.said, self.terms, None)),
+            Err(failure) => failure,
+        };
+        self.terms.shared.lock().failed += 1;
+        let error = match failure {
+            Failure::Changed => {
+                self.terms.shared.read_again(&self.path);
+                io::Error::other(READ_AGAIN)
+            }
+            Failure::Unreadable(error) => {
+                self.terms.shared.left_out(&self.path, &error, false);
+                error
+            }
+        };
+        Err(RusticError::with_source(ErrorKind::InputOutput, "cannot open {path}", error)
+            .attach_context("path", self.path.display().to_string()))
+    }
+
+    fn begin(&self) -> Result<File, Failure> {
+        let (file, metadata) = open_file(&self.content)?;
+        match self.said {
+            Said::Copy(size) if metadata.len() != size => {
+                Err(io::Error::other("the copy that was made of it is of another length").into())
+            }
+            Said::Copy(_) => Ok(file),
+            Said::Stamp(stamp) if Stamp::of(&metadata) != stamp => Err(Failure::Changed),
+            Said::Stamp(stamp) => match stamp.unsettled() {
+                None => Ok(file),
+                Some(wait) => {
+                    std::thread::sleep(wait);
+                    if Stamp::of(&file.metadata()?) == stamp { Ok(file) } else { Err(Failure::Changed) }
+                }
+            },
+        }
+    }
+}
+
+/// What proves at the end that a file only grew: its beginning is read twice.
+pub(super) struct Evidence {
+    /// Of what was read.
+    pub hasher: Sha256,
+    /// The last bytes, as they were before anything was read.
+    pub tail: Vec<u8>,
+    /// Where the second reading shows.
+    pub gauge: Arc<Gauge>,
+}
+
+/// Reads one file as long as the snapshot says it is.
+pub(super) struct Reader {
+    file: File,
+    path: PathBuf,
+    said: Said,
+    terms: Terms,
+    left: u64,
+    checked: bool,
+    failed: bool,
+    /// It is read for the last time, and may grow.
+    evidence: Option<Evidence>,
+}
+
+impl Reader {
+    pub(super) fn new(file: File, path: PathBuf, said: Said, terms: Terms, evidence: Option<Evidence>) -> Self {
+        let (Said::Stamp(Stamp { size: left, .. }) | Said::Copy(left)) = said;
+        Self { file, path, said, terms, left, checked: false, failed: false, evidence }
+    }
+
+    fn advance(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        let wanted = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let length = self.terms.fill(&mut self.file, &mut buffer[..wanted])?;
+        if length < wanted {
+            return Err(Failure::Changed);
+        }
+        if let Some(evidence) = &mut self.evidence {
+            evidence.hasher.update(&buffer[..length]);
+        }
+        self.left -= length as u64;
+        if self.left == 0 && !self.checked {
+            self.check()?;
+            self.checked = true;
+        }
+        Ok(length)
+    }
+
+    /// What was read is what the snapshot says.
+    fn check(&self) -> Result<(), Failure> {
+        let Said::Stamp(stamp) = self.said else { return Ok(()) };
+        let now = Stamp::of(&self.file.metadata()?);
+        if now == stamp {
+            return Ok(());
+        }
+        match &self.evidence {
+            Some(evidence) if now.size > stamp.size && self.begins_so(evidence, stamp.size)? => Ok(()),
+            _ => Err(Failure::Changed),
+        }
+    }
+
+    /// The first `size` bytes are still those that were read.
+    fn begins_so(&self, evidence: &Evidence, size: u64) -> Result<bool, Failure> {
+        let mut tail = vec![0; evidence.tail.len()];
+        let length = tail.len() as u64;
+        self.file.read_exact_at(&mut tail, size - length)?;
+        if tail != evidence.tail {
+            return Ok(false);
+        }
+        let (mut hasher, mut at, mut buffer) = (Sha256::new(), 0, vec![0; CHUNK]);
+        while at < size {
+            if self.terms.late() {
+                return Err(io::Error::other("out of time").into());
+            }
+            let wanted = usize::try_from(size - at).map_or(CHUNK, |left| left.min(CHUNK));
+            let length = self.file.read_at(&mut buffer[..self.terms.reading.at_once(wanted)], at)?;
+            if length == 0 {
+                return Ok(false);
+            }
+            self.terms.reading.wait(length);
+            hasher.update(&buffer[..length]);
+            evidence.gauge.add(length as u64);
+            at += length as u64;
+        }
+        Ok(hasher.finalize() == evidence.hasher.clone().finalize())
+    }
+
+    /// Counts the file, once, as what became of it.
+    fn fail(&mut self, failure: Failure) -> io::Error {
+        let first = !std::mem::replace(&mut self.failed, true);
+        let shared = &self.terms.shared;
+        if first {
+            shared.lock().failed += 1;
+        }
+        match failure {
+            Failure::Changed => {
+                match &self.evidence {
+                    _ if !first => {}
+                    None => shared.read_again(&self.path),
+                    Some(_) => shared.never_the_same(&self.path),
+                }
+                io::Error::other(READ_AGAIN)
+            }
+            Failure::Unreadable(error) => {
+                if first && self.terms.late() {
+                    shared.lock().stopped = true;
+                } else if first {
+                    shared.left_out(&self.path, &error, false);
+                }
+                error
+            }
+        }
+    }
+}
+
 impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let result = self.fill(buffer);
-        let late = self.late();
-        let shared = &self.opener.shared;
-        match result {
-            Err(error) => {
-                if !self.failed {
-                    self.failed = true;
-                    shared.lock().failed += 1;
-                    if late {
-                        shared.lock().stopped = true;
-                    } else {
-                        shared.left_out(&self.opener.path, &error, false);
-                    }
-                }
-                Err(error)
-            }
-            Ok(length) => Ok(length),
-        }
+        self.advance(buffer).map_err(|failure| self.fail(failure))
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::health::FileSystem;
 use crate::repository::hold::Held;
 use crate::storage::shaper::Reading;
-use crate::{Error, Result};
+use crate::{Error, Result, shown};
 
 /// What to read.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ impl Sources {
         if metadata.is_symlink() {
             let target = fs::canonicalize(path).unwrap_or_else(|_| "a place that does not exist".into());
             return Err(Error::new(format!("{} is a symbolic link", path.display()))
-                .hint(format!("name in `paths` what is to be backed up: it points to {}", target.display())));
+                .hint(format!("name in `paths` what is to be backed up: it points to {}", shown(&target))));
         }
         let empty =
             if metadata.is_dir() { fs::read_dir(path).map_err(failed)?.next().is_none() } else { metadata.len() == 0 };

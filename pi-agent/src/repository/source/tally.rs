@@ -21,6 +21,14 @@ pub struct Tally {
     pub listing_incomplete: bool,
     /// The deadline stopped the reading.
     pub stopped: bool,
+    /// The first files whose attributes could not be read, with their errors; their contents are stored.
+    pub without_attributes: Vec<(PathBuf, String)>,
+    /// How many these are.
+    pub without_attributes_count: u64,
+    /// The first files with a modification time that the format cannot hold.
+    pub without_time: Vec<PathBuf>,
+    /// Files that changed while they were read, to be read again.
+    pub(in crate::repository) changed: Vec<PathBuf>,
     /// Files handed to rustic.
     pub(in crate::repository) handed_over: u64,
     /// Of those, how many then failed.
@@ -56,10 +64,34 @@ impl Shared {
         }
     }
 
-    /// What rustic could not describe.
-    pub(in crate::repository) fn unmapped(&self, path: &Path, error: &(dyn StdError + 'static), configured: bool) {
-        let error = io_cause(error).unwrap_or_else(|| io::Error::other(error.to_string()));
-        self.left_out(path, &error, configured);
+    /// A file that was not the same from the walk to its last byte, for the first time.
+    pub(in crate::repository) fn read_again(&self, path: &Path) {
+        self.lock().changed.push(path.into());
+    }
+
+    /// The same for the last time.
+    pub(in crate::repository) fn never_the_same(&self, path: &Path) {
+        self.left_out(path, &io::Error::other("it changed while it was read, also when it was read again"), false);
+    }
+
+    /// Its content is stored, but not its attributes.
+    pub(in crate::repository) fn without_attributes(&self, path: &Path, error: &io::Error) {
+        let mut tally = self.lock();
+        if tally.without_attributes.iter().any(|(known, _)| known == path) {
+            return;
+        }
+        tally.without_attributes_count += 1;
+        if tally.without_attributes.len() < NAMED {
+            tally.without_attributes.push((path.into(), error.to_string()));
+        }
+    }
+
+    /// It is stored, but not its modification time.
+    pub(in crate::repository) fn without_time(&self, path: &Path) {
+        let mut tally = self.lock();
+        if tally.without_time.len() < NAMED && !tally.without_time.iter().any(|known| known == path) {
+            tally.without_time.push(path.into());
+        }
     }
 
     /// The walk could not read a directory, or one of its entries.
@@ -82,19 +114,19 @@ fn path_of(error: &ignore::Error) -> Option<&Path> {
     }
 }
 
-/// The input/output error somewhere below `error`.
-fn io_cause(error: &(dyn StdError + 'static)) -> Option<io::Error> {
+/// The input/output error somewhere below `error`, or one with its text.
+pub(super) fn io_cause(error: &(dyn StdError + 'static)) -> io::Error {
     let mut next = Some(error);
     while let Some(error) = next {
         let found = error
             .downcast_ref::<io::Error>()
             .or_else(|| error.downcast_ref::<ignore::Error>().and_then(ignore::Error::io_error));
         if let Some(io) = found {
-            return Some(copy(io));
+            return copy(io);
         }
         next = error.source();
     }
-    None
+    io::Error::other(error.to_string())
 }
 
 fn copy(error: &io::Error) -> io::Error {

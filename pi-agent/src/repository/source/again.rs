@@ -1,0 +1,142 @@
+//! Files that changed between the walk and their last byte, read a second time: now what the snapshot says of one is taken
+//! from the file that is open.
+//!
+//! A small file is read before rustic hears of it, as often as it takes. A large one must hold still while it passes, or only
+//! grow: of a log, what was there when it was opened is stored, if that is still its beginning at the end.
+
+use std::io::{self, Cursor, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use rustic_core::RusticResult;
+use sha2::{Digest, Sha256};
+
+use super::describe::{describe, look};
+use super::open::{Evidence, Failure, Reader, Said, Terms, open_file};
+use super::stamp::Stamp;
+use super::tally;
+use crate::repository::any_source::{self, Entries, Entry, Open};
+use crate::repository::progress::Gauge;
+
+/// Whatever is smaller is read whole.
+const SMALL: u64 = 512 << 10;
+/// What is compared first where a file grew.
+const TAIL: u64 = 64 << 10;
+/// How often a file is looked at anew, and how long to wait in between.
+const TRIES: u32 = 8;
+const PAUSE: Duration = Duration::from_millis(5);
+/// So many times it must also have been left alone for a moment.
+const PATIENT_TRIES: u32 = 3;
+
+/// Files that changed while they were read.
+pub(in crate::repository) struct Again {
+    pub(super) paths: Vec<PathBuf>,
+    pub(super) reader: Rereader,
+}
+
+/// Reads them.
+#[derive(Clone)]
+pub(super) struct Rereader {
+    pub terms: Terms,
+    pub gauge: Arc<Gauge>,
+}
+
+impl any_source::Source for Again {
+    fn size(&self) -> RusticResult<Option<u64>> {
+        Ok(None)
+    }
+
+    fn entries(&self) -> Entries {
+        let (in_time, reader) = (self.reader.clone(), self.reader.clone());
+        let paths = self.paths.clone().into_iter().take_while(move |_| in_time.in_time());
+        Box::new(paths.filter_map(move |path| reader.entry(&path)).map(Ok))
+    }
+}
+
+impl Rereader {
+    fn in_time(&self) -> bool {
+        let late = self.terms.late();
+        self.terms.shared.lock().stopped |= late;
+        !late
+    }
+
+    fn entry(&self, path: &Path) -> Option<Entry> {
+        for attempt in 0..TRIES {
+            match self.take(path, attempt < PATIENT_TRIES) {
+                Ok(entry) => {
+                    self.terms.shared.lock().handed_over += 1;
+                    return Some(entry);
+                }
+                Err(Failure::Changed) if self.in_time() => thread::sleep(PAUSE),
+                Err(_) if !self.in_time() => return None,
+                Err(Failure::Changed) => {}
+                Err(Failure::Unreadable(error)) => {
+                    self.terms.shared.left_out(path, &error, false);
+                    return None;
+                }
+            }
+        }
+        self.terms.shared.never_the_same(path);
+        None
+    }
+
+    fn take(&self, path: &Path, patient: bool) -> Result<Entry, Failure> {
+        let found = look(path, false).ok_or(io::ErrorKind::NotFound).map_err(io::Error::from)?;
+        let found = found.map_err(|error| tally::io_cause(&error))?;
+        let mut node = describe(found, &self.terms.shared)?;
+        if node.is_dir() {
+            // The next backup finds what is in it.
+            return Err(io::Error::from(io::ErrorKind::NotFound).into());
+        }
+        if !node.is_file() {
+            return Ok(Entry { path: path.into(), node, open: None });
+        }
+        let (mut file, metadata) = open_file(path)?;
+        let stamp = Stamp::said_by(&node);
+        let unchanged = |file: &std::fs::File| -> Result<(), Failure> {
+            if Stamp::of(&file.metadata()?) == stamp { Ok(()) } else { Err(Failure::Changed) }
+        };
+        if Stamp::of(&metadata) != stamp {
+            return Err(Failure::Changed);
+        }
+        let unsettled = stamp.unsettled();
+        if let (Some(wait), true) = (unsettled, patient) {
+            thread::sleep(wait);
+            unchanged(&file)?;
+        }
+        if stamp.size > SMALL {
+            let mut tail = vec![0; TAIL as usize];
+            file.read_exact_at(&mut tail, stamp.size - TAIL)?;
+            let evidence = Evidence { hasher: Sha256::new(), tail, gauge: self.gauge.clone() };
+            let reader = Reader::new(file, path.into(), Said::Stamp(stamp), self.terms.clone(), Some(evidence));
+            return Ok(Entry { path: path.into(), node, open: Some(Open::new(|| Ok(Box::new(reader)))) });
+        }
+        let content = self.whole(&mut file)?;
+        unchanged(&file)?;
+        if unsettled.is_some() && !patient {
+            // Its times are too young to prove anything.
+            if self.whole(&mut open_file(path)?.0)? != content {
+                return Err(Failure::Changed);
+            }
+            unchanged(&file)?;
+            // Nor may they prove to the next backup that it is still the same.
+            node.meta.ctime = node.meta.ctime.and_then(|time| time.checked_sub(SignedDuration::from_nanos(1)).ok());
+        }
+        // Some file systems say another length than they give.
+        node.meta.size = content.len() as u64;
+        Ok(Entry { path: path.into(), node, open: Some(Open::new(|| Ok(Box::new(Cursor::new(content))))) })
+    }
+
+    /// The whole of a small file.
+    fn whole(&self, file: &mut impl Read) -> Result<Vec<u8>, Failure> {
+        let mut content = vec![0; SMALL as usize + 1];
+        let length = self.terms.fill(file, &mut content)?;
+        content.truncate(length);
+        content.shrink_to_fit();
+        if length as u64 > SMALL { Err(Failure::Changed) } else { Ok(content) }
+    }
+}

@@ -1,0 +1,312 @@
+//! What a snapshot says is what was read: of files that change meanwhile, and of every kind of path.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use harness::{Config, Scratch, Tmpfs, Tree, sh};
+
+/// Where `path` lies when it was restored to `target`.
+fn below(target: &Path, path: &Path) -> PathBuf {
+    target.join(path.strip_prefix("/").unwrap())
+}
+
+/// Writes to files without pause, and knows every content that each of them had since it began.
+struct Writer {
+    root: PathBuf,
+    files: usize,
+    /// As checksums.
+    known: Mutex<HashMap<PathBuf, HashSet<u64>>>,
+}
+
+impl Writer {
+    fn new(root: PathBuf, files: usize) -> Arc<Self> {
+        let this = Self { root, files, known: Mutex::default() };
+        for number in 0..files {
+            let path = this.path(number);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, Self::content(number, 0)).unwrap();
+        }
+        // They keep the readers busy: what comes behind them is seen long before it is read.
+        for number in 0..50 {
+            fs::write(this.root.join(format!("{}/{}-large", number % 10, number * 97)), vec![0; 200_000]).unwrap();
+        }
+        Arc::new(this)
+    }
+
+    fn path(&self, number: usize) -> PathBuf {
+        self.root.join(format!("{}/{number}", number % 10))
+    }
+
+    /// Each round's is of another byte and length, within a page: more is written piece by piece.
+    fn content(number: usize, round: usize) -> Vec<u8> {
+        vec![b'a' + (round % 26) as u8; 10 + (number * 7 + round * 13) % 3000]
+    }
+
+    /// To be called before it does.
+    fn becomes(&self, path: &Path, content: &[u8]) {
+        self.known.lock().unwrap().entry(path.into()).or_default().insert(checksum(content));
+    }
+
+    fn write(&self, over: &AtomicBool) {
+        self.known.lock().unwrap().clear();
+        for number in 0..self.files {
+            let path = self.path(number);
+            self.becomes(&path, &fs::read(&path).unwrap());
+        }
+        for round in 1.. {
+            for number in 0..self.files {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                self.change(number, round);
+            }
+        }
+    }
+
+    fn change(&self, number: usize, round: usize) {
+        let path = self.path(number);
+        let content = Self::content(number, round);
+        let open = || File::options().write(true).open(&path).unwrap();
+        match (number + round) % 4 {
+            // Replaced by a new one, as careful programs do.
+            0 => {
+                let new = path.with_extension("new");
+                self.becomes(&new, &content);
+                self.becomes(&new, b"");
+                self.becomes(&path, &content);
+                fs::write(&new, content).unwrap();
+                fs::rename(new, path).unwrap();
+            }
+            // Written anew in its place, in one call.
+            1 => {
+                self.becomes(&path, b"");
+                self.becomes(&path, &content);
+                let mut file = File::options().write(true).truncate(true).open(&path).unwrap();
+                file.write_all(&content).unwrap();
+            }
+            // Longer.
+            2 => {
+                let mut now = fs::read(&path).unwrap();
+                let at = now.len() as u64;
+                now.extend(&content[..10]);
+                self.becomes(&path, &now);
+                open().write_all_at(&content[..10], at).unwrap();
+            }
+            // Shorter.
+            _ => {
+                let mut now = fs::read(&path).unwrap();
+                now.truncate(now.len() / 2);
+                self.becomes(&path, &now);
+                open().set_len(now.len() as u64).unwrap();
+            }
+        }
+    }
+}
+
+fn checksum(content: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Does `work` while files are written to.
+fn meanwhile<T>(writer: &Arc<Writer>, work: impl FnOnce() -> T) -> T {
+    let over = Arc::new(AtomicBool::new(false));
+    let thread = {
+        let (writer, over) = (writer.clone(), over.clone());
+        thread::spawn(move || writer.write(&over))
+    };
+    let result = work();
+    over.store(true, Ordering::Relaxed);
+    thread.join().unwrap();
+    result
+}
+
+fn churn(files: usize, backups: usize) {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    let writer = Writer::new(source.clone(), files);
+    let config = Config::local(scratch.path()).directory("busy", &[&source], "").table("[limits]\nread = \"2MiB\"");
+    let agent = config.write();
+    for number in 0..backups {
+        let night = meanwhile(&writer, || agent.run(["run"]));
+        assert!(matches!(night.code(), Some(0 | 5)), "{night}");
+        let to = scratch.join(format!("to-{number}"));
+        agent.ok(["restore", "busy", "--to", to.to_str().unwrap()]);
+        let restored = below(&to, &source);
+        let known = writer.known.lock().unwrap();
+        let mut whole = 0;
+        for directory in fs::read_dir(&restored).unwrap() {
+            for file in fs::read_dir(directory.unwrap().path()).unwrap() {
+                let file = file.unwrap().path();
+                if file.to_str().unwrap().ends_with("-large") {
+                    continue;
+                }
+                let name = source.join(file.strip_prefix(&restored).unwrap());
+                let content = fs::read(&file).unwrap();
+                assert!(
+                    known.get(&name).is_some_and(|known| known.contains(&checksum(&content))),
+                    "{} was never {} bytes of {:?}",
+                    name.display(),
+                    content.len(),
+                    content.first()
+                );
+                whole += 1;
+            }
+        }
+        assert!(whole >= files * 9 / 10, "{whole} of {files} files: {night}");
+        drop(known);
+        fs::remove_dir_all(to).unwrap();
+    }
+    let restic = |arguments: &[&str]| sh(config.restic("busy").args(arguments));
+    assert!(restic(&["check", "--read-data"]).contains("no errors were found"));
+    agent.ok(["check"]);
+}
+
+#[test]
+fn a_file_that_is_written_to_comes_back_as_it_was_at_one_moment() {
+    churn(500, 2);
+}
+
+#[test]
+fn slow_ten_thousand_files_that_are_written_to_come_back_as_they_were_at_one_moment() {
+    churn(10_000, 10);
+}
+
+/// Patterns that leave nothing of the whole file system but `kept`.
+fn only(kept: &Path) -> String {
+    let mut patterns = vec!["/*".to_owned()];
+    let mut above: Vec<_> = kept.ancestors().filter(|path| path.parent().is_some()).collect();
+    above.reverse();
+    for path in above {
+        patterns.push(format!("!{}", path.display()));
+        if path != kept {
+            patterns.push(format!("{}/*", path.display()));
+        }
+    }
+    format!("exclude = {patterns:?}")
+}
+
+/// Backs up `paths`; `kept` is then in the snapshot, for restic as for us, and `left_out` is not.
+fn agreed(scratch: &Scratch, name: &str, paths: &[&Path], more: &str, kept: &[&Path], left_out: &[&Path]) {
+    let root = scratch.directory(format!("case-{name}"));
+    let config = Config::local(&root).directory("odd", paths, more);
+    let agent = config.write();
+    let trees: Vec<_> = kept.iter().map(Tree::read).collect();
+    let night = agent.ok(["run", "--json"]);
+    assert_eq!(night.step("odd")["outcome"], "succeeded", "{name}: {night}");
+    // A second one finds the first.
+    agent.ok(["run"]);
+    let restic = |arguments: &[&str]| sh(config.restic("odd").args(arguments));
+    let checked = restic(&["check", "--read-data"]);
+    assert!(checked.contains("no errors were found"), "{name}: {checked}");
+    agent.ok(["check"]);
+    agent.ok(["prune"]);
+
+    let (ours, theirs) = (root.join("ours"), root.join("theirs"));
+    agent.ok(["restore", "odd", "--to", ours.to_str().unwrap()]);
+    restic(&["restore", "latest", "--target", theirs.to_str().unwrap()]);
+    for to in [&ours, &theirs] {
+        for (path, tree) in kept.iter().zip(&trees) {
+            tree.assert_equals(below(to, path));
+        }
+        for path in left_out {
+            assert!(!below(to, path).exists(), "{name}: {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn restic_and_we_agree_on_every_kind_of_path() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv/data");
+    let (keep, other) = (data.join("cache/keep"), data.join("other"));
+    for directory in [&keep, &other] {
+        fs::create_dir_all(directory).unwrap();
+        fs::write(directory.join("file"), "content").unwrap();
+    }
+    let odd = data.join("other/a\n\u{1b}[2J\"\\ü");
+    fs::create_dir(&odd).unwrap();
+    fs::write(odd.join("x"), "x").unwrap();
+    let (file, cached) = (other.join("file"), data.join("cache/file"));
+    fs::write(&cached, "cached").unwrap();
+
+    agreed(&scratch, "root", &[Path::new("/")], &only(&data), &[&data], &[]);
+    agreed(&scratch, "file", &[&file], "", &[&file], &[&odd]);
+    agreed(&scratch, "nested", &[&data, &keep, &file], "", &[&data], &[]);
+    agreed(&scratch, "excluded", &[&data, &keep], "exclude = [\"cache/\"]", &[&keep, &other], &[&cached]);
+    agreed(&scratch, "excluded-file", &[&other, &file], "exclude = [\"file\"]", &[&file, &odd], &[]);
+
+    let disk = Tmpfs::mount(scratch.join("srv/data/disk"), 1 << 20);
+    fs::write(disk.path().join("file"), "on a disk").unwrap();
+    fs::create_dir(disk.path().join("deep")).unwrap();
+    fs::write(disk.path().join("deep/file"), "on a disk").unwrap();
+    let deep = disk.path().join("deep");
+    agreed(&scratch, "mount", &[disk.path()], "", &[disk.path()], &[]);
+    agreed(&scratch, "mount-inside", &[&data, disk.path()], "", &[&data], &[]);
+    agreed(&scratch, "inside-a-mount", &[&data, &deep], "", &[&deep, &other], &[]);
+    agreed(&scratch, "mounts", &[&data], "one-file-system = false", &[&data], &[]);
+}
+
+#[test]
+fn a_path_through_a_link_is_refused_or_what_a_person_expects() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv/data");
+    fs::write(data.join("file"), "content").unwrap();
+    std::os::unix::fs::symlink(scratch.join("srv"), scratch.join("link")).unwrap();
+    let through = scratch.join("link/data");
+    agreed(&scratch, "through", &[&through], "", &[&through], &[]);
+    std::os::unix::fs::symlink(&data, scratch.join("itself")).unwrap();
+    let config = Config::local(scratch.join("refused")).directory("odd", &[&scratch.join("itself")], "");
+    fs::create_dir(scratch.join("refused")).unwrap();
+    config.write().run(["run"]).expect(3).says("is a symbolic link");
+}
+
+#[test]
+fn all_points_hold_the_root_and_a_restore_of_it_is_one_of_everything() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv");
+    fs::write(data.join("a"), "file").unwrap();
+    let agent = Config::local(scratch.path()).directory("d", &[&data], "").write();
+    agent.ok(["run"]);
+    fs::remove_file(data.join("a")).unwrap();
+    fs::create_dir(data.join("a")).unwrap();
+    fs::write(data.join("a/b"), "below what was a file").unwrap();
+    agent.ok(["run"]);
+    let points = |path: &str| agent.ok(["points", "d", "--path", path, "--json"]).json()["points"].clone();
+    assert_eq!(points("/").as_array().unwrap().len(), 2);
+    assert_eq!(points("//").as_array().unwrap().len(), 2);
+    // In one of the two it would lie below a file.
+    assert_eq!(points(data.join("a/b").to_str().unwrap()).as_array().unwrap().len(), 1);
+    assert_eq!(points("/no/such").as_array().unwrap().len(), 0);
+    let to = scratch.join("to");
+    agent.ok(["restore", "d", "--to", to.to_str().unwrap(), "--path", "/"]);
+    Tree::read(&data).assert_equals(below(&to, &data));
+}
+
+#[test]
+fn names_reach_no_screen_raw() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv");
+    let name = data.join(std::ffi::OsStr::from_bytes(b"a\n! all is well\x1b[2J\xff"));
+    fs::write(&name, "x").unwrap();
+    let agent = Config::local(scratch.path()).directory("d", &[&data], "").write();
+    // A directory in the place of the file, so that its restore is told.
+    agent.ok(["run"]);
+    let to = scratch.join("to");
+    fs::create_dir_all(below(&to, &name)).unwrap();
+    let refused = agent.run(["restore", "d", "--to", to.to_str().unwrap(), "--overwrite"]);
+    assert_ne!(refused.code(), Some(0), "{refused}");
+    for text in [&refused.stdout, &refused.stderr] {
+        assert!(!text.contains('\u{1b}') && !text.lines().any(|line| line.starts_with("! all is well")), "{refused}");
+    }
+    assert!(refused.stderr.contains(r"a\n! all is well\u{1b}[2J\xff"), "{refused}");
+}
