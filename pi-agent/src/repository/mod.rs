@@ -9,12 +9,14 @@ mod backup;
 mod buffers;
 pub mod cache;
 mod cipher;
+mod contents;
 mod damage;
 mod hold;
 mod index_parts;
 mod key_file;
 mod listing;
 mod maintenance;
+mod metadata;
 mod pack;
 mod permits;
 mod progress;
@@ -24,10 +26,11 @@ mod restore;
 mod salvage;
 mod source;
 mod streams;
+mod target;
 mod uploads;
 mod walk;
+mod writing;
 
-use std::any::Any;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -59,6 +62,7 @@ pub use prove::{Order, Proven, Share};
 pub use restore::Selection;
 pub use source::{Look, Sources, Tally};
 pub use streams::Stream;
+pub use writing::Written;
 
 /// Each MiB more takes about 4 MiB in a first backup into a bucket. Smaller ones are more requests, each of which costs the server.
 const PACK_SIZE: &str = "3.5 MiB";
@@ -311,7 +315,10 @@ impl Repository {
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.failed(what, &error)),
-            Err(panic) => Err(self.failed_with(what, &format!("internal error: {}", panic_text(panic.as_ref())))),
+            // The panic's own words are in the journal, and say nothing to a reader of the report.
+            Err(_) => {
+                Err(self.failed_with(what, "the library that reads repositories gave up (the journal has its words)"))
+            }
         }
     }
 
@@ -338,14 +345,6 @@ impl Repository {
 struct Failed {
     error: Error,
     storage: bool,
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("a panic without words")
 }
 
 impl From<&SnapshotFile> for Snapshot {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
@@ -16,6 +16,7 @@ use jiff::Zoned;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
+use super::durable::make_durable;
 use super::unfinished::{Unfinished, Whole};
 use super::{At, Request, Restored, beside, is_empty};
 use crate::error::{Context, Error, Result};
@@ -143,12 +144,14 @@ impl Beside {
         }
         let made = self.make_above()?;
         let restored = work(&request)?;
+        if restored.unfinished {
+            return Err(Error::new(format!("{}: the disk is full", doing()))
+                .hint("nothing was replaced; make room, and the same command goes on from here"));
+        }
         for above in made {
             // A snapshot holds what they were like, the backup of a database does not.
             let _ = copy_manners(&self.stage.join(above.strip_prefix("/").unwrap_or(&above)), &above);
         }
-        // What was restored must be on the disk before the note of it is.
-        nix::unistd::sync();
         let inodes = self.parts(&self.new).context(doing)?.iter().filter_map(|path| inode(path)).collect();
         Unfinished::is_whole(stage, Whole { restored: restored.clone(), inodes })?;
         Ok(restored)
@@ -168,9 +171,7 @@ impl Beside {
         for (from, to, kept) in self.moves(&kept).context(doing)? {
             whole.put(&from, &to, &kept).context(doing)?;
         }
-        if let Some(Ok(folder)) = self.base.parent().map(File::open) {
-            folder.sync_all().context(doing)?;
-        }
+        self.settle()?;
         Ok(exists(&kept).then_some(kept))
     }
 
@@ -192,11 +193,17 @@ impl Beside {
         Ok(())
     }
 
+    /// Waits until what changed places has done so on the disk.
+    fn settle(&self) -> Result<()> {
+        self.base.parent().map_or(Ok(()), make_durable)
+    }
+
     /// It is done, or not wanted any more: nothing of the stage is left.
     ///
     /// # Errors
     /// It cannot be removed.
     pub fn end(&self) -> Result<()> {
+        self.settle()?;
         for left in [&self.stage, &beside(&self.stage, ".tablespaces")] {
             match fs::remove_dir_all(left) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -377,6 +384,7 @@ mod tests {
                 last_commit: None,
                 hole: false,
                 problems: Vec::new(),
+                unfinished: false,
                 next: Vec::new(),
             })
         };
