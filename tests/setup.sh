@@ -117,8 +117,8 @@ lint)
     cargo_command deny 0.20.2
     ;;
 test)
-    debian_packages build-essential ca-certificates curl openssl attr docker.io docker-compose faketime iproute2 \
-        logrotate procps strace time util-linux postgresql pgbackrest restic
+    debian_packages acl build-essential btrfs-progs ca-certificates curl e2fsprogs exfat-fuse exfatprogs openssl attr \
+        docker.io docker-compose faketime iproute2 logrotate procps strace time util-linux postgresql pgbackrest restic
     machine_id
     "$(dirname "$0")/setup-machines.sh" bookworm bookworm-docker trixie arm64 docker
     cargo_command nextest 0.9.143
