@@ -91,8 +91,8 @@ test)
     [ "${2:-short}" = short ] || machines+=(arm64)
     [ -e "$cache/garage/bin/garage" ] || say "a first run installs Debian packages, makes ${#machines[@]} Debian systems in $cache (5 GB) and compiles" \
         "Garage, an S3 server: about 20 minutes on two processors, once"
-    debian_packages build-essential ca-certificates curl openssl attr docker.io docker-compose faketime iproute2 \
-        logrotate procps strace time util-linux xfsprogs postgresql pgbackrest restic
+    debian_packages acl attr btrfs-progs build-essential ca-certificates curl docker.io docker-compose e2fsprogs exfat-fuse \
+        exfatprogs faketime iproute2 logrotate openssl procps strace time util-linux xfsprogs postgresql pgbackrest restic
     machine_id
     "$(dirname "$0")/setup-machines.sh" "${machines[@]}"
     "$(dirname "$0")/setup-elsewhere.sh" trixie

@@ -17,9 +17,13 @@ pub enum Target {
     Plain,
 }
 
+/// What a panic of a library is logged as: it is for those who read code, and what it means is said elsewhere.
+const PANIC: &str = "panic";
+
 /// Installs the logger; to be called once.
 pub fn start(target: Target) {
     log::set_max_level(LevelFilter::Info);
+    hide_panics_of_libraries();
     if target == Target::Automatic && systemd_journal_logger::connected_to_journal() {
         let journal =
             systemd_journal_logger::JournalLog::new().map(|journal| journal.with_syslog_identifier("pi-agent".into()));
@@ -30,18 +34,42 @@ pub fn start(target: Target) {
     // Fails only when a logger is installed already, which then serves.
     let _ = log::set_boxed_logger(Box::new(StandardError {
         told_otherwise: target == Target::Automatic && std::io::stderr().is_terminal(),
+        // A supervisor hands a step's lines on to the journal.
+        for_journal: target == Target::Plain,
     }));
+}
+
+/// A library that panics is caught where it is called. Its own words go to the journal, and never to a screen.
+fn hide_panics_of_libraries() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map_or("", |place| place.file());
+        if is_of_a_library(place) {
+            log::warn!(target: PANIC, "{panic}");
+        } else {
+            usual(panic);
+        }
+    }));
+}
+
+/// Cargo compiles crates of a registry by their whole paths, and a workspace's own by paths relative to it.
+fn is_of_a_library(file: &str) -> bool {
+    file.starts_with('/')
 }
 
 struct StandardError {
     /// A person at a terminal sees the course of a run drawn, and not again as lines.
     told_otherwise: bool,
+    for_journal: bool,
 }
 
 impl Log for StandardError {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Libraries' own news are for their developers; their warnings are for us.
         if self.told_otherwise && metadata.target().starts_with("pi_agent::run") {
+            return false;
+        }
+        if metadata.target() == PANIC && !self.for_journal {
             return false;
         }
         metadata.level() <= if metadata.target().starts_with("pi_agent") { log::Level::Info } else { log::Level::Warn }
@@ -68,4 +96,18 @@ fn indented(text: &str) -> String {
     let mut lines = text.split('\n');
     let first = lines.next().unwrap_or_default().to_owned();
     lines.fold(first, |text, line| text + "\n" + &indent(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_library_is_told_from_one_of_ours() {
+        assert!(!is_of_a_library(file!()));
+        assert!(is_of_a_library("/home/user/.cargo/registry/src/index/rustic_core-0.13.0/src/id.rs"));
+        let screen = StandardError { told_otherwise: false, for_journal: false };
+        let panic = Metadata::builder().level(log::Level::Warn).target(PANIC).build();
+        assert!(!screen.enabled(&panic) && StandardError { for_journal: true, ..screen }.enabled(&panic));
+    }
 }

@@ -32,6 +32,7 @@ mod postgres;
 mod postgres_dumps;
 mod postgres_upgrade;
 mod recover;
+mod restore_target;
 mod restore_test;
 mod resumed;
 mod rpo;

@@ -18,9 +18,9 @@ use crate::Error;
 use crate::error::Kind;
 use crate::storage::Store;
 
-/// How many packs may be in memory for reading at once: rustic restores with 20 threads, and each would hold one.
+/// How many packs may be in memory for reading at once.
 /// Two gave 52–77 MiB resident at no loss of speed; from a server, whose answers take their time, a third is worth its memory.
-fn readers(store: &Store) -> usize {
+pub(super) fn readers(store: &Store) -> usize {
     match store {
         Store::Local(_) => 2,
         Store::S3(_) => 3,
@@ -42,8 +42,6 @@ pub(super) struct Backend {
     last_snapshot: Mutex<Option<Id>>,
     readers: Arc<Permits>,
     uploads: Uploads,
-    /// What is read is given back only when what came of it is written: see [`Permitted`].
-    restoring: AtomicBool,
     cipher: Mutex<Option<Cipher>>,
     /// What stands in for a config that is lost.
     assumed_config: Mutex<Option<Bytes>>,
@@ -68,7 +66,6 @@ impl Backend {
             held: Mutex::default(),
             last_snapshot: Mutex::default(),
             uploads: Uploads::default(),
-            restoring: AtomicBool::new(false),
             cipher: Mutex::default(),
             assumed_config: Mutex::default(),
             left_out: Mutex::default(),
@@ -192,26 +189,13 @@ impl Backend {
         lock(&self.last_snapshot).map(|id| id.to_hex().as_str().to_owned())
     }
 
-    /// Does `work`, which writes what it reads here.
-    pub(super) fn restoring<T>(&self, work: impl FnOnce() -> T) -> T {
-        struct Ends<'a>(&'a AtomicBool);
-        impl Drop for Ends<'_> {
-            fn drop(&mut self) {
-                self.0.store(false, Ordering::SeqCst);
-            }
-        }
-        self.restoring.store(true, Ordering::SeqCst);
-        // rustic may panic.
-        let _ends = Ends(&self.restoring);
-        work()
-    }
-
     /// The key of what is written from now on.
     pub(super) fn seal_with(&self, key: &MasterKey) {
         *lock(&self.cipher) = Some(Cipher::of(key));
     }
 
-    fn failed(&self, error: Error) -> Box<RusticError> {
+    /// Remembers why storage failed.
+    pub(super) fn failed(&self, error: Error) -> Box<RusticError> {
         let text = error.chain();
         // The first failure is the cause of those that follow.
         lock(&self.failure).get_or_insert(error);
@@ -251,8 +235,7 @@ impl Backend {
     fn read_pack(&self, read: impl FnOnce() -> crate::Result<Bytes>) -> RusticResult<Bytes> {
         let permit = Permits::take(&self.readers);
         let bytes = read().map_err(|error| self.failed(error))?;
-        let writes = self.restoring.load(Ordering::SeqCst);
-        Ok(Bytes::from_owner(Permitted { bytes, writes, _permit: permit }))
+        Ok(Bytes::from_owner(Permitted { bytes, _permit: permit }))
     }
 }
 
@@ -361,19 +344,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What was read, and the permit to have it in memory.
-///
-/// rustic's restore gives back a pack when it has decompressed all of it, and queued it to be written: on a slow disk each of its
-/// twenty threads then holds one. So the thread first writes what it has queued; nothing else is in its own queue there.
 struct Permitted {
     bytes: Bytes,
-    writes: bool,
     _permit: Permit,
-}
-
-impl Drop for Permitted {
-    fn drop(&mut self) {
-        while self.writes && rayon::yield_local() == Some(rayon::Yield::Executed) {}
-    }
 }
 
 impl AsRef<[u8]> for Permitted {

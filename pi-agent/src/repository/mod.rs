@@ -10,6 +10,7 @@ mod backup;
 mod buffers;
 pub mod cache;
 mod cipher;
+mod contents;
 mod damage;
 mod graft;
 mod hold;
@@ -18,6 +19,7 @@ mod key_file;
 mod listing;
 mod lookup;
 mod maintenance;
+mod metadata;
 mod pack;
 mod permits;
 mod progress;
@@ -27,10 +29,11 @@ mod restore;
 mod salvage;
 mod source;
 mod streams;
+mod target;
 mod uploads;
 mod walk;
+mod writing;
 
-use std::any::Any;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -64,6 +67,7 @@ pub use restore::Selection;
 pub(crate) use source::READ_AGAIN;
 pub use source::{Look, Sources, Tally};
 pub use streams::Stream;
+pub use writing::Written;
 
 /// Each MiB more takes about 4 MiB in a first backup into a bucket. Smaller ones are more requests, each of which costs the server.
 const PACK_SIZE: &str = "3.5 MiB";
@@ -326,7 +330,10 @@ impl Repository {
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.failed(what, &error)),
-            Err(panic) => Err(self.failed_with(what, &format!("internal error: {}", panic_text(panic.as_ref())))),
+            // The panic's own words are in the journal, and say nothing to a reader of the report.
+            Err(_) => {
+                Err(self.failed_with(what, "the library that reads repositories gave up (the journal has its words)"))
+            }
         }
     }
 
@@ -353,14 +360,6 @@ impl Repository {
 struct Failed {
     error: Error,
     storage: bool,
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("a panic without words")
 }
 
 impl From<&SnapshotFile> for Snapshot {

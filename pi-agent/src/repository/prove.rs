@@ -1,20 +1,20 @@
 //! Restoring a snapshot, or a share of it, to see that it can be: afterwards every byte on the disk is read again and held
 //! against the ids of the pieces that the repository says it is made of, which are the checksums of what was backed up.
 
-use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, umask};
 use rustic_core::repofile::{Node, NodeType};
-use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository as Rustic, RestoreOptions, RusticResult};
+use rustic_core::{IndexedFullStatus, LsOptions, Repository as Rustic, RusticResult};
 use sha2::{Digest, Sha256};
 
-use super::restore::{Compared, link_key};
+use super::metadata::{Compared, link_key};
+use super::target::Target;
+use super::writing::{Takes, Writing, Zeros};
 use super::{Repository, Snapshot};
-use crate::error::Context;
 use crate::monitor::{Monitor, Problem, Progress, Unit};
 use crate::{Error, Result, shown};
 
@@ -58,7 +58,9 @@ pub struct Proven {
     pub content: Vec<Problem>,
     /// Device files, which are not made: that takes more than a test should be allowed.
     pub devices: u64,
-    /// What is not as it was in owner, mode, time, type or link.
+    /// Attributes that the disk of the test cannot hold, or that the test may not set.
+    pub not_held: u64,
+    /// What is not as it was in type, length, owner, mode, time, links and attributes.
     pub metadata: Vec<Problem>,
     /// The files restored whatever the share, by their paths on the source.
     pub always: Vec<PathBuf>,
@@ -109,27 +111,31 @@ impl Repository {
     ) -> RusticResult<Result<(Proven, Node)>> {
         let file = rustic.get_snapshots(&[&order.snapshot.id])?.remove(0);
         let root = rustic.node_from_snapshot_and_path(&file, "")?;
-        let whole = sizes(rustic.ls(&root, &LsOptions::default())?, |_, _| true)?.0;
+        let options = LsOptions::default();
+        let ls = || rustic.ls(&root, &options);
+        let whole = sizes(rustic, ls()?, |_, _| true)?.0;
         let share = (order.share)(whole);
         let wanted = |path: &Path, node: &Node| order.wants(share, path, node);
-        let (bytes, files) = sizes(rustic.ls(&root, &LsOptions::default())?, wanted)?;
+        let (bytes, files) = sizes(rustic, ls()?, wanted)?;
         if let Err(error) = (order.room)(bytes) {
             return Ok(Err(error));
         }
-        let Some(target) = order.to.to_str() else {
-            return Ok(Err(Error::usage(format!("cannot restore to {}: its name is not UTF-8", order.to.display()))));
-        };
-        let nodes = rustic.ls(&root, &LsOptions::default())?.filter(|item| match item {
+        let nodes = ls()?.filter(|item| match item {
             Ok((path, node)) => order.wants(share, path, node),
             Err(_) => true,
         });
-        let destination = LocalDestination::new(target, true, false)?;
-        let mut options = RestoreOptions::default();
-        options.numeric_id = true;
-        // Zeros become holes, as in every restore. (The option's type has no public name.)
-        options.sparse = serde_json::from_value("ByContent".into()).ok();
-        let plan = rustic.prepare_restore(&options, nodes.clone(), &destination, false)?;
-        self.backend.restoring(|| rustic.restore(plan, &options, nodes, &destination))?;
+        let target = match Target::open(order.to) {
+            Ok(target) => target,
+            Err(error) => return Ok(Err(error)),
+        };
+        let writing = Writing { repository: self, rustic, target, fresh: true, for_people: false };
+        // What this disk cannot hold, or this process may not set, says nothing of the backup.
+        let mut seen = Compared::default();
+        seen.forgiving = true;
+        let made = writing.write(Zeros::default(), nodes, &mut seen)?;
+        let not_held = seen.not_held;
+        let mut metadata = made.refused.into_problems();
+        metadata.extend(seen.problems());
         let proven = Proven {
             share,
             whole,
@@ -138,7 +144,8 @@ impl Repository {
             took: Duration::ZERO,
             content: Vec::new(),
             devices: 0,
-            metadata: Vec::new(),
+            not_held,
+            metadata,
             always: Vec::new(),
         };
         Ok(Ok((proven, root)))
@@ -159,16 +166,19 @@ fn is_device(node: &Node) -> bool {
     matches!(node.node_type, NodeType::Dev { .. } | NodeType::Chardev { .. })
 }
 
-/// Bytes and number of the files that are wanted, hard links counted once.
+/// Bytes and number of the files that are wanted, hard links counted once, and holes not at all.
 fn sizes(
+    rustic: &Rustic<IndexedFullStatus>,
     nodes: impl Iterator<Item = RusticResult<(PathBuf, Node)>>,
     wanted: impl Fn(&Path, &Node) -> bool,
 ) -> RusticResult<(u64, u64)> {
-    let (mut bytes, mut files, mut links) = (0, 0, HashSet::new());
+    let (mut bytes, mut files, mut takes) = (0, 0, Takes::default());
     for item in nodes {
         let (path, node) = item?;
-        if node.is_file() && wanted(&path, &node) && link_key(&node).is_none_or(|key| links.insert(key)) {
-            bytes += node.meta.size;
+        if wanted(&path, &node)
+            && let Some(taken) = takes.of(rustic, &node)?
+        {
+            bytes += taken;
             files += 1;
         }
     }
@@ -182,27 +192,29 @@ fn compare(
     mut proven: Proven,
     monitor: &Monitor,
 ) -> RusticResult<Result<Proven>> {
-    let (mut seen, mut links, mut done) = (Compared::default(), HashSet::new(), 0);
+    let (mut takes, mut done) = (Takes::default(), 0);
+    let target = match Target::open(order.to) {
+        Ok(target) => target,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut walk = target.walk();
     for item in rustic.ls(root, &LsOptions::default())? {
         let (path, node) = item?;
         proven.devices += u64::from(is_device(&node));
         if !order.wants(proven.share, &path, &node) {
             continue;
         }
-        let there = order.to.join(&path);
-        seen.compare(&there, &node);
-        if !node.is_file() || link_key(&node).is_some_and(|key| !links.insert(key)) {
-            continue;
-        }
+        let Some(taken) = takes.of(rustic, &node)? else { continue };
         let source = Path::new("/").join(&path);
-        if let Some(what) = content(rustic, &there, &node)? {
+        let opened = walk.place(&path).and_then(|place| place.open(false));
+        if let Some(what) = content(rustic, opened, &node)? {
             let message = format!("{} {what}", shown(&source));
             proven.content.push(Problem { message, hint: None });
         }
         if (order.always)(&source) {
             proven.always.push(source);
         }
-        done += node.meta.size;
+        done += taken;
         monitor.progress(Progress {
             phase: "comparing every byte".into(),
             done,
@@ -210,16 +222,14 @@ fn compare(
             unit: Unit::Bytes,
         });
     }
-    proven.metadata = seen.problems();
     Ok(Ok(proven))
 }
 
 /// How the bytes of a file differ from what was backed up.
-fn content(rustic: &Rustic<IndexedFullStatus>, path: &Path, node: &Node) -> RusticResult<Option<String>> {
-    let opened = File::open(path).context(|| "cannot be read".into());
+fn content(rustic: &Rustic<IndexedFullStatus>, opened: io::Result<File>, node: &Node) -> RusticResult<Option<String>> {
     let mut file = match opened {
         Ok(file) => BufReader::with_capacity(64 << 10, file),
-        Err(error) => return Ok(Some(error.chain())),
+        Err(error) => return Ok(Some(format!("cannot be read: {error}"))),
     };
     let mut from = 0;
     for id in node.content.iter().flatten() {

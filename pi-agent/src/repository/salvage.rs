@@ -10,7 +10,9 @@ use rustic_core::repofile::{BlobType, Node, PackId};
 use rustic_core::{BlobId, DataId, IndexedFullStatus, Repository as Rustic};
 
 use super::restore::Selection;
+use super::writing::Written;
 use super::{Repository, cipher};
+use crate::durable::make_durable;
 use crate::error::{Context, Kind};
 use crate::monitor::{Monitor, Problem, Unit};
 use crate::restore::beside;
@@ -19,12 +21,7 @@ use crate::{Error, Result, shown};
 impl Repository {
     /// # Errors
     /// Storage cannot be reached, the target cannot be written, or nothing of what is wanted is left.
-    pub(super) fn salvage(
-        &self,
-        selection: &Selection,
-        target: &str,
-        monitor: &Monitor,
-    ) -> Result<(u64, Vec<Problem>)> {
+    pub(super) fn salvage(&self, selection: &Selection, monitor: &Monitor) -> Result<Written> {
         monitor.phase("looking for what is left");
         self.mend_index()?;
         let rustic = self.cached("read the index of", Rustic::to_indexed)?;
@@ -49,10 +46,8 @@ impl Repository {
             if missing == 0 { whole.push((path, node)) } else { damaged.push((path, node, missing)) }
         }
         let again = Selection { fresh: false, ..selection.clone() };
-        let (bytes, mut problems) = self
-            .attempt("restore what is left of", || {
-                self.write_nodes(&rustic, &again, target, whole.iter().cloned().map(Ok))
-            })
+        let mut written = self
+            .attempt("restore what is left of", || self.write_nodes(&rustic, &again, whole.iter().cloned().map(Ok)))
             .map_err(|failed| failed.error)??;
 
         // The rest.
@@ -65,10 +60,11 @@ impl Repository {
             let path = selection.to.join(path);
             let of = node.content.as_ref().map_or(0, Vec::len);
             let what = match parts.write_incomplete(&path, node)? {
-                true => {
+                Ok(true) => {
                     format!("{missing} of its {of} parts are lost, the others are in {}.incomplete", shown(&path))
                 }
-                false => "is lost".to_owned(),
+                Ok(false) => "is lost".to_owned(),
+                Err(error) => format!("{missing} of its {of} parts are lost, and the others: {}", error.chain()),
             };
             lost.push(format!("{}: {what}", shown(&path)));
             if selection.fresh {
@@ -77,8 +73,9 @@ impl Repository {
             }
         }
         // All of them: what is not named is whole.
-        problems.extend(lost.into_iter().map(|message| Problem { message, hint: None }));
-        Ok((bytes, problems))
+        written.problems.extend(lost.into_iter().map(|message| Problem { message, hint: None }));
+        make_durable(&selection.to)?;
+        Ok(written)
     }
 }
 
@@ -151,11 +148,11 @@ impl Parts<'_> {
         }
     }
 
-    /// False: there is nothing of it.
-    fn write_incomplete(&self, path: &Path, node: &Node) -> Result<bool> {
+    /// False: there is nothing of it. The outer error is the storage's, the inner one the target's.
+    fn write_incomplete(&self, path: &Path, node: &Node) -> Result<Result<bool>> {
         let content: Vec<_> = node.content.iter().flatten().collect();
         if content.iter().all(|id| self.bad.contains(id)) {
-            return Ok(false);
+            return Ok(Ok(false));
         }
         let path = beside(path, ".incomplete");
         let doing = || format!("write {}", shown(&path));
@@ -163,13 +160,18 @@ impl Parts<'_> {
             |id: &DataId| self.rustic.get_index_entry(id).ok().map(|entry| u64::from(entry.location.data_length()));
         let known: u64 = content.iter().filter_map(|id| length(id)).sum();
         let unknown = content.iter().filter(|id| length(id).is_none()).count();
-        let file = File::create(&path).context(doing)?;
+        let file = match File::create(&path).context(doing) {
+            Ok(file) => file,
+            Err(error) => return Ok(Err(error)),
+        };
         let mut at = 0;
         for id in content {
             if !self.bad.contains(id)
                 && let Some(data) = self.read(id)?
             {
-                file.write_all_at(&data, at).context(doing)?;
+                if let Err(error) = file.write_all_at(&data, at).context(doing) {
+                    return Ok(Err(error));
+                }
             }
             at += match length(id) {
                 Some(length) => length,
@@ -178,9 +180,8 @@ impl Parts<'_> {
                 None => break,
             };
         }
-        file.set_len(node.meta.size).context(doing)?;
         // Who may not give files away keeps them.
         let _ = fchown(&file, node.meta.uid, node.meta.gid);
-        Ok(true)
+        Ok(file.set_len(node.meta.size).context(doing).map(|()| true))
     }
 }

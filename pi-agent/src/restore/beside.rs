@@ -18,7 +18,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::unfinished::{Unfinished, Whole};
 use super::{At, Request, Restored, beside, is_empty};
-use crate::durable::sync_directory;
+use crate::durable::make_durable;
 use crate::error::{Context, Error, Result};
 
 /// Endings of names.
@@ -144,12 +144,14 @@ impl Beside {
         }
         let made = self.make_above()?;
         let restored = work(&request)?;
+        if restored.unfinished {
+            return Err(Error::new(format!("{}: the disk is full", doing()))
+                .hint("nothing was replaced; make room, and the same command goes on from here"));
+        }
         for above in made {
             // A snapshot holds what they were like, the backup of a database does not.
             let _ = copy_manners(&self.stage.join(above.strip_prefix("/").unwrap_or(&above)), &above);
         }
-        // What was restored must be on the disk before the note of it is.
-        nix::unistd::sync();
         let inodes = self.parts(&self.new).context(doing)?.iter().filter_map(|path| inode(path)).collect();
         Unfinished::is_whole(stage, Whole { restored: restored.clone(), inodes })?;
         Ok(restored)
@@ -169,9 +171,7 @@ impl Beside {
         for (from, to, kept) in self.moves(&kept).context(doing)? {
             whole.put(&from, &to, &kept).context(doing)?;
         }
-        if let Some(folder) = self.base.parent() {
-            sync_directory(folder).context(doing)?;
-        }
+        self.settle()?;
         Ok(exists(&kept).then_some(kept))
     }
 
@@ -193,11 +193,17 @@ impl Beside {
         Ok(())
     }
 
+    /// Waits until what changed places has done so on the disk.
+    fn settle(&self) -> Result<()> {
+        self.base.parent().map_or(Ok(()), make_durable)
+    }
+
     /// It is done, or not wanted any more: nothing of the stage is left.
     ///
     /// # Errors
     /// It cannot be removed.
     pub fn end(&self) -> Result<()> {
+        self.settle()?;
         for left in [&self.stage, &beside(&self.stage, ".tablespaces")] {
             match fs::remove_dir_all(left) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -378,6 +384,7 @@ mod tests {
                 last_commit: None,
                 hole: false,
                 problems: Vec::new(),
+                unfinished: false,
                 next: Vec::new(),
             })
         };

@@ -1,12 +1,13 @@
 //! Getting directories and files back.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{At, Point, Request, Restored, Unfinished};
 use crate::config::{Settings, Source, Step};
 use crate::error::Kind;
 use crate::monitor::{Monitor, Problem};
-use crate::repository::{Repository, Selection, Snapshot};
+use crate::repository::{Repository, Selection, Snapshot, Written};
 use crate::secrets::Secrets;
 use crate::steps::directory::newest;
 use crate::storage::Store;
@@ -53,7 +54,7 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
         Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
     }
     let selection = Selection::new(snapshot, request.to.clone(), request.paths.clone(), fresh);
-    let (bytes, mut problems) = repository.restore(&selection, monitor)?;
+    let Written { bytes, mut problems, full } = repository.restore(&selection, monitor)?;
     problems.splice(0..0, repository.damage());
     let Selection { snapshot, .. } = selection;
     Ok(Restored {
@@ -63,8 +64,19 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
         last_commit: None,
         hole: false,
         problems,
+        unfinished: full,
         next: next(step, request),
     })
+}
+
+/// Bytes that a snapshot takes on a disk that knows holes.
+///
+/// # Errors
+/// There is no such snapshot, or the repository cannot be read.
+pub fn takes(settings: &Settings, step: &Step, at: &At) -> Result<u64> {
+    let repository = open(settings, step)?.ok_or_else(|| nothing(step, "nothing was ever backed up there"))?;
+    let snapshots = repository.readable_snapshots()?;
+    repository.takes(choose(&snapshots, step, at)?)
 }
 
 fn open(settings: &Settings, step: &Step) -> Result<Option<Repository>> {
@@ -105,15 +117,43 @@ fn next(step: &Step, request: &Request) -> Vec<String> {
         Source::Directory(directory) | Source::Agent(directory) if request.paths.is_empty() => &directory.paths,
         _ => &request.paths,
     };
-    let mut lines =
-        vec!["nothing in the original places was changed; to put it back, stop what uses it and:".to_owned()];
-    lines.extend(paths.iter().map(|path| {
-        let from = request.to.join(path.strip_prefix("/").unwrap_or(path));
+    let from = |path: &PathBuf| request.to.join(path.strip_prefix("/").unwrap_or(path));
+    let (there, elsewhere): (Vec<_>, Vec<_>) = paths.iter().partition(|path| is_same(&from(path), path));
+    let mut lines: Vec<_> = there
+        .iter()
+        .map(|path| format!("{} was restored where it was: what was there is overwritten", path.display()))
+        .collect();
+    if elsewhere.is_empty() {
+        return lines;
+    }
+    // A target inside one of them is a change of it.
+    let inside = |path: &&PathBuf| within(&request.to, path);
+    let begin = if there.is_empty() && !elsewhere.iter().any(inside) {
+        "nothing in the original places was changed; to put it back"
+    } else {
+        "to put the rest back"
+    };
+    lines.push(format!("{begin}, stop what uses it and:"));
+    lines.extend(elsewhere.iter().map(|path| {
+        let from = from(path);
         // A directory's content goes into the directory.
         let slash = if from.is_dir() { "/" } else { "" };
         format!("  rsync -aHAXS {}{slash} {}{slash}", quoted(&from), quoted(path))
     }));
     lines
+}
+
+/// Both are one file or directory, by whatever names.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| path.symlink_metadata().ok().map(|found| (found.dev(), found.ino()));
+    identity(one).is_some_and(|found| identity(other) == Some(found))
+}
+
+fn within(path: &Path, above: &Path) -> bool {
+    match (path.canonicalize(), above.canonicalize()) {
+        (Ok(path), Ok(above)) => path.starts_with(above),
+        _ => path.starts_with(above),
+    }
 }
 
 /// As a shell reads it.

@@ -9,7 +9,7 @@ use crate::config::{Postgres, Settings, Step};
 use crate::error::Context;
 use crate::monitor::Monitor;
 use crate::pgbackrest::server_user;
-use crate::repository::{Selection, Snapshot};
+use crate::repository::{Selection, Snapshot, Written};
 use crate::steps::postgres::dumps;
 use crate::steps::postgres::pg_dump::{ENDING, GLOBALS};
 
@@ -57,7 +57,7 @@ pub fn restore(
         Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
     }
     let selection = Selection { snapshot, to: request.to.clone(), paths: Vec::new(), fresh };
-    let (bytes, problems) = repository.restore(&selection, monitor)?;
+    let Written { bytes, problems, full } = repository.restore(&selection, monitor)?;
     let user = server_user(settings, step, postgres).map_or_else(|_| "postgres".into(), |user| user.name);
     let next = next(&user, postgres, &selection.snapshot, &request.to)?;
     let Selection { snapshot, .. } = selection;
@@ -68,6 +68,7 @@ pub fn restore(
         last_commit: None,
         hole: false,
         problems,
+        unfinished: full,
         next,
     })
 }

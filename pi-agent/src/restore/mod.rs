@@ -112,6 +112,9 @@ pub struct Restored {
     pub hole: bool,
     /// Files that could not be restored as they were.
     pub problems: Vec<crate::monitor::Problem>,
+    /// A full disk kept some of it back: with more room the same command goes on.
+    #[serde(default)]
+    pub unfinished: bool,
     /// What to do next, line by line, commands included.
     pub next: Vec<String>,
 }
@@ -139,7 +142,10 @@ impl Restored {
 pub fn restore(settings: &Settings, step: &str, request: &Request, monitor: &Monitor) -> Result<Restored> {
     let step = settings.step(step)?;
     let mut request = request.clone();
-    if !request.overwrite && !is_empty(&request.to)? {
+    // What another restore left unfinished there stays so, whatever is written over it.
+    let others = Unfinished::of(&request.to).is_some_and(|begun| !begun.is_of(&step.name, &request));
+    let was_empty = is_empty(&request.to)?;
+    if !request.overwrite && !was_empty {
         request = match Unfinished::of(&request.to) {
             Some(begun) => {
                 let in_the_way = begun.in_the_way(&request.to);
@@ -151,7 +157,7 @@ pub fn restore(settings: &Settings, step: &str, request: &Request, monitor: &Mon
             }
         };
     }
-    let restored = match &step.source {
+    let mut restored = match &step.source {
         Source::Postgres(postgres) => {
             refuse_paths(step, &request.paths)?;
             match &request.at {
@@ -161,7 +167,12 @@ pub fn restore(settings: &Settings, step: &str, request: &Request, monitor: &Mon
         }
         Source::Directory(_) | Source::Agent(_) => directory::restore(settings, step, &request, monitor),
     }?;
-    Unfinished::end(&request.to)?;
+    if restored.unfinished {
+        let again = "the disk is full: make room, and start the same command again; it goes on from here";
+        restored.next.insert(0, again.into());
+    } else if was_empty || !others {
+        Unfinished::end(&request.to)?;
+    }
     Ok(restored)
 }
 

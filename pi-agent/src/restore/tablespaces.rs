@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::beside::Beside;
 use super::{beside, is_empty};
 use crate::docker::Docker;
+use crate::durable::make_durable;
 use crate::error::{Context, Error, Result};
 
 const SUFFIX: &str = ".tablespaces";
@@ -54,6 +55,8 @@ pub fn settle(beside_it: &Beside, kept: Option<&Path>, container: Option<&String
     if !is_empty(&settled)? {
         let there = seen(container, &settled);
         lead(beside_it, &beside_it.place, &staged, there.as_ref().unwrap_or(&settled)).context(doing)?;
+        // A recovery notes that the database is in its place.
+        make_durable(&settled)?;
         there.map_err(|error| {
             Error::new(format!("the server may not see its tablespaces in {}", settled.display()))
                 .hint(format!(

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::beside::stamp;
 use super::{At, Request, Restored};
+use crate::durable::make_durable;
 use crate::error::{Context, Error, Result};
 use crate::secrets::write_private;
 
@@ -48,7 +49,8 @@ impl Unfinished {
     /// The note cannot be written.
     pub fn begin(step: &str, request: &Request, point: Option<&str>) -> Result<()> {
         let note = note(&request.to);
-        if note.exists() || request.overwrite {
+        let is_this = |begun: &Self| begun.is_of(step, request) && begun.point.as_deref() == point;
+        if request.overwrite || Self::of(&request.to).as_ref().is_some_and(is_this) {
             return Ok(());
         }
         let this = Self {
@@ -65,11 +67,12 @@ impl Unfinished {
         this.write(&note)
     }
 
-    /// Says that all of it is there.
+    /// Says that all of it is there, once it is on the disk.
     ///
     /// # Errors
-    /// The note is gone, or cannot be written.
+    /// The disk did not take it; the note is gone, or cannot be written.
     pub fn is_whole(to: &Path, whole: Whole) -> Result<()> {
+        durable(to)?;
         let begun = Self::of(to).ok_or_else(|| Error::new(format!("read {}", note(to).display())))?;
         Self { whole: Some(whole), ..begun }.write(&note(to))
     }
@@ -78,11 +81,12 @@ impl Unfinished {
         write_private(note, &serde_json::to_vec(self).context(|| format!("write {}", note.display()))?)
     }
 
-    /// All is there.
+    /// All is there: the note is removed, once everything is on the disk.
     ///
     /// # Errors
-    /// The note cannot be removed.
+    /// The disk did not take it, or the note cannot be removed.
     pub fn end(to: &Path) -> Result<()> {
+        durable(to)?;
         let note = note(to);
         match fs::remove_file(&note) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -92,17 +96,22 @@ impl Unfinished {
         }
     }
 
-    /// What goes on, when it is what is asked for now; and what is all there already. Of a database nobody knows: it may
-    /// have gone on since.
-    pub fn continues(self, step: &str, request: &Request) -> Option<(Request, Option<Whole>)> {
+    /// It is the note of that restore.
+    pub fn is_of(&self, step: &str, request: &Request) -> bool {
         let same_point = self.at == request.at
             || self.point.as_ref().is_some_and(|point| match &request.at {
                 At::Id(id) => point.starts_with(id),
                 _ => false,
             });
+        self.step == step && self.paths == request.paths && same_point
+    }
+
+    /// What goes on, when it is what is asked for now; and what is all there already. Of a database nobody knows: it may
+    /// have gone on since.
+    pub fn continues(self, step: &str, request: &Request) -> Option<(Request, Option<Whole>)> {
+        let is_of = self.is_of(step, request);
         let whole = self.whole.filter(|whole| self.point.is_some() && whole.restored.problems.is_empty());
-        (self.step == step && self.paths == request.paths && same_point)
-            .then(|| (Request { at: self.point.map_or(self.at, At::Id), ..request.clone() }, whole))
+        is_of.then(|| (Request { at: self.point.map_or(self.at, At::Id), ..request.clone() }, whole))
     }
 
     /// What a person who wants something else there must know.
@@ -111,6 +120,12 @@ impl Unfinished {
         Error::usage(format!("restore into {}: an unfinished restore of {} is there", to.display(), self.step))
             .hint(hint)
     }
+}
+
+/// What a restore wrote: the target, and a database's tablespaces beside it.
+fn durable(to: &Path) -> Result<()> {
+    make_durable(to)?;
+    make_durable(&super::beside(to, ".tablespaces"))
 }
 
 fn note(to: &Path) -> PathBuf {

@@ -40,7 +40,7 @@ fn try_to(work: &Work<'_>, psql: &Psql<'_>, data: &Path, sheet: &mut Sheet) -> R
     }
     let (time, to) = (snapshot.time, data.join("pi-agent-dump"));
     let selection = Selection { snapshot, to: to.clone(), paths: Vec::new(), fresh: true };
-    let (_, problems) = repository.restore(&selection, monitor)?;
+    let problems = repository.restore(&selection, monitor)?.problems;
     let mut good = problems.is_empty();
     problems.into_iter().for_each(|problem| sheet.problem(NAME, problem));
     let doing = || format!("look into {}", to.display());

@@ -5,10 +5,11 @@ use std::time::Duration;
 use jiff::Zoned;
 
 use super::Order;
-use crate::config::{Location, Settings, StateDirectory, Step};
+use crate::config::{Location, Settings, Source, StateDirectory, Step};
 use crate::error::Result;
 use crate::health::room;
 use crate::report::words;
+use crate::restore::directory;
 use crate::restore::points::points;
 use crate::restore_test::Tested;
 use crate::state::State;
@@ -35,10 +36,15 @@ pub(super) fn lines(
         lines.push(format!("only {}", super::listed(&request.paths)));
     }
     let found = points(settings, std::slice::from_ref(&step.name), None)?.points;
-    let Some(bytes) = request.at.of(&found).and_then(|point| point.bytes) else { return Ok(lines) };
+    let Some(mut bytes) = request.at.of(&found).and_then(|point| point.bytes) else { return Ok(lines) };
     let place = order.in_place.as_ref().and_then(|in_place| in_place.places().next()).unwrap_or(&request.to);
+    let room = room(place)?;
+    if room.free < bytes && matches!(step.source, Source::Directory(_)) {
+        // Holes of sparse files take nothing; to know them takes longer.
+        bytes = directory::takes(settings, step, &request.at).unwrap_or(bytes);
+    }
     let most = if request.paths.is_empty() { "" } else { "at most " };
-    lines.push(format!("{most}{} are needed, {}", words::size(bytes), room(place)?.in_words()));
+    lines.push(format!("{most}{} are needed, {}", words::size(bytes), room.in_words()));
     let (rate, source) = rate(settings, directory, step);
     let takes = Duration::from_secs((bytes / rate).max(1));
     lines.push(format!("it takes {most}about {} at {} a second, {source}", words::rough(takes), words::size(rate)));

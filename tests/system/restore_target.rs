@@ -1,0 +1,275 @@
+//! What a restore says against what is on the disk afterwards: power cuts, damage that shows in no time, and targets that refuse
+//! some of it.
+
+use std::fs::{self, File, FileTimes};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use harness::{Agent, Config, LoopDisk, Ran, Random, Scratch, Tmpfs, sh};
+
+const MIB: u64 = 1 << 20;
+const EXT4: &[&str] = &["mkfs.ext4", "-q", "-F"];
+
+/// A step `data` of `source`, backed up.
+fn backed_up(scratch: &Scratch, source: &Path) -> Agent {
+    let agent = Config::local(scratch.path()).directory("data", &[source], "").write();
+    agent.ok(["run"]);
+    agent
+}
+
+fn below(target: &Path, path: &Path) -> PathBuf {
+    target.join(path.strip_prefix("/").unwrap())
+}
+
+fn restore(agent: &Agent, to: &Path, more: &[&str]) -> Ran {
+    let mut arguments = vec!["restore", "data", "--to", to.to_str().unwrap()];
+    arguments.extend(more);
+    agent.run(arguments)
+}
+
+/// All of it comes back.
+fn restored(agent: &Agent, to: &Path, more: &[&str]) -> Ran {
+    restore(agent, to, more).expect(0)
+}
+
+/// A line of the report names a path that ends so, and nothing of a library is on the screen.
+fn names(ran: &Ran, path: &str, what: &str) {
+    let named = ran.stdout.lines().any(|line| line.starts_with("! ") && line.contains(path) && line.contains(what));
+    assert!(named, "{path}: {what} is not named in {ran}");
+    assert!(!ran.stderr.contains("panicked") && !ran.stdout.contains("panicked"), "{ran}");
+}
+
+#[test]
+fn whatever_cuts_the_power_every_file_is_whole_or_said_to_be_unfinished() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    let mut random = Random::new(1);
+    let files: Vec<_> = (0..20).map(|number| source.join(number.to_string())).collect();
+    for file in &files {
+        fs::write(file, random.bytes(1_500_000)).unwrap();
+    }
+    let agent = backed_up(&scratch, &source);
+    let at = scratch.join("disk");
+    let disk = LoopDisk::make(&at, 200 * MIB, EXT4, "commit=1");
+    let to = at.join("to");
+    let cut = |name: &str| {
+        let copy = scratch.join(name);
+        sh(Command::new("cp").args(["--sparse=always"]).arg(disk.image()).arg(&copy));
+        copy
+    };
+
+    // What the disk holds at some moments: while it restores, when it has said that all is there, and later.
+    let mut cuts = Vec::new();
+    let running = agent.start(["restore", "data", "--to", to.to_str().unwrap()]);
+    for moment in ["first", "second", "third"] {
+        std::thread::sleep(Duration::from_millis(200));
+        cuts.push(cut(moment));
+    }
+    let ran = running.wait();
+    assert_eq!(ran.code(), Some(0), "{ran}");
+    cuts.push(cut("said"));
+    std::thread::sleep(Duration::from_secs(2));
+    cuts.push(cut("later"));
+    disk.unmount();
+
+    let good = |file: &PathBuf| fs::read(below(&to, file)).is_ok_and(|found| found == fs::read(file).unwrap());
+    for (number, copy) in cuts.iter().enumerate() {
+        let disk = LoopDisk::mount(copy, &at, "commit=1");
+        let begun = to.exists() && fs::read_dir(&to).unwrap().next().is_some();
+        let noted = at.join("to.unfinished").exists();
+        assert!(noted || !begun || files.iter().all(good), "{number}: spoilt, and no note says so");
+        assert!(number < 3 || files.iter().all(good), "{number}: it was said to be there");
+        assert!(number < 4 || !noted, "{number}: it is there, and a note says that it is not");
+        if noted || !begun {
+            let ran = restore(&agent, &to, &[]);
+            assert_eq!(ran.code(), Some(0), "{number}: {ran}");
+            assert!(files.iter().all(good), "{number}: it goes on");
+        }
+        disk.unmount();
+    }
+}
+
+#[test]
+fn what_is_there_is_read_whatever_its_size_and_time() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv/data");
+    let (file, good) = (source.join("file"), Random::new(2).bytes(300_000));
+    fs::write(&file, &good).unwrap();
+    let agent = backed_up(&scratch, &source);
+    let spoil = |path: &Path| {
+        let time = path.metadata().unwrap().modified().unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(&[0; 50_000], 1000).unwrap();
+        file.set_times(FileTimes::new().set_modified(time)).unwrap();
+    };
+    spoil(&file);
+    let ran = restored(&agent, Path::new("/"), &["--path", source.to_str().unwrap(), "--overwrite"]);
+    assert_eq!(fs::read(&file).unwrap(), good);
+    // It did change something there, and says so.
+    assert!(!ran.stdout.contains("nothing in the original places was changed"), "{ran}");
+    ran.says("was restored where it was");
+
+    // One that goes on trusts no more.
+    let to = scratch.join("to");
+    restored(&agent, &to, &[]).says("nothing in the original places was changed");
+    spoil(&below(&to, &file));
+    let _ = restored(&agent, &to, &["--overwrite"]);
+    assert_eq!(fs::read(below(&to, &file)).unwrap(), good);
+}
+
+#[test]
+fn one_file_that_the_target_refuses_costs_no_other() {
+    let scratch = Scratch::new();
+    let disk = LoopDisk::make(scratch.join("disk"), 64 * MIB, EXT4, "rw");
+    let source = disk.path().join("data");
+    fs::create_dir_all(source.join("closed")).unwrap();
+    fs::create_dir(source.join("file")).unwrap();
+    let names_of = ["a", "b", "c", "closed/d", "file/e", "z"];
+    for name in names_of {
+        fs::write(source.join(name), format!("good {name}")).unwrap();
+    }
+    let agent = backed_up(&scratch, &source);
+    for name in names_of {
+        fs::write(source.join(name), "spoilt").unwrap();
+    }
+    // Immutable; a directory in which nothing can be made; a directory in the place of a file.
+    fs::remove_file(source.join("closed/d")).unwrap();
+    fs::remove_file(source.join("c")).unwrap();
+    fs::create_dir(source.join("c")).unwrap();
+    fs::write(source.join("c/mine"), "mine").unwrap();
+    sh(Command::new("chattr").arg("+i").arg(source.join("b")).arg(source.join("closed")));
+    let ran = restore(&agent, Path::new("/"), &["--path", source.to_str().unwrap(), "--overwrite"]);
+    sh(Command::new("chattr").arg("-i").arg(source.join("b")).arg(source.join("closed")));
+    let ran = ran.expect(5);
+    names(&ran, "data/b", "Operation not permitted");
+    names(&ran, "closed/d", "Operation not permitted");
+    names(&ran, "data/c", "a directory is in its place");
+    for name in ["a", "file/e", "z"] {
+        assert_eq!(fs::read_to_string(source.join(name)).unwrap(), format!("good {name}"), "{ran}");
+    }
+    assert_eq!(fs::read_to_string(source.join("c/mine")).unwrap(), "mine");
+    assert!(!ran.stdout.contains("repository damaged") && !ran.stdout.contains("lost"), "{ran}");
+}
+
+#[test]
+fn a_disk_without_links_and_attributes_gets_all_contents() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    fs::create_dir(source.join("b")).unwrap();
+    for name in ["a", "b/c", "m", "README", "readme", "what?", "z"] {
+        fs::write(source.join(name), name).unwrap();
+    }
+    fs::hard_link(source.join("a"), source.join("hl")).unwrap();
+    let agent = backed_up(&scratch, &source);
+    let (image, usb) = (scratch.join("usb.image"), scratch.directory("usb"));
+    File::create(&image).unwrap().set_len(64 * MIB).unwrap();
+    sh(Command::new("mkfs.exfat").arg(&image));
+    let device = sh(Command::new("losetup").args(["--find", "--show"]).arg(&image));
+    let device = device.trim();
+    sh(Command::new("mount.exfat-fuse").arg(device).arg(&usb));
+    let to = usb.join("to");
+    let ran = restore(&agent, &to, &[]);
+    let read = |name: &str| fs::read_to_string(below(&to, &source).join(name)).unwrap_or_default();
+    let contents = ["a", "b/c", "hl", "m", "README", "z"].map(read);
+    sh(Command::new("umount").arg(&usb));
+    sh(Command::new("losetup").args(["--detach", device]));
+    assert_eq!(contents, ["a", "b/c", "a", "m", "README", "z"], "{ran}");
+    let ran = ran.expect(5);
+    names(&ran, "srv/hl", "no hard link");
+    names(&ran, "srv/readme", "upper and lower case");
+    names(&ran, "srv/what?", "was not restored");
+}
+
+#[test]
+fn an_access_list_that_is_lost_is_told_and_grants_nobody_more() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    let file = source.join("file");
+    fs::write(&file, "secret").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    sh(Command::new("setfacl").args(["-m", "u:1234:rw"]).arg(&file));
+    let agent = backed_up(&scratch, &source);
+    let disk = LoopDisk::make(scratch.join("disk"), 160 * MIB, &["mkfs.btrfs", "-q"], "noacl");
+    let to = disk.path().join("to");
+    let ran = restore(&agent, &to, &[]).expect(5);
+    names(&ran, "srv/file", "lacks its access list (ACL)");
+    // The group's bits of the mode were the mask of the list, which allowed to write.
+    assert_eq!(below(&to, &file).metadata().unwrap().mode() & 0o777, 0o640, "{ran}");
+    // Elsewhere it is as it was.
+    let _ = restored(&agent, &scratch.join("to"), &[]);
+    let list = sh(Command::new("getfacl").arg("-pc").arg(below(&scratch.join("to"), &file)));
+    assert!(list.contains("user:1234:rw-") && list.contains("group::r--"), "{list}");
+}
+
+#[test]
+fn a_path_that_gets_too_long_is_named_and_tested() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    // As long as it may be where it is: each directory adds 201 bytes.
+    let mut deep = source.clone();
+    while deep.as_os_str().len() + 201 + 2 <= 4090 {
+        deep.push("d".repeat(200));
+    }
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("f"), "deep").unwrap();
+    fs::write(source.join("z"), "z").unwrap();
+    let agent = backed_up(&scratch, &source);
+    let to = scratch.join("p".repeat(200));
+    let ran = restore(&agent, &to, &[]).expect(5);
+    names(&ran, "srv/", "too long");
+    assert_eq!(fs::read_to_string(below(&to, &source).join("z")).unwrap(), "z");
+    // The test's own directory is long, too, and no person has to go there.
+    agent.ok(["restore-test", "data"]);
+}
+
+#[test]
+fn holes_need_no_room_and_a_full_disk_costs_only_what_it_cannot_take() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    let sparse = File::create(source.join("sparse")).unwrap();
+    sparse.set_len(1 << 30).unwrap();
+    sparse.write_all_at(b"middle", 500_000_000).unwrap();
+    for number in 0..30 {
+        fs::write(source.join(number.to_string()), "text").unwrap();
+    }
+    let agent = backed_up(&scratch, &source);
+    let disk = Tmpfs::mount(scratch.join("small"), 16 * MIB);
+    let limit = |files: u32| {
+        let limit = format!("remount,size=16m,nr_inodes={files}");
+        sh(Command::new("mount").args(["-o", &limit]).arg(disk.path()));
+    };
+    limit(20);
+    let to = disk.path().join("to");
+    let ran = restore(&agent, &to, &[]).expect(5);
+    names(&ran, "srv/9", "the disk is full");
+    assert_eq!(fs::read_to_string(below(&to, &source).join("0")).unwrap(), "text");
+    // With room, the same command goes on.
+    limit(200);
+    let _ = restored(&agent, &to, &[]);
+    assert_eq!(fs::read_to_string(below(&to, &source).join("9")).unwrap(), "text");
+    assert_eq!(below(&to, &source).join("sparse").metadata().unwrap().len(), 1 << 30);
+    assert!(!disk.path().join("to.unfinished").exists());
+}
+
+#[test]
+fn the_note_of_another_restore_stays() {
+    let scratch = Scratch::new();
+    let (one, two) = (scratch.directory("srv/one"), scratch.directory("srv/two"));
+    fs::write(one.join("file"), "one").unwrap();
+    fs::write(two.join("file"), "two").unwrap();
+    let config = Config::local(scratch.path()).directory("data", &[&one], "").directory("other", &[&two], "");
+    let agent = config.write();
+    agent.ok(["run"]);
+    let to = scratch.join("to");
+    let _ = restored(&agent, &to, &[]);
+    // As a power cut leaves it.
+    let note = scratch.join("to.unfinished");
+    let begun = r#"{"step":"data","begun":"20260101-000000-000","at":"Latest","point":null,"paths":[],"whole":null}"#;
+    fs::write(&note, begun).unwrap();
+    agent.ok(["restore", "other", "--to", to.to_str().unwrap(), "--overwrite"]);
+    assert!(note.exists(), "what it is about is not whole yet");
+    let _ = restored(&agent, &to, &[]);
+    assert!(!note.exists());
+}
