@@ -25,8 +25,8 @@ test-pi: ## a night with a power cut on a fully emulated Raspberry Pi 4, with th
 
 lint: ## formatting, clippy, unused dependencies, licences and advisories
 	@tests/setup.sh lint
-	@# From now on git refuses an unformatted commit. Nothing to do where this is no repository of git's.
-	@! git rev-parse --git-dir >/dev/null 2>&1 || git config core.hooksPath .githooks
+	@# From now on git refuses an unformatted commit, unless there is a hook of somebody's own.
+	@[ ! -e .git ] || git config core.hooksPath >/dev/null || git config core.hooksPath .githooks
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	cargo machete

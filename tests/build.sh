@@ -5,13 +5,14 @@
 #   full   makes both packages as they are shipped, which takes two release builds
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+CARGO_TARGET_DIR=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
+export CARGO_TARGET_DIR PI_AGENT_PACKAGES=${PI_AGENT_PACKAGES:-$CARGO_TARGET_DIR/packages}
 
 cargo build --workspace --all-targets --locked
 case ${1:-short} in
 full)
-    packaging/build-deb.sh
-    packaging/build-deb.sh arm64
+    env --unset=PI_AGENT_PROGRAM packaging/build-deb.sh
+    env --unset=PI_AGENT_PROGRAM packaging/build-deb.sh arm64
     ;;
 *)
     PI_AGENT_PROGRAM=$CARGO_TARGET_DIR/debug/pi-agent packaging/build-deb.sh

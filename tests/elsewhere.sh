@@ -6,7 +6,10 @@
 #   sid     also those of moments in time and of the restore test
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/setup-common.sh"
+need_root "$0"
 suite=${1:-}
+"$here/setup.sh" elsewhere
 "$here/setup-elsewhere.sh" "$suite"
 
 # Containers are Docker's, and Docker runs beside the tests of this machine.

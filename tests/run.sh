@@ -3,6 +3,8 @@
 # Ends with the time of each phase and the ten slowest tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/setup-common.sh
+need_root "$0"
 effort=${1:-short}
 case $effort in
 short) profile=default ;;
@@ -13,10 +15,16 @@ full) profile=long ;;
     ;;
 esac
 export PI_AGENT_TEST_EFFORT=$effort PI_AGENT_TEST_CACHE=${PI_AGENT_TEST_CACHE:-/var/cache/pi-agent-tests}
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+CARGO_TARGET_DIR=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
+export CARGO_TARGET_DIR
+# Only what this run builds is tested.
+unset PI_AGENT_PACKAGES PI_AGENT_PROGRAM PI_AGENT_BINARY
 [ "$effort" = full ] || export PI_AGENT_PACKAGES=$CARGO_TARGET_DIR/packages
 results=$CARGO_TARGET_DIR/nextest
 rm -rf "$results"/*/junit.xml
+beside=()
+trap summary EXIT
+trap 'exit 130' INT TERM
 
 times=
 phase() { # NAME COMMAND...
@@ -28,21 +36,29 @@ phase() { # NAME COMMAND...
     return "$failed"
 }
 
-# The tests in another Debian mostly wait for their servers, so they run beside the others; so does the compiler for arm64.
+# The tests in another Debian mostly wait for their servers, so they run beside the others; so does the compiler for arm64. Tests in
+# which a step gives way to everybody else run before them, alone.
 every_test() {
-    local failed=0 beside=() logs job
-    logs=$(mktemp --directory)
+    local failed=0 logs=$CARGO_TARGET_DIR/test-logs job
+    rm -rf "$logs"
+    mkdir -p "$logs"
+    cargo nextest run --workspace --locked --profile alone || failed=$?
     tests/elsewhere.sh trixie >"$logs/trixie" 2>&1 &
     beside+=($!)
-    [ "$effort" = full ] || { nice tests/check-arm64.sh >"$logs/arm64" 2>&1 & beside+=($!); }
+    if [ "$effort" = short ]; then
+        nice tests/check-arm64.sh >"$logs/arm64" 2>&1 &
+        beside+=($!)
+    fi
     cargo nextest run --workspace --locked --profile "$profile" || failed=$?
     for job in "${beside[@]}"; do wait "$job" || failed=$?; done
+    beside=()
     tail -n +1 "$logs"/*
-    rm -r "$logs"
     return "$failed"
 }
 
+# At every end, also when a phase failed or somebody lost patience.
 summary() {
+    [ ${#beside[@]} -eq 0 ] || kill "${beside[@]}" 2>/dev/null || true
     printf '\nSeconds by phase (%s run):\n%s' "$effort" "$times"
     tests/slowest.sh "$results"/*/junit.xml
 }
@@ -52,8 +68,5 @@ phase 'compiling, and making the packages' tests/build.sh "$effort"
 phase 'examples in the documentation of the code' cargo test --doc --workspace --locked --quiet
 failed=0
 phase 'tests' every_test || failed=$?
-if [ "$effort" = full ] && [ "$failed" = 0 ]; then
-    phase 'PostgreSQL of Debian unstable' tests/elsewhere.sh sid || failed=$?
-fi
-summary
+[ "$effort" = short ] || phase 'PostgreSQL of Debian unstable' tests/elsewhere.sh sid || failed=$?
 exit "$failed"

@@ -2,11 +2,11 @@
 # Makes another Debian to run the PostgreSQL tests in, once: setup-elsewhere.sh trixie|sid. Needs root.
 #
 #   trixie  PostgreSQL 17 and pgBackRest 2.55; PostgreSQL 15 too, as on a machine that was upgraded from Debian 12
-#   sid     the newest PostgreSQL and pgBackRest that Debian has. To get newer ones: remove it, and run this again
+#   sid     the newest PostgreSQL and pgBackRest that Debian has. It is made anew when a week has passed
 set -euo pipefail
 
-[ "$(id -u)" -eq 0 ] || exec sudo --preserve-env=PI_AGENT_TEST_CACHE "$0" "$@"
 . "$(dirname "$0")/setup-common.sh"
+need_root "$0"
 suite=${1:-}
 system=$cache/$suite
 
@@ -14,10 +14,10 @@ packages=attr,ca-certificates,openssl,pgbackrest,postgresql,procps,restic,util-l
 case $suite in
 trixie)
     packages=$packages,postgresql-15
-    others=(bookworm)
+    others=(bookworm) week=
     ;;
 sid)
-    others=()
+    others=() week=$(date +%G-%V)
     ;;
 *)
     echo "usage: setup-elsewhere.sh trixie|sid" >&2
@@ -25,16 +25,20 @@ sid)
     ;;
 esac
 
-# It is renamed to this when it is complete.
-[ ! -d "$system" ] || exit 0
+# Two at a time would make the same system twice; the lock ends with this script. Another recipe makes another system.
+mkdir -p "$cache"
+exec 9>"$cache/$suite.lock"
+flock 9
+recipe="1 $packages ${others[*]} $week"
+[ "$(cat "$system.recipe" 2>/dev/null)" != "$recipe" ] || exit 0
 debian_packages mmdebstrap
+mirror=$(mirror)
 say "making a Debian $suite in $system (once)"
 trap 'rm -rf --one-file-system "$system.new"' EXIT
 rm -rf --one-file-system "$system.new"
-mkdir -p "$cache"
 sources=()
 for one in "$suite" "${others[@]}"; do
-    sources+=("deb $(mirror) $one main")
+    sources+=("deb $mirror $one main")
 done
 # The tests make clusters of their own; one made by the package would only take room. The lists of unstable expire after
 # a week, and a mirror may be further behind: the signature is checked in any case. Mounts end with mmdebstrap, also when it
@@ -46,4 +50,6 @@ quietly unshare --mount mmdebstrap --variant=minbase --include="$packages" --dpk
     "$suite" "$system.new" "${sources[@]}"
 # A machine of its own; mmdebstrap leaves the id to the first boot.
 od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$system.new/etc/machine-id"
+rm -rf --one-file-system "$system" "$system.recipe"
 mv "$system.new" "$system"
+echo "$recipe" >"$system.recipe"

@@ -9,8 +9,8 @@
 #   pi                an arm64 trixie with a kernel, as the disk image of a fully emulated machine
 set -euo pipefail
 
-[ "$(id -u)" -eq 0 ] || exec sudo --preserve-env=PI_AGENT_TEST_CACHE "$0" "$@"
 . "$(dirname "$0")/setup-common.sh"
+need_root "$0"
 machines=$cache/machines
 
 # Lets this machine start arm64 programs; the interpreter is opened at once, so that it works in any chroot.
@@ -35,7 +35,7 @@ root() { # NAME SUITE PACKAGES [MMDEBSTRAP OPTION]...
     rm -rf --one-file-system "$new" "$machines/$name" "$machines/$name.recipe" "$machines/$name.img"
     # Its mounts end with it, also when it is killed. dpkg syncs every file; an incomplete root is thrown away anyhow.
     if ! quietly unshare --mount mmdebstrap --variant=minbase --include="$packages" --dpkgopt=force-unsafe-io "$@" \
-        "$suite" "$new" "deb $(mirror) $suite main"; then
+        "$suite" "$new" "deb $mirror $suite main"; then
         rm -rf --one-file-system "$new"
         return 1
     fi
@@ -103,6 +103,7 @@ tarball() { # NAME: its root as one file
 }
 
 mkdir -p "$machines"
+mirror=$(mirror)
 
 [ $# -gt 0 ] || set -- arm64 bookworm bookworm-docker docker trixie
 needed=(mmdebstrap e2fsprogs)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is needed on a fresh Debian-like machine with Rust: setup.sh [test [short|full]|lint|demo|bench|deb-ARCH].
+# Installs what is needed on a fresh Debian-like machine with Rust: setup.sh [test [short|full]|elsewhere|lint|demo|bench|deb-ARCH].
 # Does nothing that is done already; says one line for each thing it does.
 set -euo pipefail
 
@@ -28,8 +28,10 @@ cargo_install() { # PLACE PROGRAM CRATE ARGUMENT...
     fi
 }
 
-cargo_command() { # NAME VERSION: `cargo NAME`, wherever it comes from
-    cargo "$1" --version >/dev/null 2>&1 && return
+cargo_command() { # NAME VERSION: `cargo NAME` of that version or a later one, wherever it comes from
+    local installed
+    installed=$(cargo "$1" --version 2>/dev/null | sed -n '1s/[^0-9]*\([0-9][0-9.]*\).*/\1/p') || true
+    [ -z "$installed" ] || ! dpkg --compare-versions "$installed" ge "$2" || return 0
     cargo_tool "cargo-$1" "cargo-$1" --version "$2"
     say "linking cargo-$1 into ${CARGO_HOME:-$HOME/.cargo}/bin"
     mkdir -p "${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -43,7 +45,7 @@ cross_compilers() { # ARCH
     if ! dpkg --print-foreign-architectures | grep -qx "$arch"; then
         say "adding the architecture $arch to this machine's packages"
         quietly "${as_root[@]}" dpkg --add-architecture "$arch"
-        quietly "${as_root[@]}" apt-get update
+        update_lists
     fi
     # What the program is linked with: dpkg-shlibdeps reads from these what the package depends on.
     debian_packages "libc6-dev:$arch" "libgcc-s1:$arch"
@@ -69,6 +71,12 @@ candidate() { # PACKAGE: the version that apt would install, or 0
     apt-cache policy "$1" 2>/dev/null | awk '$1 == "Candidate:" && $2 != "(none)" { v = $2 } END { print v ? v : 0 }'
 }
 
+# The runner of the tests, and the S3 server that they use.
+test_tools() {
+    cargo_command nextest 0.9.143
+    cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
+}
+
 # A machine without an id (a fresh container) cannot claim a place for its backups.
 machine_id() {
     [ ! -s /etc/machine-id ] || return 0
@@ -89,16 +97,22 @@ lint)
 test)
     machines=(bookworm bookworm-docker trixie docker)
     [ "${2:-short}" = short ] || machines+=(arm64)
-    [ -e "$cache/garage/bin/garage" ] || say "a first run installs Debian packages, makes ${#machines[@]} Debian systems in $cache (5 GB) and compiles" \
-        "Garage, an S3 server: about 20 minutes on two processors, once"
+    [ -e "$cache/garage/bin/garage" ] && [ -e "$cache/machines/docker.tar" ] && [ -e "$cache/trixie" ] ||
+        say "a first run installs Debian packages, makes $((${#machines[@]} + 1)) Debian systems in $cache (6 GB) and compiles" \
+            "Garage, an S3 server: about 20 minutes on two processors, once"
     debian_packages acl attr btrfs-progs build-essential ca-certificates curl docker.io docker-compose e2fsprogs exfat-fuse \
         exfatprogs faketime iproute2 logrotate openssl procps strace time util-linux xfsprogs postgresql pgbackrest restic
     machine_id
     "$(dirname "$0")/setup-machines.sh" "${machines[@]}"
     "$(dirname "$0")/setup-elsewhere.sh" trixie
     [ "${2:-short}" = short ] || "$(dirname "$0")/setup-elsewhere.sh" sid
-    cargo_command nextest 0.9.143
-    cargo_tool garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
+    test_tools
+    # What checks that the program compiles for a Raspberry Pi.
+    [ "$(dpkg --print-architecture)" = arm64 ] || cross_compilers arm64
+    ;;
+elsewhere)
+    debian_packages build-essential
+    test_tools
     ;;
 bench)
     debian_packages build-essential iproute2 openssl time util-linux restic borgbackup nginx-light python3-minimal
@@ -111,7 +125,7 @@ deb-*)
     [ "$1" = "deb-$(dpkg --print-architecture)" ] || cross_compilers "${1#deb-}"
     ;;
 *)
-    echo "usage: setup.sh [test|lint|demo|bench|deb-ARCH]" >&2
+    echo "usage: setup.sh [test [short|full]|elsewhere|lint|demo|bench|deb-ARCH]" >&2
     exit 2
     ;;
 esac

@@ -20,8 +20,9 @@ impl Package {
 
     /// The one for that architecture.
     pub fn built(architecture: &str) -> Self {
-        let folder = std::env::var_os("PI_AGENT_PACKAGES")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../build"), PathBuf::from);
+        let folder = std::env::var_os("PI_AGENT_PACKAGES").map_or_else(|| "build".into(), PathBuf::from);
+        // A relative one is meant from where the tests are started, and nextest starts each in its crate's directory.
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
         let ending = format!("_{architecture}.deb");
         let is_it = |path: &PathBuf| {
             path.file_name().is_some_and(|name| {
