@@ -135,10 +135,15 @@ pub(super) struct Compared {
     /// Attributes that were not compared.
     pub not_held: u64,
     /// Attributes that this disk cannot hold, or that this process may not set, are counted and are no difference.
-    pub forgiving: bool,
+    forgiving: bool,
 }
 
 impl Compared {
+    /// For a test: what its disk cannot hold, or what it may not set, says nothing of the backup.
+    pub(super) fn forgiving() -> Self {
+        Self { forgiving: true, ..Self::default() }
+    }
+
     /// Compares an entry. `shown` is its path in messages, `unset` is what could not be set; `is_copy`: it is known not to be
     /// the hard link it was.
     pub(super) fn compare(

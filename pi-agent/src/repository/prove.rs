@@ -129,9 +129,7 @@ impl Repository {
             Err(error) => return Ok(Err(error)),
         };
         let writing = Writing { repository: self, rustic, target, fresh: true, for_people: false };
-        // What this disk cannot hold, or this process may not set, says nothing of the backup.
-        let mut seen = Compared::default();
-        seen.forgiving = true;
+        let mut seen = Compared::forgiving();
         let made = writing.write(Zeros::default(), nodes, &mut seen)?;
         let not_held = seen.not_held;
         let mut metadata = made.refused.into_problems();
