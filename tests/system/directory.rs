@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::{Agent, Config, Household, Scratch, Size, Tmpfs, Tree, oddities, sh};
+use harness::{Agent, Config, Household, LoopDisk, Scratch, Size, Tmpfs, Tree, oddities, sh};
 use nix::mount::{MsFlags, mount, umount};
 use serde_json::Value;
 
@@ -398,53 +398,30 @@ fn owners_of_the_directories_above_come_back_too() {
     assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o7777), (1234, 5678, 0o2750));
 }
 
-/// A file as a disk, mounted until dropped. Needs root.
-struct LoopDisk {
-    device: String,
-    at: PathBuf,
-}
-
-impl LoopDisk {
-    fn mount(image: &Path, at: &Path) -> Self {
-        let device = sh(Command::new("losetup").args(["--find", "--show"]).arg(image)).trim().to_owned();
-        let disk = Self { device, at: at.into() };
-        sh(Command::new("mount").arg(&disk.device).arg(at));
-        disk
-    }
-}
-
-impl Drop for LoopDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.at).status();
-        let _ = Command::new("losetup").args(["--detach", &self.device]).status();
-    }
-}
-
 /// As after a reboot with two USB disks. XFS tells no id but the number of its device.
 #[test]
 fn a_disk_is_the_same_by_another_number_and_the_card_below_it_is_not() {
     let scratch = Scratch::new();
     let place = scratch.directory("usb");
-    let [one, between] = ["one", "between"].map(|name| scratch.join(name));
-    for disk in [&one, &between] {
-        File::create(disk).unwrap().set_len(320 << 20).unwrap();
-        sh(Command::new("mkfs.xfs").arg("-q").arg(disk));
-    }
+    let make = |name: &str| LoopDisk::make(scratch.join(name), 320 << 20, &["mkfs.xfs", "-q"], "rw");
+    let image = make("first").image().to_owned();
     let agent = Config::local(scratch.path()).directory("usb", &[&place], "").write();
-    let mounted = LoopDisk::mount(&one, &place);
+    let mut disk = LoopDisk::mount(&image, &place, "rw");
     let before = place.metadata().unwrap().dev();
     fs::write(place.join("file"), "kept").unwrap();
     agent.ok(["run"]);
-    drop(mounted);
 
-    // Its number is taken meanwhile.
-    let elsewhere = scratch.directory("elsewhere");
-    let _taken = LoopDisk::mount(&between, &elsewhere);
-    let mounted = LoopDisk::mount(&one, &place);
-    assert_ne!(place.metadata().unwrap().dev(), before, "the test has to make another number");
+    // Others take its number, one after another: the kernel gives the lowest that is free.
+    let mut others = Vec::new();
+    while place.metadata().unwrap().dev() == before {
+        disk.unmount();
+        assert!(others.len() < 8, "it always gets the same number");
+        others.push(make(&format!("other-{}", others.len())));
+        disk = LoopDisk::mount(&image, &place, "rw");
+    }
     agent.ok(["run"]);
     agent.ok(["doctor"]);
-    drop(mounted);
+    disk.unmount();
 
     // Without it the place is on the system's own disk, whatever lies there.
     fs::write(place.join("file"), "not kept").unwrap();

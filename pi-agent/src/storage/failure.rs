@@ -120,6 +120,8 @@ fn certificate_advice(text: &str) -> &'static str {
         "caused as end entity",
         "causedasendentity",
         "cause used as end entity",
+        // An authority of the same name as one that is trusted, with another key.
+        "badsignature",
     ]) {
         "the server's certificate is not trusted: set [storage] ca-file to the authority that signed it"
     } else {
@@ -186,7 +188,7 @@ mod tests {
                 .contains("timedatectl")
         );
         assert!(certificate_advice("invalid peer certificate: UnknownIssuer").contains("ca-file"));
-        let other = certificate_advice("invalid peer certificate: BadSignature");
+        let other = certificate_advice("invalid peer certificate: InvalidPurpose");
         assert!(!other.contains("ca-file") && !other.contains("path-style"));
     }
 
