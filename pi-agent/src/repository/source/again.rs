@@ -4,7 +4,7 @@
 //! A small file is read before rustic hears of it, as often as it takes. A large one must hold still while it passes, or only
 //! grow: of a log, what was there when it was opened is stored, if that is still its beginning at the end.
 
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,28 +115,30 @@ impl Rereader {
             let reader = Reader::new(file, path.into(), Said::Stamp(stamp), self.terms.clone(), Some(evidence));
             return Ok(Entry { path: path.into(), node, open: Some(Open::new(|| Ok(Box::new(reader)))) });
         }
-        let content = self.whole(&mut file)?;
-        unchanged(&file)?;
-        if unsettled.is_some() && !patient {
-            // Its times are too young to prove anything.
-            if self.whole(&mut open_file(path)?.0)? != content {
+        let content = whole(&mut file)?;
+        if patient {
+            unchanged(&file)?;
+        } else {
+            // It is never left alone for a moment, so no stamp proves anything: but what is there twice was there at once, and a
+            // log may have grown meanwhile.
+            file.rewind()?;
+            if !whole(&mut file)?.starts_with(&content) {
                 return Err(Failure::Changed);
             }
-            unchanged(&file)?;
-            // Nor may they prove to the next backup that it is still the same.
+            // Nor may its stamp prove to the next backup that it is still the same.
             node.meta.ctime = node.meta.ctime.and_then(|time| time.checked_sub(SignedDuration::from_nanos(1)).ok());
         }
-        // Some file systems say another length than they give.
+        // Only now, for nobody waits between two looks at a file.
+        self.terms.reading.wait(content.len());
+        // A log may have grown, and some file systems say another length than they give.
         node.meta.size = content.len() as u64;
         Ok(Entry { path: path.into(), node, open: Some(Open::new(|| Ok(Box::new(Cursor::new(content))))) })
     }
+}
 
-    /// The whole of a small file.
-    fn whole(&self, file: &mut impl Read) -> Result<Vec<u8>, Failure> {
-        let mut content = vec![0; SMALL as usize + 1];
-        let length = self.terms.fill(file, &mut content)?;
-        content.truncate(length);
-        content.shrink_to_fit();
-        if length as u64 > SMALL { Err(Failure::Changed) } else { Ok(content) }
-    }
+/// The whole of a small file.
+fn whole(file: &mut impl Read) -> Result<Vec<u8>, Failure> {
+    let mut content = Vec::new();
+    file.by_ref().take(SMALL + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > SMALL { Err(Failure::Changed) } else { Ok(content) }
 }
