@@ -262,7 +262,8 @@ fn a_look_that_is_killed_anywhere_loses_nothing() {
             killed += 1;
         }
     }
-    assert!(killed > 20, "killed only {killed} times");
+    // A look makes 17 of these calls: each line that it logs is one of them.
+    assert!(killed > 15, "killed only {killed} times");
 }
 
 /// By a day and by a year, both ways, while something is wrong: the clock is told, and nothing else changes.

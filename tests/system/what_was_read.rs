@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use harness::{Config, Scratch, Tmpfs, Tree, sh};
+use harness::{Config, Scratch, Tmpfs, Tree, by_effort, sh};
 
 /// Where `path` lies when it was restored to `target`.
 fn below(target: &Path, path: &Path) -> PathBuf {
@@ -177,8 +177,9 @@ fn a_file_that_is_written_to_comes_back_as_it_was_at_one_moment() {
 }
 
 #[test]
-fn slow_ten_thousand_files_that_are_written_to_come_back_as_they_were_at_one_moment() {
-    churn(10_000, 10);
+fn slow_many_files_that_are_written_to_come_back_as_they_were_at_one_moment() {
+    let (files, backups) = by_effort((2_000, 2), (10_000, 10));
+    churn(files, backups);
 }
 
 /// Patterns that leave nothing of the whole file system but `kept`.
