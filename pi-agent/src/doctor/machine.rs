@@ -161,6 +161,7 @@ fn bytes(count: u64) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::doctor::Severity;

@@ -108,7 +108,7 @@ impl Trees<'_> {
         self.close()?;
         let mut index = serde_json::to_vec(&json!({ "packs": self.packs })).context(doing)?;
         if self.compress {
-            index = [&[pack::COMPRESSED], &*zstd::encode_all(&*index, COMPRESSION).context(doing)?].concat();
+            index = [&[pack::COMPRESSED], &*zstd::encode_all(index.as_slice(), COMPRESSION).context(doing)?].concat();
         }
         let index = self.cipher.seal(&index)?;
         self.write(FileType::Index, index).map(drop)

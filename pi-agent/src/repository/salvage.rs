@@ -168,10 +168,9 @@ impl Parts<'_> {
         for id in content {
             if !self.bad.contains(id)
                 && let Some(data) = self.read(id)?
+                && let Err(error) = file.write_all_at(&data, at).context(doing)
             {
-                if let Err(error) = file.write_all_at(&data, at).context(doing) {
-                    return Ok(Err(error));
-                }
+                return Ok(Err(error));
             }
             at += match length(id) {
                 Some(length) => length,

@@ -62,7 +62,7 @@ impl Source {
         let exclude =
             builder.build().map_err(|error| Error::usage("exclude patterns are not understood").caused_by(error))?;
         let enters = |device| !sources.one_file_system || devices.contains(&device);
-        let named = Named::new(all, &exclude, enters);
+        let named = Named::new(&all, &exclude, enters);
         // What was left out when they were held is left out of the backup.
         let shared = sources.held.as_ref().map_or_else(Arc::default, |held| held.shared());
         Ok(Self { sources, devices, exclude, named, shared })

@@ -27,9 +27,9 @@ impl Named {
     }
 
     /// Finds the passages between the paths; `enters` tells whether a file system of that device number is entered.
-    pub(super) fn new(paths: Vec<PathBuf>, exclude: &Gitignore, enters: impl Fn(u64) -> bool) -> Self {
+    pub(super) fn new(paths: &[PathBuf], exclude: &Gitignore, enters: impl Fn(u64) -> bool) -> Self {
         let (mut inner, mut passages) = (HashSet::new(), HashSet::new());
-        for path in &paths {
+        for path in paths {
             // The nearest of the paths around it.
             let Some(outer) = path.ancestors().skip(1).find(|above| paths.iter().any(|other| other == above)) else {
                 continue;
