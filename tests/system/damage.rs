@@ -401,3 +401,61 @@ fn slow_no_damage_to_a_database_passes() {
 fn slow_no_damage_to_wal_passes() {
     Database::new().every_line_holds("A database's WAL");
 }
+
+/// The files of a kind in a step's repository.
+fn of_kind(scratch: &Scratch, kind: &str) -> Vec<PathBuf> {
+    files(&scratch.join("storage/data").join(kind))
+}
+
+#[test]
+fn one_damaged_file_never_stops_the_nights() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv/data");
+    fs::write(source.join("file"), "1").unwrap();
+    // Each night would forget the one before.
+    let config =
+        Config::local(scratch.path()).directory("data", &[&source], "keep = { last = 1 }\nprune-every = \"1s\"");
+    let agent = config.write();
+    agent.ok(["run"]);
+    let points = || agent.run(["points", "data", "--json"]).json()["points"].as_array().unwrap().len();
+    let night = |number: usize| {
+        fs::write(source.join("file"), number.to_string()).unwrap();
+        let ran = agent.run(["run", "data", "--json"]).expect(5);
+        let step = ran.step("data");
+        assert_eq!(step["outcome"], "degraded", "{ran}");
+        assert!(step["error"]["message"].as_str().unwrap().contains("is damaged and left out"), "{ran}");
+        assert!(step["error"]["hint"].as_str().unwrap().contains("put a copy of it back"), "{ran}");
+        let to = scratch.join(format!("to-{number}"));
+        let _ = agent.run(["restore", "data", "--to", to.to_str().unwrap()]);
+        let file = to.join(source.strip_prefix("/").unwrap()).join("file");
+        assert_eq!(fs::read_to_string(file).unwrap(), number.to_string(), "{ran}");
+    };
+    let mut number = 1;
+    for kind in ["snapshots", "index"] {
+        for content in [&b""[..], b"not what its name says"] {
+            let bad = scratch.join("storage/data").join(kind).join("00".repeat(32));
+            fs::write(&bad, content).unwrap();
+            let before = points();
+            for _ in 0..2 {
+                number += 1;
+                night(number);
+            }
+            assert_eq!(points(), before + 2, "nothing is forgotten meanwhile");
+            fs::remove_file(&bad).unwrap();
+            agent.ok(["run", "data"]);
+            assert_eq!(points(), 1, "and then it is");
+        }
+    }
+
+    // All of the index is damaged: what it told of is stored anew, and the backup needs nothing of the old.
+    for file in of_kind(&scratch, "index") {
+        let _ = Good::taken(file, "flipped");
+    }
+    number += 1;
+    night(number);
+    // As the hint says.
+    sh(config.restic("data").arg("rebuild-index"));
+    agent.ok(["run", "data"]);
+    agent.ok(["check", "data"]);
+    sh(config.restic("data").args(["check", "--read-data"]));
+}

@@ -106,7 +106,7 @@ impl Repository {
         let snapshot =
             SnapshotOptions::default().host(self.host.clone()).label(self.step.clone()).command("pi-agent".to_owned());
         // Only this much may be tried again: the source's counts belong to one reading.
-        let rustic = self.cached("read the index of", Rustic::to_indexed_ids)?;
+        let rustic = self.readable_index()?;
 
         self.backend.hold_snapshots();
         let archived = self.attempt("back up to", || {

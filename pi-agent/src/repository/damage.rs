@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
-use rustic_core::Id;
 use rustic_core::repofile::{IndexFile, KeyFile, MasterKey};
+use rustic_core::{Id, IndexedIdsStatus, Repository as Rustic};
 use serde_json::json;
 
 use super::cipher::{self, Cipher};
@@ -47,9 +47,13 @@ impl Repository {
     }
 
     pub(super) fn damaged(&self, message: String) {
+        self.damaged_with(message, None);
+    }
+
+    fn damaged_with(&self, message: String, hint: Option<String>) {
         let mut damage = self.damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !damage.iter().any(|known| known.message == message) {
-            damage.push(Problem { message, hint: None });
+            damage.push(Problem { message, hint });
         }
     }
 
@@ -67,9 +71,46 @@ impl Repository {
         }
     }
 
+    /// The index for a backup, as far as it can be read; damaged parts of it are damage. What they promise is stored anew, for whatever is
+    /// read later must be found in an index that lies in storage.
+    ///
+    /// # Errors
+    /// Storage fails.
+    pub(super) fn readable_index(&self) -> Result<Rustic<IndexedIdsStatus>> {
+        let read = || self.cached("read the index of", Rustic::to_indexed_ids);
+        match read() {
+            Err(error) if !error.is_unread() => {
+                self.leave_out_damaged("index")?;
+                read()
+            }
+            index => index,
+        }
+    }
+
+    /// What to do about a damaged file of that kind.
+    fn mend(&self, kind: &str, key: &str) -> String {
+        let store = self.store();
+        let remove = match store {
+            Store::Local(_) => {
+                format!("move it away: mv {}/{key} /root/", store.to_string().trim_start_matches("file://"))
+            }
+            Store::S3(_) => format!("delete the object {key} there"),
+        };
+        match kind {
+            "index" => format!(
+                "put a copy of it back, or have the index written anew from the packs, which also takes it away: restic -r {} rebuild-index \
+                 (since restic 0.16: repair index)",
+                restic_names(store)
+            ),
+            _ => format!("put a copy of it back; or, for the restore point that it told of is lost without, {remove}"),
+        }
+    }
+
     fn leave_out_damaged(&self, kind: &str) -> Result<()> {
         for name in self.damaged_files(kind)? {
-            self.damaged(format!("{kind}/{name} in {} is damaged and left out", self.store()));
+            let key = format!("{kind}/{name}");
+            let hint = self.mend(kind, &key);
+            self.damaged_with(format!("{key} in {} is damaged and left out", self.store()), Some(hint));
             if let Ok(id) = name.parse() {
                 self.backend.leave_out(id);
             }
@@ -77,7 +118,7 @@ impl Repository {
         Ok(())
     }
 
-    /// Names of the files of a kind that are not what their names say.
+    /// Names of the files of a kind that are not what their names say, or that this repository's key does not open.
     ///
     /// # Errors
     /// Storage fails.
@@ -85,7 +126,17 @@ impl Repository {
         let mut damaged = Vec::new();
         for (key, _) in self.store().list(&format!("{kind}/"))? {
             let name = key.rsplit('/').next().unwrap_or_default();
-            if name.len() == 64 && cipher::name(&self.store().get(&key)?) != name {
+            if name.len() != 64 {
+                continue;
+            }
+            let content = match self.store().get(&key) {
+                // Removed meanwhile.
+                Err(error) if error.kind() == Kind::NotFound => continue,
+                content => content?,
+            };
+            // Key files are opened by passwords.
+            let opens = || kind == "keys" || Cipher::of(&self.key).open(&content).is_some();
+            if cipher::name(&content) != name || !opens() {
                 damaged.push(name.to_owned());
             }
         }
@@ -178,5 +229,13 @@ impl Repository {
         Ok(Some(Error::new(format!("open {}: {what}, and without one nothing in it can be read", self.store())).hint(
             format!("put a copy of keys/ back; or master-keys/{step}.json from the secrets of the machine that made it into this one's"),
         )))
+    }
+}
+
+/// The place as restic names it.
+fn restic_names(store: &Store) -> String {
+    match store {
+        Store::Local(_) => store.to_string().trim_start_matches("file://").to_owned(),
+        Store::S3(_) => store.to_string().replacen("s3://", "s3:SERVER/", 1),
     }
 }

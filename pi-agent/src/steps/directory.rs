@@ -107,7 +107,7 @@ impl Work<'_> {
         self.monitor.phase("opening the repository");
         let store = self.root.join(&self.step.name);
         let repository = Repository::open_or_init(&self.job.settings, &self.step.name, store, &self.secrets)?;
-        let mut snapshots = repository.snapshots()?;
+        let mut snapshots = repository.readable_snapshots()?;
         let contradicted = self.contradicted(&snapshots);
 
         // 3. The snapshot; what is written to day and night is read at one moment.
@@ -123,17 +123,23 @@ impl Work<'_> {
         result.place_verified = true;
         result.problems.extend(backup.remarks());
         result.problems.extend(repository.remarks().iter().cloned());
-        if snapshots.is_empty() && self.job.was_here() {
-            // Told and not refused: a new beginning is better than no backup.
-            let lost = Problem {
-                message: format!("{} held restore points before and holds none now", self.root.join(&self.step.name)),
-                hint: Some("find out who removed them; this backup is a new beginning".into()),
-            };
-            if result.outcome == Outcome::Succeeded {
-                result.outcome = Outcome::Degraded;
-            }
-            result.error.get_or_insert(lost.clone());
-            result.problems.push(lost);
+        // Told and not refused: a backup beside what is damaged, and a new beginning, are better than no backup.
+        let damage = repository.damage();
+        let is_damaged = !damage.is_empty();
+        for problem in damage {
+            degrade(&mut result, problem);
+        }
+        if snapshots.is_empty() && self.job.was_here() && !is_damaged {
+            degrade(
+                &mut result,
+                Problem {
+                    message: format!(
+                        "{} held restore points before and holds none now",
+                        self.root.join(&self.step.name)
+                    ),
+                    hint: Some("find out who removed them; this backup is a new beginning".into()),
+                },
+            );
         }
         let is_complete = !backup.snapshot.unfinished;
         // What could not be listed may be all that an older snapshot still holds.
@@ -143,7 +149,8 @@ impl Work<'_> {
 
         // 4. Forget, prune, check; each failure is told, and none undoes the snapshot.
         result.clock = contradicted.or_else(|| self.contradicted(&[]));
-        let keep_everything = keep_everything || result.clock.is_some();
+        // What was left out may be what an older point is kept for.
+        let keep_everything = keep_everything || result.clock.is_some() || is_damaged;
         if all_listed && !keep_everything {
             let victims = victims(&snapshots, self.step);
             if !victims.is_empty() {
@@ -274,7 +281,7 @@ impl Work<'_> {
     /// Brings the newest saved state database back to `to`, whole or not at all.
     fn fetch_state(&self, to: &Path) -> Result<StepResult> {
         let repository = self.existing()?;
-        let snapshots = repository.snapshots()?;
+        let snapshots = repository.readable_snapshots()?;
         let snapshot = newest(&snapshots, self.step, |_| true)
             .ok_or_else(|| Error::new(format!("{} holds no snapshot", repository.store())).kind_of(Kind::NotFound))?;
         // By its name: the directory it was copied to may have been another then.
@@ -290,6 +297,15 @@ impl Work<'_> {
         fs::rename(below(aside.path(), &selection.paths[0]), to).context(failed)?;
         Ok(StepResult { restore_point: Some(snapshot.id.clone()), ..StepResult::of(Outcome::Succeeded) })
     }
+}
+
+/// A usable restore point was made, and that needs a look.
+fn degrade(result: &mut StepResult, problem: Problem) {
+    if result.outcome == Outcome::Succeeded {
+        result.outcome = Outcome::Degraded;
+    }
+    result.error.get_or_insert(problem.clone());
+    result.problems.push(problem);
 }
 
 /// Where `path` comes to lie when it is restored to `target`.

@@ -111,7 +111,7 @@ impl Work<'_> {
         let settings = &self.job.settings;
         let store = self.store.join(&self.step.name).join(PLACE);
         let repository = Repository::open_or_init(settings, &name(self.step), store, &Secrets::new(&settings.secrets))?;
-        let mut snapshots = repository.snapshots()?;
+        let mut snapshots = repository.readable_snapshots()?;
         let tags = tags(identity);
         if !is_due(&snapshots, &tags, now, zone) {
             return Ok(());
@@ -126,7 +126,15 @@ impl Work<'_> {
         snapshots.push(made);
 
         // 3. Once a month is often enough for the rest.
-        done.extend(self.tidy(&repository, &snapshots, keep, now, zone));
+        match repository.damage().into_iter().next() {
+            None => done.extend(self.tidy(&repository, &snapshots, keep, now, zone)),
+            // What was left out may be what an older dump is kept for.
+            Some(damage) => {
+                let kept =
+                    Maintenance { what: "forget".into(), problem: Some(damage), note: "nothing was removed".into() };
+                done.push(of_dumps(kept));
+            }
+        }
         done.push(of_dumps(maintenance::check(&repository, Check::Structure, self.monitor).0));
         Ok(())
     }
