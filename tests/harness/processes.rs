@@ -22,7 +22,7 @@ pub struct Process {
 struct Stat {
     process: Process,
     parent: i32,
-    alive: bool,
+    state: String,
 }
 
 impl Process {
@@ -33,7 +33,12 @@ impl Process {
 
     /// Whether it is still there (a zombie is not).
     pub fn is_alive(&self) -> bool {
-        Stat::read(self.pid).is_some_and(|stat| stat.alive && stat.process.start == self.start)
+        Stat::read(self.pid).is_some_and(|stat| stat.alive() && stat.process.start == self.start)
+    }
+
+    /// Whether it was stopped and has not been told to go on.
+    pub fn stands_still(&self) -> bool {
+        Stat::read(self.pid).is_some_and(|stat| stat.state == "T" && stat.process.start == self.start)
     }
 
     /// Its arguments.
@@ -71,7 +76,7 @@ pub fn descendants(ancestor: Pid) -> Vec<Process> {
         family.extend(all.iter().filter(|stat| stat.parent == parent).map(|stat| stat.process.pid));
         next += 1;
     }
-    let below = |stat: &Stat| stat.alive && family[1..].contains(&stat.process.pid);
+    let below = |stat: &Stat| stat.alive() && family[1..].contains(&stat.process.pid);
     all.into_iter().filter(below).map(|stat| stat.process).collect()
 }
 
@@ -83,7 +88,7 @@ pub fn descendants_polled(ancestor: Pid) -> Vec<Process> {
     while let Some(parent) = parents.pop() {
         for child in children(parent) {
             parents.push(child);
-            found.extend(Stat::read(child).filter(|stat| stat.alive).map(|stat| stat.process));
+            found.extend(Stat::read(child).filter(Stat::alive).map(|stat| stat.process));
         }
     }
     found
@@ -145,7 +150,11 @@ impl Stat {
         let (_, name) = before.split_once('(')?;
         let fields: Vec<&str> = rest.split(' ').collect();
         let process = Process { pid, start: fields.get(19)?.parse().ok()?, name: name.to_owned() };
-        Some(Self { process, parent: fields.get(1)?.parse().ok()?, alive: !matches!(*fields.first()?, "Z" | "X") })
+        Some(Self { process, parent: fields.get(1)?.parse().ok()?, state: (*fields.first()?).to_owned() })
+    }
+
+    fn alive(&self) -> bool {
+        !matches!(self.state.as_str(), "Z" | "X")
     }
 }
 
@@ -169,6 +178,11 @@ mod tests {
         };
         assert_eq!(sleeper.arguments()[..2], ["sleep", "60"]);
         std::thread::sleep(Duration::from_millis(100));
+        assert!(!sleeper.stands_still());
+        nix::sys::signal::kill(sleeper.pid(), nix::sys::signal::Signal::SIGSTOP).unwrap();
+        while !sleeper.stands_still() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         nix::sys::signal::kill(sleeper.pid(), nix::sys::signal::Signal::SIGKILL).unwrap();
         child.wait().unwrap();
         assert!(!sleeper.is_alive());

@@ -73,11 +73,15 @@ impl Host {
         started.elapsed()
     }
 
-    fn wait_until_paused(&self) {
+    /// Whether it is paused within ten seconds.
+    fn gets_paused(&self) -> bool {
         let started = Instant::now();
         while self.state() != "paused" {
-            assert!(started.elapsed() < Duration::from_secs(10), "it is {}", self.state());
+            if started.elapsed() > Duration::from_secs(10) {
+                return false;
+            }
         }
+        true
     }
 
     fn wait_for_records(&self, count: usize) {
@@ -243,21 +247,34 @@ fn slow_whatever_is_killed_while_it_is_paused_the_writer_goes_on() {
     host.assert_restores(&agent, before);
 }
 
-#[test]
-fn the_writer_goes_on_after_a_power_cut_a_stop_and_its_time() {
-    let (host, agent) = with_maps();
-    // All at once, the guard too, as when the plug is pulled.
-    for resumes in ["boot", "resume", "run"] {
-        let running = until_paused(&host, &agent);
-        kill(with_argument(&running, "step").unwrap().pid(), Signal::SIGSTOP).unwrap();
-        host.wait_until_paused();
+/// As when the plug is pulled while the writer is paused: everything at once, the guard too.
+fn cut_off_in_mid_pause(host: &Host, agent: &Agent) {
+    for _ in 0..10 {
+        let running = until_paused(host, agent);
+        let step = with_argument(&running, "step").expect("a step pauses it");
+        kill(step.pid(), Signal::SIGSTOP).unwrap();
+        let paused = host.gets_paused();
         let everything = descendants(running.pid());
         kill(running.pid(), Signal::SIGSTOP).unwrap();
         everything.iter().rev().for_each(|process| kill(process.pid(), Signal::SIGSTOP).unwrap());
         everything.iter().for_each(|process| kill(process.pid(), Signal::SIGKILL).unwrap());
         kill(running.pid(), Signal::SIGKILL).unwrap();
         let _ = running.wait();
-        assert_eq!((host.state().as_str(), host.note().exists()), ("paused", true));
+        assert!(host.note().exists());
+        if paused && host.state() == "paused" {
+            return;
+        }
+        // It was stopped before it asked Docker to pause the writer or, on a busy machine, after it asked for the contrary.
+        agent.run(["resume"]);
+    }
+    panic!("it was never cut off in mid-pause");
+}
+
+#[test]
+fn the_writer_goes_on_after_a_power_cut_a_stop_and_its_time() {
+    let (host, agent) = with_maps();
+    for resumes in ["boot", "resume", "run"] {
+        cut_off_in_mid_pause(&host, &agent);
         let ran = agent.run([resumes]);
         ran.says("the container foundry was left quiet by a backup that was cut off; it goes on");
         host.assert_writes(Duration::from_secs(1));
@@ -276,7 +293,7 @@ fn the_writer_goes_on_after_a_power_cut_a_stop_and_its_time() {
     let running = until_paused(&host, &agent);
     let step = with_argument(&running, "step").unwrap();
     kill(step.pid(), Signal::SIGSTOP).unwrap();
-    host.wait_until_paused();
+    assert!(host.gets_paused());
     let took = host.assert_goes_on(Duration::from_secs(5));
     kill(step.pid(), Signal::SIGCONT).unwrap();
     let ran = running.wait().expect(5);
