@@ -35,6 +35,8 @@ pub struct StepHistory {
     pub peak_memory: Option<u64>,
     /// Restore tests before.
     pub tests: Earlier,
+    /// What is mounted below the paths and not backed up, in words.
+    pub left_out: Vec<String>,
 }
 
 /// What happened before, by step.
@@ -159,6 +161,7 @@ fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted
             why.extend(maintenance_in_words(prune, check, history));
             warnings.extend(waits.into_iter().chain(does_not_fit(past.peak_memory, history.memory)));
             why.extend(warnings.iter().cloned());
+            why.extend(past.left_out.clone());
             Task::Backup { full, prune, check, keep_everything: history.clock_problem.clone() }
         }
     };

@@ -119,7 +119,7 @@ fn of_settings(settings: &Settings, directory: &StateDirectory, state: Option<&S
     for step in &settings.steps {
         match &step.source {
             Source::Postgres(cluster) => findings.extend(postgres::examine(settings, step, cluster, reachable)),
-            Source::Directory(directory) => findings.extend(sources::examine(&step.name, directory, state)),
+            Source::Directory(directory) => findings.extend(sources::examine(settings, &step.name, directory, state)),
             // Its one source is the file that has just been read.
             Source::Agent(_) => {}
         }

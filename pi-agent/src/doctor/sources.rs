@@ -4,28 +4,58 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Finding, live};
-use crate::config::Directory;
+use crate::config::{Directory, Settings};
+use crate::health::answered;
+use crate::monitor::Problem;
 use crate::repository::Sources;
 use crate::state::State;
+use crate::steps::inside::{self, odd_excludes};
 
-pub(super) fn examine(step: &str, directory: &Directory, state: Option<&State>) -> Vec<Finding> {
+pub(super) fn examine(settings: &Settings, step: &str, directory: &Directory, state: Option<&State>) -> Vec<Finding> {
     let subject = format!("step {step}");
     let facts = state.and_then(|state| state.facts(step).ok()).unwrap_or_default();
     let mut findings: Vec<_> = directory.paths.iter().filter_map(|path| wrong(&subject, step, path, &facts)).collect();
     if findings.is_empty() {
         let paths: Vec<_> = directory.paths.iter().map(|path| path.display().to_string()).collect();
         findings.push(Finding::ok(&subject, format!("{} can be read", paths.join(", "))));
+        findings.extend(inside_of(settings, &subject, step, directory, &facts));
         findings.extend(directory.live.iter().flat_map(|live| live::examine(&subject, live)));
     }
     findings
 }
 
+/// What lies inside of the paths on mounts of its own, and what patterns do.
+fn inside_of(
+    settings: &Settings,
+    subject: &str,
+    step: &str,
+    directory: &Directory,
+    facts: &BTreeMap<String, String>,
+) -> Vec<Finding> {
+    let inside = match inside::look(&Sources::of(settings, directory), facts) {
+        Ok(inside) => inside,
+        Err(error) => return vec![Finding::error(subject, &error, "look at the paths")],
+    };
+    let advice = format!("look whether it is mounted: findmnt; if it is right so: pi-agent adopt {step}");
+    let changed = inside.changes.iter().map(|change| Finding::problem(subject, change, &advice));
+    let note = |problem: Problem| Finding::note(subject, problem.message, problem.hint.unwrap_or_default());
+    changed
+        .chain(inside.left_out().into_iter().map(note))
+        .chain(odd_excludes(&inside, directory, facts).into_iter().map(note))
+        .collect()
+}
+
 /// What is wrong with a source, if anything.
 fn wrong(subject: &str, step: &str, path: &Path, facts: &BTreeMap<String, String>) -> Option<Finding> {
     let shown = path.display();
-    let now = match Sources::look(path) {
-        Ok(now) => now,
-        Err(error) => {
+    let asked = path.to_owned();
+    let now = match answered(move || Sources::look(&asked)) {
+        Some(Ok(now)) => now,
+        None => {
+            let advice = format!("look what is mounted there: findmnt -T {shown}; then mount it again");
+            return Some(Finding::problem(subject, format!("{shown} does not answer"), advice));
+        }
+        Some(Err(error)) => {
             let advice = format!("make, mount or repair it, or take it out of paths: ls -ld {shown}");
             return Some(Finding::error(subject, &error, &advice));
         }

@@ -10,6 +10,7 @@ use nix::sys::stat::{major, minor};
 use nix::sys::statvfs::statvfs;
 
 use super::mount_point;
+use super::mounted::{Mount, MountTable};
 
 /// Types of file systems whose id in `statvfs` comes from their UUID. That of others is the number of their device (XFS, FAT, exFAT,
 /// f2fs, NTFS), another one after each mount (tmpfs), or missing (FUSE, NFS).
@@ -36,12 +37,9 @@ impl FileSystem {
     /// The path or the table of mounts cannot be read.
     pub fn of(root: &Path, path: &Path) -> io::Result<Self> {
         let path = fs::canonicalize(path)?;
-        let table = fs::read_to_string(root.join("proc/self/mountinfo"))?;
-        let above = table.lines().filter_map(Mount::parse).filter(|mount| path.starts_with(&mount.at));
-        // Of several at one place the last one covers the others.
-        let mount = above.max_by_key(|mount| mount.at.as_os_str().len());
+        let table = MountTable::read(root)?;
         let missing = || io::Error::new(io::ErrorKind::NotFound, "/proc/self/mountinfo names no mount above it");
-        let Mount { kind, source, .. } = mount.ok_or_else(missing)?;
+        let Mount { kind, source, .. } = table.above(&path).ok_or_else(missing)?;
         let (device, mounted_at) = mount_point(&path).ok_or_else(missing)?;
         let id = if WITH_A_LASTING_ID.contains(&kind.as_str()) {
             Some(statvfs(&path)?.filesystem_id()).filter(|id| *id != 0).map(|id| format!("{FSID}{id:x}"))
@@ -49,7 +47,7 @@ impl FileSystem {
             uuid(root, device).map(|uuid| format!("{UUID}{uuid}"))
         };
         // Sources such as `none` and `tmpfs` name nothing.
-        let source = Some(source).filter(|source| !source.starts_with('/') && source.contains([':', '/', '@']));
+        let source = Some(source.clone()).filter(|source| !source.starts_with('/') && source.contains([':', '/', '@']));
         Ok(Self { id, source, mounted_at })
     }
 
@@ -82,29 +80,6 @@ impl fmt::Display for FileSystem {
         }
         write!(f, "{AT}{}", self.mounted_at.display())
     }
-}
-
-/// A line of `/proc/self/mountinfo`.
-struct Mount {
-    at: PathBuf,
-    kind: String,
-    source: String,
-}
-
-impl Mount {
-    fn parse(line: &str) -> Option<Self> {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let mut file_system = file_system.split(' ');
-        let (kind, source) = (file_system.next()?, file_system.next()?);
-        Some(Self { at: unescaped(mount.split(' ').nth(4)?).into(), kind: kind.into(), source: unescaped(source) })
-    }
-}
-
-/// The kernel writes blanks, tabs, line ends and backslashes as octal numbers.
-fn unescaped(text: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(text.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
 }
 
 /// The UUID of the file system on a device, as udev knows it (also inside of a unit, which sees no devices), or as its links say.
@@ -161,12 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn mounts_are_read_as_the_kernel_writes_them() {
-        let line = "30 21 0:45 / /mnt/a\\040b rw,relatime shared:1 - nfs4 nas:/my\\040photos rw,vers=4.2";
-        let Mount { at, kind, source } = Mount::parse(line).unwrap();
-        assert_eq!((at.as_path(), kind.as_str(), source.as_str()), (Path::new("/mnt/a b"), "nfs4", "nas:/my photos"));
-        assert!(Mount::parse("30 21 0:45 /").is_none());
-        // What every machine has.
+    fn every_path_lies_on_something() {
         assert!(FileSystem::of(Path::new("/"), Path::new("/proc/self")).unwrap().to_string().ends_with(" at /proc"));
     }
 

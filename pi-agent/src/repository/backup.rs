@@ -188,6 +188,10 @@ impl Backup {
             let message = format!("the attributes and ACLs of {more} more files cannot be read");
             problems.push(Problem { message, hint: None });
         }
+        problems.extend(self.tally.mounted_meanwhile.iter().map(|path| Problem {
+            message: format!("{} is left out: something was mounted there while the backup was made", shown(path)),
+            hint: Some("the next backup says what it is".into()),
+        }));
         if self.lost > 0 {
             let message = format!("{} files were left out for an unknown reason", self.lost);
             problems.push(Problem { message, hint: Some("the journal may say why; run the step again".into()) });

@@ -110,7 +110,8 @@ impl Hold {
     pub fn prepare(sources: &Sources, paths: &[PathBuf], folder: PathBuf) -> Result<Self> {
         let source = Source::new(sources.clone())?;
         for path in paths {
-            if !source.enters(Sources::look(path)?.device) {
+            Sources::look(path)?;
+            if !source.enters(path) {
                 return Err(Error::new(format!(
                     "{} lies on another file system than the step's paths",
                     path.display()
@@ -164,7 +165,7 @@ impl Hold {
     /// # Errors
     /// Kind `OutOfTime` when `until` passed; else a copy cannot be written.
     pub fn hold(mut self, until: Option<Instant>, monitor: &Monitor) -> Result<Held> {
-        let shared: Arc<Shared> = Arc::default();
+        let shared = self.source.shared();
         let mut parts = BTreeMap::new();
         for root in std::mem::take(&mut self.paths) {
             let mut kept = Vec::new();

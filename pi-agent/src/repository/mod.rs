@@ -65,7 +65,7 @@ pub use maintenance::{Findings, Pruned};
 pub use prove::{Order, Proven, Share};
 pub use restore::Selection;
 pub(crate) use source::READ_AGAIN;
-pub use source::{Look, Sources, Tally};
+pub use source::{Inside, Look, Mounted, Sources, Tally};
 pub use streams::Stream;
 pub use writing::Written;
 
@@ -271,6 +271,20 @@ impl Repository {
             let found =
                 rustic.find_matching_nodes([file.tree], &|path, node| node.is_file() && path.ends_with(name))?;
             Ok(found.paths.into_iter().next().map(|path| Path::new("/").join(path)))
+        })
+    }
+
+    /// Whether a snapshot holds anything below a directory.
+    ///
+    /// # Errors
+    /// The repository cannot be read.
+    pub fn holds_below(&self, snapshot: &Snapshot, directory: &Path) -> Result<bool> {
+        self.cached("look into the snapshots of", |rustic| {
+            let file = rustic.get_snapshots(&[&snapshot.id])?.remove(0);
+            let rustic = rustic.to_indexed_ids()?;
+            let found = Lookup::new(directory).node(&rustic, file.tree)?;
+            let Some(tree) = found.and_then(|node| node.subtree) else { return Ok(false) };
+            Ok(!rustic.get_tree(&tree)?.nodes.is_empty())
         })
     }
 

@@ -20,6 +20,7 @@ use super::unfinished::{Unfinished, Whole};
 use super::{At, Request, Restored, beside, is_empty};
 use crate::durable::make_durable;
 use crate::error::{Context, Error, Result};
+use crate::health::MountTable;
 
 /// Endings of names.
 const STAGE: &str = ".restoring";
@@ -347,9 +348,8 @@ fn copy_manners(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Where disks are mounted.
 fn mount_points() -> Result<Vec<PathBuf>> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").context(|| "look for mounted disks".into())?;
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    Ok(points.map(|point| point.replace("\\040", " ").into()).collect())
+    let table = MountTable::read(Path::new("/")).context(|| "look for mounted disks".into())?;
+    Ok(table.visible().map(|mount| mount.at.clone()).collect())
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use crate::process;
 use crate::report::{self, RunReport, Status, StepReport, digest, words};
 use crate::restore_test;
 use crate::state::State;
+use crate::steps::inside::left_out_of;
 use crate::steps::{self, Job, Outcome, StepResult, Task};
 use courier::Courier;
 use rest::{Rest, Watched};
@@ -84,7 +85,7 @@ pub fn dry_run(settings: &Settings, directory: &StateDirectory, options: &Option
         None => {
             let mut history = now(None);
             for step in &settings.steps {
-                look_at_source(settings, step, history.steps.entry(step.name.clone()).or_default());
+                look_at_source(settings, step, None, history.steps.entry(step.name.clone()).or_default());
             }
             history
         }
@@ -439,7 +440,7 @@ fn history(settings: &Settings, state: &State) -> Result<History> {
     let mut history = now(state.newest_moment()?);
     for step in &settings.steps {
         let mut past = state.history(&step.name)?;
-        look_at_source(settings, step, &mut past);
+        look_at_source(settings, step, Some(state), &mut past);
         history.steps.insert(step.name.clone(), past);
     }
     Ok(history)
@@ -451,8 +452,13 @@ fn now(newest: Option<Timestamp>) -> History {
     History { clock_problem: health::clock_problem(newest), memory, ..History::default() }
 }
 
-/// Before the first backup only the source tells how much there is to upload; looked at only when that matters.
-fn look_at_source(settings: &Settings, step: &Step, past: &mut StepHistory) {
+/// What lies below the paths and is left out. Before the first backup only the source tells how much there is to upload; looked at
+/// only when that matters.
+fn look_at_source(settings: &Settings, step: &Step, state: Option<&State>, past: &mut StepHistory) {
+    if let Source::Directory(source) = &step.source {
+        let facts = state.and_then(|state| state.facts(&step.name).ok()).unwrap_or_default();
+        past.left_out = left_out_of(settings, source, &facts);
+    }
     if past.first_success.is_none() && !settings.storage.limits.is_none() {
         past.full_bytes = first_upload(step);
     }

@@ -104,6 +104,7 @@ impl State {
                 full_bytes: self.full_bytes(step)?,
                 peak_memory: self.peak_memory(step)?,
                 tests: self.earlier_tests(step)?,
+                left_out: Vec::new(),
                 // One that was made while the clock was wrong has no date that says anything, if there is another.
                 first_success: moment(&format!(
                     "select coalesce(min(iif(json_extract(result, '$.clock') is null, started_at, null)), min(started_at)) {USABLE}"

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
+use super::inside::{self, IDLE_EXCLUDES, INSIDE, Inside, idle_excludes};
 use super::points::{self, POINTS};
 use super::quiet;
 use super::{Check, Job, Maintenance, Outcome, StepResult, Task, maintenance, nothing_removed};
-use crate::config::{Directory, Location, Source, Step};
+use crate::config::{Directory, Source, Step};
 use crate::error::{Context, Kind};
 use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem};
@@ -19,8 +20,7 @@ use crate::repository::{Backup, Repository, Selection, Snapshot, Sources, cache}
 use crate::retention::{self, Family, Point};
 use crate::secrets::Secrets;
 use crate::storage::Store;
-use crate::storage::shaper::Reading;
-use crate::{Error, Result};
+use crate::{Error, Result, shown};
 
 /// The fact until when the storage server's certificate is good, as the last step of a run saw it.
 pub(crate) const CERTIFICATE: &str = "certificate";
@@ -100,8 +100,8 @@ impl Work<'_> {
     fn backup(&self, prune: bool, check: Option<Check>, keep_everything: bool) -> Result<StepResult> {
         // 1. The place is ours, and the sources are what they were: else nothing is touched.
         self.verify_place()?;
-        let mut sources = self.sources()?;
-        let facts = self.facts(&sources)?;
+        let mut sources = self.sources();
+        let (mut facts, inside) = self.facts(&sources, &self.job.facts)?;
 
         // 2. The repository, made on first use.
         self.monitor.phase("opening the repository");
@@ -116,6 +116,17 @@ impl Work<'_> {
             live.map(|live| quiet::hold(self.job, self.step, live, &mut sources, self.monitor)).transpose()?;
         let backup = repository.backup(sources, &snapshots, self.monitor)?;
         let mut result = result_of(&backup);
+        if let Some(inside) = &inside {
+            result.problems.extend(inside.news(&backup.tally));
+            self.note_covered(&mut result, inside, &repository, &snapshots);
+            facts.insert(INSIDE.into(), inside.fact(&backup.tally));
+            facts.insert(IDLE_EXCLUDES.into(), idle_excludes(&self.directory.exclude, &backup.tally));
+        }
+        // What was unmounted while it was read is in the snapshot as an empty directory.
+        if let Err(error) = self.facts(&self.sources(), &facts) {
+            let changed = Problem::from(&error);
+            degrade(&mut result, Problem { message: format!("while it was read: {}", changed.message), ..changed });
+        }
         if let Some(quieted) = quieted {
             quieted.note(&mut result);
         }
@@ -209,31 +220,29 @@ impl Work<'_> {
         }
     }
 
-    fn sources(&self) -> Result<Sources> {
-        let settings = &self.job.settings;
-        let mut paths = self.directory.paths.clone();
+    fn sources(&self) -> Sources {
+        let mut sources = Sources::of(&self.job.settings, self.directory);
+        sources.deadline = self.job.deadline.map(until);
         if matches!(self.step.source, Source::Agent(_)) {
             // The configuration file may well be a link; it is followed, since it is ours and not a person's choice.
-            paths = paths.into_iter().map(|path| fs::canonicalize(&path).unwrap_or(path)).collect();
+            for path in &mut sources.paths {
+                *path = fs::canonicalize(&*path).unwrap_or_else(|_| path.clone());
+            }
         }
-        let mut never = vec![settings.local.cache.clone(), settings.restore_test.directory.clone()];
-        if let Location::File(root) = &settings.storage.location {
-            never.push(root.clone());
-        }
-        Ok(Sources {
-            paths,
-            exclude: self.directory.exclude.clone(),
-            one_file_system: self.directory.one_file_system,
-            never,
-            deadline: self.job.deadline.map(until),
-            held: None,
-            reading: Reading::of(&settings.storage.limits),
-        })
+        sources
     }
 
-    /// Facts to remember for next time; an error when what was filled is empty, or lies on another file system: an
-    /// unmounted disk must not become an empty snapshot.
-    fn facts(&self, sources: &Sources) -> Result<BTreeMap<String, String>> {
+    /// Facts to remember for next time, and what lies inside the paths on mounts of its own; an error when what was filled by
+    /// `known` is empty, or lies on another file system: an unmounted disk must not become an empty snapshot.
+    fn facts(
+        &self,
+        sources: &Sources,
+        known: &BTreeMap<String, String>,
+    ) -> Result<(BTreeMap<String, String>, Option<Inside>)> {
+        let changed = |change: String| {
+            Error::new(change)
+                .hint(format!("mount what belongs there; if the change is intended: pi-agent adopt {}", self.step.name))
+        };
         let mut facts = BTreeMap::new();
         for path in &sources.paths {
             let look = Sources::look(path)?;
@@ -242,16 +251,36 @@ impl Work<'_> {
                 continue;
             }
             let key = format!("source:{}", path.display());
-            let change = self.job.facts.get(&key).and_then(|fact| look.change_since(fact));
-            if let Some(change) = change {
-                return Err(Error::new(format!("{} {change}", path.display())).hint(format!(
-                    "mount what belongs there; if the change is intended: pi-agent adopt {}",
-                    self.step.name
-                )));
+            if let Some(change) = known.get(&key).and_then(|fact| look.change_since(fact)) {
+                return Err(changed(format!("{} {change}", path.display())));
             }
             facts.insert(key, look.fact());
         }
-        Ok(facts)
+        if let Source::Agent(_) = self.step.source {
+            return Ok((facts, None));
+        }
+        let inside = inside::look(sources, known)?;
+        match inside.changes.first() {
+            Some(change) => Err(changed(change.clone())),
+            None => Ok((facts, Some(inside))),
+        }
+    }
+
+    /// What is left out from now on, and was in the backup until now, is worth more than a line.
+    fn note_covered(&self, result: &mut StepResult, inside: &Inside, repository: &Repository, snapshots: &[Snapshot]) {
+        let Some(last) = newest(snapshots, self.step, |_| true) else { return };
+        for place in inside.new() {
+            // A snapshot that cannot be read is told elsewhere.
+            if repository.holds_below(last, &place.at).unwrap_or(false) {
+                let message = format!(
+                    "{} is in no restore point from now on: something is mounted over what was there",
+                    shown(&place.at)
+                );
+                let hint =
+                    "add it to `paths`, or one-file-system = false; the last restore point still holds what was there";
+                degrade(result, Problem { message, hint: Some(hint.into()) });
+            }
+        }
     }
 
     /// Maintenance without a backup.

@@ -15,6 +15,7 @@ use crate::storage::{Store, disk, place};
 
 pub mod child;
 pub mod directory;
+pub(crate) mod inside;
 mod maintenance;
 pub mod points;
 pub mod postgres;

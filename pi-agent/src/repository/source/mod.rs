@@ -6,8 +6,11 @@
 //! a read error, and so never taken over. (What was uploaded of it stays in the index: the next try sends only the rest.)
 
 mod again;
+mod crossing;
 mod describe;
 mod entries;
+mod interior;
+mod mounted;
 mod named;
 mod open;
 mod sources;
@@ -18,19 +21,24 @@ use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use ignore::{Walk, WalkBuilder};
+use ignore::{Match, Walk, WalkBuilder};
 use rustic_core::RusticResult;
 
 use super::any_source;
 use super::progress::Gauge;
+use crate::health::{MountTable, answered};
 use crate::{Error, Result};
 use again::{Again, Rereader};
+use crossing::Crossing;
 pub(super) use describe::describe;
 use entries::Entries;
+pub use interior::Inside;
+use interior::Interior;
+pub use mounted::Mounted;
 use named::Named;
 pub(crate) use open::READ_AGAIN;
 use open::Terms;
@@ -41,7 +49,11 @@ pub use tally::Tally;
 /// Reads [`Sources`].
 pub(super) struct Source {
     sources: Sources,
+    /// All paths, also those inside others.
+    all: Vec<PathBuf>,
     devices: HashSet<u64>,
+    interior: Interior,
+    silent: OnceLock<HashSet<PathBuf>>,
     exclude: Gitignore,
     named: Named,
     shared: Arc<Shared>,
@@ -61,16 +73,46 @@ impl Source {
         }
         let exclude =
             builder.build().map_err(|error| Error::usage("exclude patterns are not understood").caused_by(error))?;
-        let enters = |device| !sources.one_file_system || devices.contains(&device);
-        let named = Named::new(&all, &exclude, enters);
+        let table = MountTable::read(Path::new("/"))
+            .map_err(|error| Error::new("look what is mounted below the paths").caused_by(error))?;
+        let interior = Interior::find(&table, &all, sources.one_file_system);
+        let named = Named::new(&all, &exclude, &interior.closed);
         // What was left out when they were held is left out of the backup.
         let shared = sources.held.as_ref().map_or_else(Arc::default, |held| held.shared());
-        Ok(Self { sources, devices, exclude, named, shared })
+        Ok(Self { sources, all, devices, interior, silent: OnceLock::new(), exclude, named, shared })
     }
 
-    /// It lies on one of the file systems that are read.
-    pub(super) fn enters(&self, device: u64) -> bool {
-        !self.sources.one_file_system || self.devices.contains(&device)
+    /// No mount on the way to `path` keeps it out.
+    pub(super) fn enters(&self, path: &Path) -> bool {
+        self.interior.leads_to(path, &self.all)
+    }
+
+    /// No pattern leaves out a directory below a path, nor is it ours.
+    fn wants(&self, directory: &Path) -> bool {
+        let Some(path) = self.sources.paths.iter().find(|path| directory.starts_with(path)) else { return false };
+        let wanted = |place: &Path| {
+            let beside = place.parent().is_some_and(|parent| self.named.is_passage(parent));
+            let out = beside || self.exclude.matched(place, true).is_ignore();
+            !(out && !self.named.leads_to(place)) && !self.sources.never.iter().any(|other| other == place)
+        };
+        directory.ancestors().take_while(|place| place != path).all(wanted)
+    }
+
+    fn left_out(&self) -> impl Iterator<Item = &Inside> {
+        self.interior.left_out.iter().filter(|inside| self.wants(&inside.at))
+    }
+
+    /// Mount points that are left out and do not even tell what they are: a server that is gone, a file system of another user's
+    /// program. They are not touched again.
+    fn silent(&self) -> HashSet<PathBuf> {
+        let find = || {
+            let is_silent = |at: &PathBuf| {
+                let at = at.clone();
+                !matches!(answered(move || fs::symlink_metadata(at)), Some(Ok(_)))
+            };
+            self.left_out().map(|inside| inside.at.clone()).filter(is_silent).collect()
+        };
+        self.silent.get_or_init(find).clone()
     }
 
     pub(super) fn paths(&self) -> &[PathBuf] {
@@ -100,31 +142,60 @@ impl Source {
     pub(super) fn walk(&self, path: &Path) -> Walk {
         let held = self.sources.held.clone();
         let (exclude, never, named) = (self.exclude.clone(), self.sources.never.clone(), self.named.clone());
-        let devices = self.sources.one_file_system.then(|| self.devices.clone());
-        // Directories that another file system is mounted on: they are kept, empty, and nothing below them.
-        let mounts = Mutex::new(HashSet::<PathBuf>::new());
+        let (closed, silent) = (self.interior.closed.clone(), self.silent());
+        let (one_file_system, shared) = (self.sources.one_file_system, self.shared.clone());
+        let mut devices = self.devices.clone();
+        devices.extend(fs::symlink_metadata(path).map(|metadata| metadata.dev()));
+        // The device numbers that are entered, and the directories that are kept, empty, and nothing below them.
+        let met = Mutex::new((devices, closed));
         WalkBuilder::new(path)
             .standard_filters(false)
             .follow_links(false)
             .sort_by_file_name(Ord::cmp)
             .filter_entry(move |entry| {
                 let path = entry.path();
-                let mut mounts = mounts.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut met = met.lock().unwrap_or_else(PoisonError::into_inner);
+                let (devices, closed) = &mut *met;
                 let is_held = |parent| held.as_ref().is_some_and(|held| held.holds(parent));
                 if path.parent().is_some_and(is_held) || never.iter().any(|other| other == path) {
                     return false;
                 }
+                if silent.contains(path) {
+                    return false;
+                }
                 let directory = entry.file_type().is_some_and(|kind| kind.is_dir());
                 if !named.leads_to(path) {
-                    let kept_empty = |parent| mounts.contains(parent) || named.is_passage(parent);
-                    if path.parent().is_some_and(kept_empty) || exclude.matched(path, directory).is_ignore() {
+                    let kept_empty = |parent| closed.contains(parent) || named.is_passage(parent);
+                    if path.parent().is_some_and(kept_empty) {
                         return false;
                     }
+                    match exclude.matched(path, directory) {
+                        Match::Ignore(pattern) => {
+                            shared.excluded_by(pattern.original());
+                            return false;
+                        }
+                        Match::Whitelist(pattern) => shared.excluded_by(pattern.original()),
+                        Match::None => {}
+                    }
                 }
-                if directory && let Some(devices) = &devices {
-                    // What cannot be looked at is found unreadable when it is its turn.
-                    if fs::symlink_metadata(path).is_ok_and(|metadata| !devices.contains(&metadata.dev())) {
-                        mounts.insert(path.into());
+                // What cannot be looked at is found unreadable when it is its turn.
+                if directory
+                    && !closed.contains(path)
+                    && let Ok(metadata) = fs::symlink_metadata(path)
+                    && !devices.contains(&metadata.dev())
+                {
+                    match Crossing::at(path) {
+                        crossing if one_file_system && crossing != Crossing::Subvolume => {
+                            shared.not_entered(path, crossing);
+                            closed.insert(path.into());
+                        }
+                        Crossing::Subvolume => {
+                            shared.lock().subvolumes.insert(path.into());
+                            devices.insert(metadata.dev());
+                        }
+                        _ => {
+                            devices.insert(metadata.dev());
+                        }
                     }
                 }
                 true

@@ -2,8 +2,6 @@
 //! directories on the way (by an exclude pattern, or because another file system is mounted there).
 
 use std::collections::HashSet;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,8 +24,8 @@ impl Named {
         all
     }
 
-    /// Finds the passages between the paths; `enters` tells whether a file system of that device number is entered.
-    pub(super) fn new(paths: &[PathBuf], exclude: &Gitignore, enters: impl Fn(u64) -> bool) -> Self {
+    /// Finds the passages between the paths; nothing is read of directories that are `closed`.
+    pub(super) fn new(paths: &[PathBuf], exclude: &Gitignore, closed: &HashSet<PathBuf>) -> Self {
         let (mut inner, mut passages) = (HashSet::new(), HashSet::new());
         for path in paths {
             // The nearest of the paths around it.
@@ -38,8 +36,7 @@ impl Named {
             between.reverse();
             let mut left_out = false;
             for directory in between {
-                left_out |= exclude.matched(directory, true).is_ignore()
-                    || fs::symlink_metadata(directory).is_ok_and(|metadata| !enters(metadata.dev()));
+                left_out |= exclude.matched(directory, true).is_ignore() || closed.contains(directory);
                 if left_out {
                     passages.insert(directory.to_owned());
                 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::config::{Directory, Location, Settings};
 use crate::health::FileSystem;
 use crate::repository::hold::Held;
 use crate::storage::shaper::Reading;
@@ -64,6 +65,23 @@ impl Look {
 }
 
 impl Sources {
+    /// What a step reads, without a deadline, as fast as it may.
+    pub fn of(settings: &Settings, directory: &Directory) -> Self {
+        let mut never = vec![settings.local.cache.clone(), settings.restore_test.directory.clone()];
+        if let Location::File(root) = &settings.storage.location {
+            never.push(root.clone());
+        }
+        Self {
+            paths: directory.paths.clone(),
+            exclude: directory.exclude.clone(),
+            one_file_system: directory.one_file_system,
+            never,
+            deadline: None,
+            held: None,
+            reading: Reading::of(&settings.storage.limits),
+        }
+    }
+
     /// Looks at a configured path. A symbolic link is refused: following it would let a changed link silently replace
     /// what is backed up, and not following it would back up nothing.
     ///

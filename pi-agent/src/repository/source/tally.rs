@@ -1,9 +1,12 @@
 //! What was left out, and why.
 
+use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::crossing::Crossing;
 
 /// At most so many unreadable files are named; all are counted.
 const NAMED: usize = 50;
@@ -27,12 +30,27 @@ pub struct Tally {
     pub without_attributes_count: u64,
     /// The first files with a modification time that the format cannot hold.
     pub without_time: Vec<PathBuf>,
+    /// btrfs subvolumes that were entered though they are mounted nowhere.
+    pub subvolumes: BTreeSet<PathBuf>,
+    /// Read-only ones, which were not.
+    pub snapshots: BTreeSet<PathBuf>,
+    /// Directories on which something was mounted while they were read, and which were not entered.
+    pub mounted_meanwhile: BTreeSet<PathBuf>,
+    /// Of `exclude`, the patterns that left something out.
+    pub(in crate::repository) excluded_by: BTreeSet<String>,
     /// Files that changed while they were read, to be read again.
     pub(in crate::repository) changed: Vec<PathBuf>,
     /// Files handed to rustic.
     pub(in crate::repository) handed_over: u64,
     /// Of those, how many then failed.
     pub(in crate::repository) failed: u64,
+}
+
+impl Tally {
+    /// Whether a pattern of `exclude` left something out, or took it back.
+    pub fn left_out_by(&self, pattern: &str) -> bool {
+        self.excluded_by.contains(pattern)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +110,23 @@ impl Shared {
         if tally.without_time.len() < NAMED && !tally.without_time.iter().any(|known| known == path) {
             tally.without_time.push(path.into());
         }
+    }
+
+    /// A pattern of `exclude` did something.
+    pub(super) fn excluded_by(&self, pattern: &str) {
+        let mut tally = self.lock();
+        if !tally.excluded_by.contains(pattern) {
+            tally.excluded_by.insert(pattern.into());
+        }
+    }
+
+    /// A directory that is kept empty.
+    pub(super) fn not_entered(&self, directory: &Path, crossing: Crossing) {
+        let mut tally = self.lock();
+        match crossing {
+            Crossing::Mount => tally.mounted_meanwhile.insert(directory.into()),
+            Crossing::Snapshot | Crossing::Subvolume => tally.snapshots.insert(directory.into()),
+        };
     }
 
     /// The walk could not read a directory, or one of its entries.

@@ -1,0 +1,142 @@
+//! What is mounted below the configured paths: which of it is read, which is left out, and which is no data at all.
+//!
+//! All of it is told by the table of mounts, which touches none of them. (btrfs subvolumes that are mounted nowhere stand in no
+//! table; the walk finds them: [`super::crossing`].)
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::health::{Mount, MountTable};
+
+/// File systems that the kernel or a program makes up as they are read.
+const MADE_UP: [&str; 28] = [
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "cpuset",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fuse.gvfsd-fuse",
+    "fuse.lxcfs",
+    "fuse.portal",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "nfsd",
+    "nsfs",
+    "proc",
+    "pstore",
+    "ramfs",
+    "resctrl",
+    "rpc_pipefs",
+    "securityfs",
+    "selinuxfs",
+    "smackfs",
+    "sysfs",
+    "tracefs",
+];
+/// Directories that the system makes anew at each start. A disk that is mounted in one, such as a desktop's in `/run/media`, is data.
+const OF_THE_SYSTEM: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
+const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+/// Where containers and snaps have their file systems put together, of what lies elsewhere,
+const PUT_TOGETHER_IN: [&str; 5] =
+    ["/snap", "/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/snapd"];
+/// as these.
+const PUT_TOGETHER: [&str; 5] = ["fuse.fuse-overlayfs", "fuse.snapfuse", "overlay", "squashfs", "tmpfs"];
+
+/// Something mounted below a configured path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// Where, below the path as it is configured.
+    pub at: PathBuf,
+    /// What, for a person: `ext4 of /dev/sda1`.
+    pub what: String,
+}
+
+/// What is mounted below the configured paths.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Interior {
+    /// Read with the paths.
+    pub entered: Vec<Inside>,
+    /// Not read, though it may hold data.
+    pub left_out: Vec<Inside>,
+    /// Directories of which nothing is read but that they are there: those left out, and what is no data.
+    pub closed: HashSet<PathBuf>,
+}
+
+impl Interior {
+    /// Finds it below `paths`. With `one_file_system` only parts of those are entered that the paths lie on.
+    pub fn find(table: &MountTable, paths: &[PathBuf], one_file_system: bool) -> Self {
+        // The table knows no symbolic links, which may lead to a path.
+        let real: Vec<_> = paths.iter().map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.clone())).collect();
+        let disks: Vec<_> = real.iter().filter_map(|path| table.above(path)).collect();
+        let mut this = Self::default();
+        let mut seen = HashSet::new();
+        for (path, real) in paths.iter().zip(&real) {
+            let mut mounts: Vec<_> = table.below(real).collect();
+            mounts.sort_by(|a, b| a.at.cmp(&b.at));
+            for mount in mounts {
+                let nearer = |other: &&PathBuf| *other != path && other.starts_with(path);
+                let at = path.join(mount.at.strip_prefix(real).unwrap_or(&mount.at));
+                // What is named itself, or lies in a path inside this one, is that one's affair.
+                if paths.iter().filter(nearer).any(|other| at.starts_with(other)) || !seen.insert(at.clone()) {
+                    continue;
+                }
+                let same = disks.iter().any(|disk| disk.is_of_the_same(mount));
+                this.add(mount, at, path, !one_file_system || same || is_file(mount));
+            }
+        }
+        this
+    }
+
+    fn add(&mut self, mount: &Mount, at: PathBuf, path: &Path, enters: bool) {
+        let inside = Inside { what: mount.in_words(), at: at.clone() };
+        let around = |other: &&PathBuf| at.starts_with(other) && other.starts_with(path);
+        let within_closed = self.closed.iter().any(|closed| around(&closed));
+        let within_left_out = self.left_out.iter().any(|other| around(&&other.at));
+        if !holds_data(mount, path) {
+            self.closed.insert(at);
+        } else if enters && !within_closed {
+            self.entered.push(inside);
+        } else {
+            self.closed.insert(at);
+            // One word for a disk and all that is mounted on it.
+            if !within_left_out {
+                self.left_out.push(inside);
+            }
+        }
+    }
+
+    /// Whether the walk from the nearest of `paths` gets to `place`, as far as mounts are concerned.
+    pub fn leads_to(&self, place: &Path, paths: &[PathBuf]) -> bool {
+        let nearest = paths.iter().filter(|path| place.starts_with(path)).max_by_key(|path| path.as_os_str().len());
+        nearest.is_some_and(|path| {
+            let mut on_the_way = place.ancestors().take_while(|directory| *directory != path);
+            !on_the_way.any(|directory| self.closed.contains(directory))
+        })
+    }
+}
+
+/// Whether what is mounted there is worth a word to those who back up `path`. One who names such a place itself means it.
+fn holds_data(mount: &Mount, path: &Path) -> bool {
+    let is_in = |places: &[&str]| {
+        places.iter().any(|place| mount.at.starts_with(place) && (path == Path::new(place) || !path.starts_with(place)))
+    };
+    let kind = mount.kind.as_str();
+    let temporary = TEMPORARY.iter().any(|place| mount.at == Path::new(place));
+    !(MADE_UP.contains(&kind)
+        || temporary
+        || (is_in(&OF_THE_SYSTEM) && !mount.source.starts_with("/dev/"))
+        || (is_in(&PUT_TOGETHER_IN) && PUT_TOGETHER.contains(&kind)))
+}
+
+/// A single file is mounted there, which is read as the file that it is. Nobody is asked who may not answer.
+fn is_file(mount: &Mount) -> bool {
+    let local = mount.source.starts_with("/dev/") || ["tmpfs", "overlay"].contains(&mount.kind.as_str());
+    mount.is_part() && local && fs::symlink_metadata(&mount.at).is_ok_and(|found| !found.is_dir())
+}

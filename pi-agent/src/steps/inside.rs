@@ -1,0 +1,201 @@
+//! What lies below the paths of a directory step on mounts and btrfs subvolumes of its own. What was entered must be there the next
+//! time, as the paths themselves; what is left out is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Directory, Settings};
+use crate::health::answered;
+use crate::monitor::Problem;
+use crate::repository::{self, Mounted, Sources, Tally};
+use crate::{Result, shown};
+
+/// The fact that a usable backup leaves of it.
+pub(crate) const INSIDE: &str = "inside";
+/// The fact which patterns of `exclude` left nothing out.
+pub(crate) const IDLE_EXCLUDES: &str = "idle-excludes";
+/// More subvolumes than a person makes are not remembered one by one.
+const REMEMBERED: usize = 1000;
+
+/// What the last usable backup found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Known {
+    /// Mounts that were entered, as [`crate::repository::Look::fact`] tells them.
+    entered: BTreeMap<String, String>,
+    /// Subvolumes that were entered and not empty.
+    subvolumes: BTreeSet<String>,
+    /// Read-only ones that were left out: how many, and the first.
+    snapshots: Option<(usize, String)>,
+    /// Mounts that were left out, which a run has told.
+    told: BTreeSet<String>,
+}
+
+impl Known {
+    fn of(facts: &BTreeMap<String, String>) -> Self {
+        facts.get(INSIDE).and_then(|fact| serde_json::from_str(fact).ok()).unwrap_or_default()
+    }
+}
+
+/// What is there now, beside what was.
+pub(crate) struct Inside {
+    mounted: Mounted,
+    known: Known,
+    entered: BTreeMap<String, String>,
+    /// What was filled and is not what it was, each as a sentence.
+    pub changes: Vec<String>,
+    /// Subvolumes that were entered and are no more.
+    gone: Vec<String>,
+}
+
+/// Looks at what is entered, and for what was; touches nothing that is left out.
+///
+/// # Errors
+/// A path cannot be looked at.
+pub(crate) fn look(sources: &Sources, facts: &BTreeMap<String, String>) -> Result<Inside> {
+    let known = Known::of(facts);
+    // What is mounted when somebody enters it may have been unmounted meanwhile.
+    let filled = |fact: &str| fact.ends_with(":filled");
+    for place in known.entered.iter().filter(|(_, fact)| filled(fact)).map(|(place, _)| place.clone()) {
+        answered(move || fs::read_dir(place).map(|mut entries| entries.next().is_some()).ok());
+    }
+    let mounted = sources.mounted()?;
+    let (mut entered, mut changes) = (BTreeMap::new(), Vec::new());
+    for place in mounted.entered() {
+        let (key, at) = (place.at.display().to_string(), place.at.clone());
+        match (answered(move || Sources::look(&at)), known.entered.get(&key)) {
+            (None, _) => changes.push(format!("{} does not answer", shown(&place.at))),
+            (Some(Ok(look)), before) => {
+                let change = before.and_then(|before| look.change_since(before));
+                changes.extend(change.map(|change| format!("{} {change}", shown(&place.at))));
+                entered.insert(key, look.fact());
+            }
+            (Some(Err(error)), Some(_)) => changes.push(error.chain()),
+            // The walk names what cannot be read.
+            (Some(Err(_)), None) => {}
+        }
+    }
+    for (place, fact) in known.entered.iter().filter(|(place, fact)| filled(fact) && !entered.contains_key(*place)) {
+        let at = Path::new(place);
+        let is_there = mounted.entered().any(|inside| inside.at == at);
+        if !is_there && mounted.reads(at) && would_be_entered(&mounted, at, fact) {
+            changes.push(format!("{} is not mounted any more, at the last backup it was", shown(at)));
+        }
+    }
+    let mut gone = Vec::new();
+    for place in known.subvolumes.iter().filter(|place| mounted.reads(Path::new(place))) {
+        match fs::read_dir(place).map(|mut entries| entries.next().is_none()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => gone.push(place.clone()),
+            // A snapshot of what is around a subvolume has an empty directory in its place.
+            Ok(true) => changes.push(format!("{} is empty, at the last backup it was not", shown(place))),
+            _ => {}
+        }
+    }
+    Ok(Inside { mounted, known, entered, changes, gone })
+}
+
+/// Whether the step would enter what was mounted there: what it entered when it entered everything proves nothing now.
+fn would_be_entered(mounted: &Mounted, at: &Path, fact: &str) -> bool {
+    let file_system = fact.trim_end_matches(":filled");
+    let around = || Sources::look(mounted.path_around(at)?).ok();
+    !mounted.one_file_system() || around().is_some_and(|path| path.file_system.is_remembered_as(file_system))
+}
+
+impl Inside {
+    /// What is left out, for those who ask each time.
+    pub fn left_out(&self) -> Vec<Problem> {
+        left_out(&self.mounted, &self.known)
+    }
+
+    /// The same when it is new, for a run's report.
+    pub fn news(&self, tally: &Tally) -> Vec<Problem> {
+        let mut news: Vec<_> = self.new().map(|inside| left_out_at(&self.mounted, inside)).collect();
+        if self.known.snapshots.is_none() {
+            news.extend(tally.snapshots.first().map(|first| snapshots(tally.snapshots.len(), shown(first))));
+        }
+        news.extend(self.gone.iter().map(|place| Problem {
+            message: format!("the subvolume {} is gone, at the last backup it was there", shown(place)),
+            hint: Some("if that is a surprise: earlier restore points hold it".into()),
+        }));
+        news
+    }
+
+    /// What is left out, and no run has told.
+    pub fn new(&self) -> impl Iterator<Item = &repository::Inside> {
+        self.mounted.left_out().filter(|inside| !self.known.told.contains(&*inside.at.to_string_lossy()))
+    }
+
+    /// The fact to remember, with what the backup met.
+    pub fn fact(&self, tally: &Tally) -> String {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let is_filled = |path: &Path| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        let mut told = self.known.told.clone();
+        told.extend(self.mounted.left_out().map(|inside| text(&inside.at)));
+        let subvolumes = tally.subvolumes.iter().filter(|path| is_filled(path)).take(REMEMBERED);
+        let known = Known {
+            entered: self.entered.clone(),
+            subvolumes: subvolumes.map(|path| text(path)).collect(),
+            snapshots: tally.snapshots.first().map(|first| (tally.snapshots.len(), text(first))),
+            told,
+        };
+        serde_json::to_string(&known).unwrap_or_default()
+    }
+}
+
+fn left_out(mounted: &Mounted, known: &Known) -> Vec<Problem> {
+    let mounts = mounted.left_out().map(|inside| left_out_at(mounted, inside));
+    let snapshots_too = known.snapshots.iter().filter(|_| mounted.one_file_system());
+    mounts.chain(snapshots_too.map(|(count, first)| snapshots(*count, first))).collect()
+}
+
+fn left_out_at(mounted: &Mounted, inside: &repository::Inside) -> Problem {
+    let other = if mounted.one_file_system() { ", or one-file-system = false" } else { "" };
+    Problem {
+        message: format!(
+            "{} is left out: a file system of its own is mounted there, {}",
+            shown(&inside.at),
+            inside.what
+        ),
+        hint: Some(format!("add it to `paths`{other}; if it needs no backup, exclude it")),
+    }
+}
+
+fn snapshots(count: usize, first: impl std::fmt::Display) -> Problem {
+    Problem {
+        message: format!("{count} read-only btrfs snapshots are left out, the first {first}"),
+        hint: Some("add one to `paths` to keep it, or one-file-system = false to keep all".into()),
+    }
+}
+
+/// The fact [`IDLE_EXCLUDES`].
+pub(crate) fn idle_excludes(exclude: &[String], tally: &Tally) -> String {
+    let idle: Vec<_> = exclude.iter().filter(|pattern| !tally.left_out_by(pattern)).collect();
+    serde_json::to_string(&idle).unwrap_or_default()
+}
+
+/// What patterns do that nobody can have meant, each with its advice.
+pub(crate) fn odd_excludes(inside: &Inside, directory: &Directory, facts: &BTreeMap<String, String>) -> Vec<Problem> {
+    let emptied = inside.mounted.emptied().into_iter().map(|path| Problem {
+        message: format!("`exclude` leaves nothing of {}", shown(path)),
+        hint: Some("correct the patterns, or take the path out of `paths`".into()),
+    });
+    let idle: Vec<String> =
+        facts.get(IDLE_EXCLUDES).and_then(|fact| serde_json::from_str(fact).ok()).unwrap_or_default();
+    let idle = idle.into_iter().filter(|pattern| directory.exclude.contains(pattern)).map(|pattern| Problem {
+        message: format!("exclude = {pattern:?} left nothing out of the last backup that another pattern does not"),
+        hint: Some("look whether it is written as it is meant: a leading / is the root of the file system".into()),
+    });
+    emptied.chain(idle).collect()
+}
+
+/// What the next backup of a step would leave out, for the plan; nothing when nobody can tell in time.
+pub(crate) fn left_out_of(settings: &Settings, directory: &Directory, facts: &BTreeMap<String, String>) -> Vec<String> {
+    let (sources, known) = (Sources::of(settings, directory), Known::of(facts));
+    let mounted = answered(move || sources.mounted().ok()).flatten();
+    let told = mounted.map(|mounted| left_out(&mounted, &known)).unwrap_or_default();
+    told.into_iter().map(|problem| format!("{} ({})", problem.message, problem.hint.unwrap_or_default())).collect()
+}
