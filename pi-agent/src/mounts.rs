@@ -48,6 +48,18 @@ pub fn privately<T: Send>(lock: &Path, binds: &[Bind], work: impl FnOnce() -> Re
     })
 }
 
+/// Takes mounts away from this thread and the threads that it starts, and from nobody else.
+///
+/// # Errors
+/// The namespace is refused, or the kernel keeps one of them.
+pub fn put_aside(places: &[PathBuf]) -> Result<()> {
+    leave_the_others()?;
+    places.iter().try_for_each(|place| {
+        umount2(place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+            .context(|| format!("look past what is mounted at {}", place.display()))
+    })
+}
+
 /// Does the work where that user reaches those directories. One who may not pass through what is above them (`/root`,
 /// `/var/lib/docker`) passes through empty directories in its place, which nobody else sees.
 ///

@@ -24,6 +24,7 @@ mod live;
 mod live_commands;
 mod logs;
 mod memory;
+mod mounts;
 mod no_space;
 mod notices;
 mod packaging;

@@ -39,7 +39,7 @@ impl MountTable {
         Ok(Self::parse(&fs::read(root.join("proc/self/mountinfo"))?))
     }
 
-    fn parse(text: &[u8]) -> Self {
+    pub(crate) fn parse(text: &[u8]) -> Self {
         Self(text.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect())
     }
 

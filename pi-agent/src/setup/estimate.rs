@@ -1,10 +1,11 @@
 //! How many nights the first upload takes, from a bounded walk of the sources.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::walk::{self, Size};
 use crate::config::{Location, Settings, Source, Step};
+use crate::health::answered;
 use crate::report::words;
 use crate::steps::postgres::container;
 
@@ -42,7 +43,9 @@ pub fn size_of_source(step: &Step, end: Instant) -> Option<Size> {
         Source::Directory(directory) => directory.paths.clone(),
         Source::Agent(_) => return None,
     };
-    let sizes: Vec<_> = paths.iter().map(|path| walk::size(path, end)).collect();
+    // A server that is gone may be mounted below one.
+    let size = |path: PathBuf| answered(move || walk::size(&path, end)).unwrap_or(Size { bytes: 0, whole: false });
+    let sizes: Vec<_> = paths.into_iter().map(size).collect();
     Some(Size { bytes: sizes.iter().map(|size| size.bytes).sum(), whole: sizes.iter().all(|size| size.whole) })
 }
 

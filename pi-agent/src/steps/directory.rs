@@ -102,6 +102,7 @@ impl Work<'_> {
         self.verify_place()?;
         let mut sources = self.sources();
         let (mut facts, inside) = self.facts(&sources, &self.job.facts)?;
+        sources.put_aside = inside.as_ref().map(Inside::put_aside).transpose()?.unwrap_or_default();
 
         // 2. The repository, made on first use.
         self.monitor.phase("opening the repository");

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Directory, Settings};
 use crate::health::answered;
 use crate::monitor::Problem;
+use crate::mounts;
 use crate::repository::{self, Mounted, Sources, Tally};
 use crate::{Result, shown};
 
@@ -60,13 +61,20 @@ pub(crate) fn look(sources: &Sources, facts: &BTreeMap<String, String>) -> Resul
     let known = Known::of(facts);
     // What is mounted when somebody enters it may have been unmounted meanwhile.
     let filled = |fact: &str| fact.ends_with(":filled");
-    for place in known.entered.iter().filter(|(_, fact)| filled(fact)).map(|(place, _)| place.clone()) {
-        answered(move || fs::read_dir(place).map(|mut entries| entries.next().is_some()).ok());
-    }
+    let wake = |place: &String| {
+        let place = place.clone();
+        answered(move || fs::read_dir(place).map(|mut entries| entries.next().is_some()).is_ok()).is_some()
+    };
+    let before = known.entered.iter().filter(|(_, fact)| filled(fact)).map(|(place, _)| place);
+    let silent: BTreeSet<_> = before.filter(|place| !wake(place)).collect();
     let mounted = sources.mounted()?;
     let (mut entered, mut changes) = (BTreeMap::new(), Vec::new());
     for place in mounted.entered() {
-        let (key, at) = (place.at.display().to_string(), place.at.clone());
+        let (key, at) = (place.at.to_string_lossy().into_owned(), place.at.clone());
+        if silent.contains(&key) {
+            changes.push(format!("{} does not answer", shown(&place.at)));
+            continue;
+        }
         match (answered(move || Sources::look(&at)), known.entered.get(&key)) {
             (None, _) => changes.push(format!("{} does not answer", shown(&place.at))),
             (Some(Ok(look)), before) => {
@@ -106,6 +114,18 @@ fn would_be_entered(mounted: &Mounted, at: &Path, fact: &str) -> bool {
 }
 
 impl Inside {
+    /// Makes the walk pass by what would hold it up, and is not read; where that is.
+    ///
+    /// # Errors
+    /// The kernel refuses that, so the backup would wait for ever.
+    pub fn put_aside(&self) -> Result<Vec<PathBuf>> {
+        let places = self.mounted.in_the_way();
+        if !places.is_empty() {
+            mounts::put_aside(&places)?;
+        }
+        Ok(places)
+    }
+
     /// What is left out, for those who ask each time.
     pub fn left_out(&self) -> Vec<Problem> {
         left_out(&self.mounted, &self.known)

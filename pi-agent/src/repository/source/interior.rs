@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::health::{Mount, MountTable};
 
 /// File systems that the kernel or a program makes up as they are read.
-const MADE_UP: [&str; 28] = [
+const MADE_UP: [&str; 27] = [
     "binfmt_misc",
     "bpf",
     "cgroup",
@@ -31,7 +31,6 @@ const MADE_UP: [&str; 28] = [
     "nsfs",
     "proc",
     "pstore",
-    "ramfs",
     "resctrl",
     "rpc_pipefs",
     "securityfs",
@@ -56,6 +55,8 @@ pub struct Inside {
     pub at: PathBuf,
     /// What, for a person: `ext4 of /dev/sda1`.
     pub what: String,
+    /// It stands for what is mounted there once somebody looks into it.
+    pub on_demand: bool,
 }
 
 /// What is mounted below the configured paths.
@@ -95,7 +96,7 @@ impl Interior {
     }
 
     fn add(&mut self, mount: &Mount, at: PathBuf, path: &Path, enters: bool) {
-        let inside = Inside { what: mount.in_words(), at: at.clone() };
+        let inside = Inside { what: mount.in_words(), at: at.clone(), on_demand: mount.kind == "autofs" };
         let around = |other: &&PathBuf| at.starts_with(other) && other.starts_with(path);
         let within_closed = self.closed.iter().any(|closed| around(&closed));
         let within_left_out = self.left_out.iter().any(|other| around(&&other.at));
@@ -139,4 +140,76 @@ fn holds_data(mount: &Mount, path: &Path) -> bool {
 fn is_file(mount: &Mount) -> bool {
     let local = mount.source.starts_with("/dev/") || ["tmpfs", "overlay"].contains(&mount.kind.as_str());
     mount.is_part() && local && fs::symlink_metadata(&mount.at).is_ok_and(|found| !found.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Pi with the desktop's stick, a container, a snap and what systemd and the kernel mount anyway.
+    const PI: &str = "\
+        1 0 179:2 / / rw - ext4 /dev/mmcblk0p2 rw\n\
+        2 1 0:5 / /proc rw - proc proc rw\n\
+        3 2 0:6 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw\n\
+        4 1 0:7 / /sys rw - sysfs sysfs rw\n\
+        5 4 0:8 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n\
+        6 1 0:9 / /dev rw - devtmpfs udev rw\n\
+        7 6 0:10 / /dev/shm rw - tmpfs tmpfs rw\n\
+        8 1 0:11 / /run rw - tmpfs tmpfs rw\n\
+        9 8 0:12 / /run/user/1000 rw - tmpfs tmpfs rw\n\
+        10 9 0:13 / /run/user/1000/doc rw - fuse.portal portal rw\n\
+        11 8 8:1 / /run/media/pi/STICK rw - exfat /dev/sda1 rw\n\
+        12 1 179:1 / /boot/firmware rw - vfat /dev/mmcblk0p1 rw\n\
+        13 1 0:14 / /tmp rw - tmpfs tmpfs rw\n\
+        14 1 0:15 / /var/lib/docker/overlay2/a/merged rw - overlay overlay rw\n\
+        15 1 0:16 / /var/lib/docker/volumes/nas/_data rw - nfs4 nas:/data rw\n\
+        16 1 7:0 / /snap/core/1 ro - squashfs /dev/loop0 ro\n\
+        17 1 8:17 / /srv/usb rw - ext4 /dev/sdb1 rw\n\
+        18 17 8:18 / /srv/usb/more rw - ext4 /dev/sdb2 rw\n\
+        19 1 179:2 /home/pi/www /srv/www rw - ext4 /dev/mmcblk0p2 rw\n\
+        20 1 0:17 / /srv/auto rw - autofs systemd-1 rw\n";
+
+    fn found(paths: &[&str], one_file_system: bool) -> (Vec<String>, Vec<String>) {
+        let paths: Vec<_> = paths.iter().map(PathBuf::from).collect();
+        let interior = Interior::find(&MountTable::parse(PI.as_bytes()), &paths, one_file_system);
+        let names = |found: &[Inside]| found.iter().map(|inside| inside.at.display().to_string()).collect();
+        (names(&interior.left_out), names(&interior.entered))
+    }
+
+    #[test]
+    fn of_a_whole_pi_what_may_hold_data_is_told() {
+        let stick = "/run/media/pi/STICK";
+        let disks = ["/boot/firmware", "/srv/auto", "/srv/usb", "/var/lib/docker/volumes/nas/_data"];
+        let (left_out, entered) = found(&["/"], true);
+        assert_eq!(left_out, ["/boot/firmware", stick, "/srv/auto", "/srv/usb", "/var/lib/docker/volumes/nas/_data"]);
+        assert_eq!(entered, ["/srv/www"], "of the same file system");
+        // Below /run nothing is read, so the stick is not either.
+        let (left_out, entered) = found(&["/"], false);
+        assert_eq!(left_out, [stick]);
+        assert!(disks.iter().all(|disk| entered.iter().any(|place| place == disk)), "{entered:?}");
+        assert!(entered.iter().any(|place| place == "/srv/usb/more") && entered.len() == 6, "{entered:?}");
+    }
+
+    #[test]
+    fn a_path_of_its_own_is_nobody_elses() {
+        let none: [&str; 0] = [];
+        assert_eq!(
+            found(&["/srv", "/srv/usb"], true),
+            (vec!["/srv/auto".into(), "/srv/usb/more".into()], vec!["/srv/www".into()])
+        );
+        assert_eq!(found(&["/srv/usb/more"], true).0, none);
+        // Who names such a place means it.
+        assert_eq!(found(&["/run/user"], true).0, ["/run/user/1000"]);
+        assert_eq!(found(&["/var/lib/docker/overlay2/a"], true).0, ["/var/lib/docker/overlay2/a/merged"]);
+        assert_eq!(found(&["/var/lib/docker"], true).0, ["/var/lib/docker/volumes/nas/_data"]);
+    }
+
+    #[test]
+    fn what_is_left_out_is_on_no_way() {
+        let paths = ["/", "/srv/usb/more/deep"].map(PathBuf::from);
+        let interior = Interior::find(&MountTable::parse(PI.as_bytes()), &paths, true);
+        let leads = |place: &str| interior.leads_to(Path::new(place), &paths);
+        assert!(leads("/home/pi") && leads("/srv/www/x") && leads("/srv/usb/more/deep/x"));
+        assert!(!leads("/srv/usb/x") && !leads("/proc/1") && !leads("/srv/usb"));
+    }
 }

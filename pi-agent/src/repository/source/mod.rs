@@ -21,7 +21,7 @@ use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -30,7 +30,7 @@ use rustic_core::RusticResult;
 
 use super::any_source;
 use super::progress::Gauge;
-use crate::health::{MountTable, answered};
+use crate::health::MountTable;
 use crate::{Error, Result};
 use again::{Again, Rereader};
 use crossing::Crossing;
@@ -53,7 +53,6 @@ pub(super) struct Source {
     all: Vec<PathBuf>,
     devices: HashSet<u64>,
     interior: Interior,
-    silent: OnceLock<HashSet<PathBuf>>,
     exclude: Gitignore,
     named: Named,
     shared: Arc<Shared>,
@@ -75,11 +74,12 @@ impl Source {
             builder.build().map_err(|error| Error::usage("exclude patterns are not understood").caused_by(error))?;
         let table = MountTable::read(Path::new("/"))
             .map_err(|error| Error::new("look what is mounted below the paths").caused_by(error))?;
-        let interior = Interior::find(&table, &all, sources.one_file_system);
+        let mut interior = Interior::find(&table, &all, sources.one_file_system);
+        interior.closed.extend(sources.put_aside.iter().cloned());
         let named = Named::new(&all, &exclude, &interior.closed);
         // What was left out when they were held is left out of the backup.
         let shared = sources.held.as_ref().map_or_else(Arc::default, |held| held.shared());
-        Ok(Self { sources, all, devices, interior, silent: OnceLock::new(), exclude, named, shared })
+        Ok(Self { sources, all, devices, interior, exclude, named, shared })
     }
 
     /// No mount on the way to `path` keeps it out.
@@ -100,19 +100,6 @@ impl Source {
 
     fn left_out(&self) -> impl Iterator<Item = &Inside> {
         self.interior.left_out.iter().filter(|inside| self.wants(&inside.at))
-    }
-
-    /// Mount points that are left out and do not even tell what they are: a server that is gone, a file system of another user's
-    /// program. They are not touched again.
-    fn silent(&self) -> HashSet<PathBuf> {
-        let find = || {
-            let is_silent = |at: &PathBuf| {
-                let at = at.clone();
-                !matches!(answered(move || fs::symlink_metadata(at)), Some(Ok(_)))
-            };
-            self.left_out().map(|inside| inside.at.clone()).filter(is_silent).collect()
-        };
-        self.silent.get_or_init(find).clone()
     }
 
     pub(super) fn paths(&self) -> &[PathBuf] {
@@ -142,7 +129,7 @@ impl Source {
     pub(super) fn walk(&self, path: &Path) -> Walk {
         let held = self.sources.held.clone();
         let (exclude, never, named) = (self.exclude.clone(), self.sources.never.clone(), self.named.clone());
-        let (closed, silent) = (self.interior.closed.clone(), self.silent());
+        let closed = self.interior.closed.clone();
         let (one_file_system, shared) = (self.sources.one_file_system, self.shared.clone());
         let mut devices = self.devices.clone();
         devices.extend(fs::symlink_metadata(path).map(|metadata| metadata.dev()));
@@ -158,9 +145,6 @@ impl Source {
                 let (devices, closed) = &mut *met;
                 let is_held = |parent| held.as_ref().is_some_and(|held| held.holds(parent));
                 if path.parent().is_some_and(is_held) || never.iter().any(|other| other == path) {
-                    return false;
-                }
-                if silent.contains(path) {
                     return false;
                 }
                 let directory = entry.file_type().is_some_and(|kind| kind.is_dir());
@@ -251,6 +235,7 @@ mod tests {
             exclude: Vec::new(),
             one_file_system: true,
             never: Vec::new(),
+            put_aside: Vec::new(),
             deadline,
             held: None,
             reading: Reading::default(),
@@ -455,6 +440,7 @@ mod tests {
             exclude: Vec::new(),
             one_file_system: true,
             never: Vec::new(),
+            put_aside: Vec::new(),
             deadline: None,
             held: None,
             reading: Reading::default(),

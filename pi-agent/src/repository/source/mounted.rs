@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::interior::Inside;
 use super::{Source, Sources};
 use crate::Result;
+use crate::health::answered;
 
 /// At most so many entries of a directory are looked at to see whether patterns leave any of them.
 const LOOKED_AT: usize = 10_000;
@@ -32,6 +33,21 @@ impl Mounted {
     /// What is not read for no other reason than that it is mounted, without what is excluded.
     pub fn left_out(&self) -> impl Iterator<Item = &Inside> {
         self.0.left_out()
+    }
+
+    /// What is not read and holds up whoever opens it, as each walk does with a directory that it then does not enter: mounts of
+    /// servers that are gone or of another user's program, and those that are made on demand.
+    pub fn in_the_way(&self) -> Vec<PathBuf> {
+        let interior = &self.0.interior;
+        let excluded = interior.entered.iter().filter(|inside| !self.0.wants(&inside.at));
+        // Our own storage is not taken away from us.
+        let is_ours = |inside: &Inside| self.0.sources.never.iter().any(|ours| ours.starts_with(&inside.at));
+        let opens = |inside: &Inside| {
+            let at = inside.at.clone();
+            !inside.on_demand && matches!(answered(move || fs::symlink_metadata(at)), Some(Ok(_)))
+        };
+        let closed = interior.left_out.iter().chain(excluded).filter(|inside| !is_ours(inside));
+        closed.filter(|inside| !opens(inside)).map(|inside| inside.at.clone()).collect()
     }
 
     /// Other file systems than those of the paths are left out.

@@ -23,6 +23,8 @@ pub struct Sources {
     pub one_file_system: bool,
     /// Never read, whatever the patterns say: our own repository and cache.
     pub never: Vec<PathBuf>,
+    /// Mount points whose mounts are not seen here any more; they are kept, empty.
+    pub put_aside: Vec<PathBuf>,
     /// When to stop.
     pub deadline: Option<Instant>,
     /// What stands for its paths instead of what lies there now.
@@ -76,6 +78,7 @@ impl Sources {
             exclude: directory.exclude.clone(),
             one_file_system: directory.one_file_system,
             never,
+            put_aside: Vec::new(),
             deadline: None,
             held: None,
             reading: Reading::of(&settings.storage.limits),

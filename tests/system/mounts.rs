@@ -1,0 +1,337 @@
+//! What is mounted below a path: told where it is left out, and missed where it was entered.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use harness::{Agent, Config, LoopDisk, Ran, Scratch, Tmpfs, sh};
+
+/// Where `path` lies when it was restored to `target`.
+fn below(target: &Path, path: &Path) -> PathBuf {
+    target.join(path.strip_prefix("/").unwrap())
+}
+
+fn ext4(at: &Path) -> LoopDisk {
+    LoopDisk::make(at, 8 << 20, &["mkfs.ext4", "-q"], "rw")
+}
+
+/// What a run says of the step beside its outcome, as one text.
+fn told(night: &Ran) -> String {
+    night.step("d")["problems"].to_string()
+}
+
+/// The doctor's findings of that severity about the step, as one text.
+fn doctor(agent: &Agent, severity: &str) -> String {
+    let findings = agent.run(["doctor", "--json"]).json()["findings"].clone();
+    let ours = findings.as_array().unwrap().iter().filter(|found| found["severity"] == severity);
+    ours.filter(|found| found["subject"] == "step d")
+        .map(|found| format!("{}\n{}\n", found["message"], found["advice"]))
+        .collect()
+}
+
+fn restored(scratch: &Scratch, agent: &Agent, name: &str) -> PathBuf {
+    let to = scratch.join(name);
+    agent.ok(["restore", "d", "--to", to.to_str().unwrap()]);
+    to
+}
+
+/// A run that fails because of the step, and what for.
+fn failure(agent: &Agent) -> String {
+    let night = agent.run(["run", "--json"]).expect(3);
+    let error = night.step("d")["error"].clone();
+    assert!(error["hint"].as_str().unwrap().contains("pi-agent adopt d"), "{error}");
+    error["message"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_disk_that_is_left_out_is_told_once_by_a_run_and_always_by_those_who_are_asked() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv/data");
+    fs::write(data.join("file"), "on the card").unwrap();
+    let disk = ext4(&data.join("disk"));
+    fs::write(disk.path().join("file"), "on the disk").unwrap();
+    let place = disk.path().to_str().unwrap().to_owned();
+    let config = Config::local(scratch.path());
+    let agent = config.clone().directory("d", &[&data], "").write();
+    let advice = "add it to `paths`, or one-file-system = false";
+
+    let plan = agent.ok(["plan"]);
+    assert!(plan.stdout.contains(&place) && plan.stdout.contains(advice), "{plan}");
+    let first = agent.ok(["run", "--json"]);
+    assert_eq!(first.step("d")["outcome"], "succeeded", "{first}");
+    let said = told(&first);
+    assert!(
+        said.contains(&format!("{place} is left out")) && said.contains("ext4 of /dev/loop") && said.contains(advice)
+    );
+    let second = agent.ok(["run", "--json"]);
+    assert_eq!(told(&second), "[]", "once");
+    for _ in 0..2 {
+        let note = doctor(&agent, "note");
+        assert!(note.contains(&place) && note.contains(advice), "{note}");
+        agent.ok(["plan"]).says(&place);
+    }
+    agent.ok(["status"]);
+    let to = below(&restored(&scratch, &agent, "to"), &data);
+    assert!(to.join("file").exists() && to.join("disk").is_dir() && !to.join("disk/file").exists());
+
+    // Whoever excludes it knows of it.
+    let quiet = config.directory("d", &[&data], &format!("exclude = [{place:?}]")).write();
+    quiet.ok(["adopt", "d"]);
+    let said = format!("{}{}{}", told(&quiet.ok(["run", "--json"])), doctor(&quiet, "note"), quiet.ok(["plan"]));
+    assert!(!said.contains(&place), "{said}");
+
+    // Without it nothing is missing.
+    disk.unmount();
+    let agent = Config::local(scratch.path()).directory("d", &[&data], "").write();
+    agent.ok(["run"]);
+    assert_eq!(doctor(&agent, "problem"), "");
+}
+
+#[test]
+fn a_disk_that_was_entered_is_missed_until_somebody_says_that_it_is_gone() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv/data");
+    fs::write(data.join("file"), "on the card").unwrap();
+    let disk = ext4(&data.join("disk"));
+    fs::write(disk.path().join("world"), "on the disk").unwrap();
+    let (image, at) = (disk.image().to_owned(), disk.path().to_owned());
+    let memory = Tmpfs::mount(data.join("memory"), 1 << 20);
+    let agent = Config::local(scratch.path()).directory("d", &[&data], "one-file-system = false").write();
+    let night = agent.ok(["run", "--json"]);
+    assert_eq!(told(&night), "[]");
+    assert!(below(&restored(&scratch, &agent, "to"), &at.join("world")).exists());
+    agent.ok(["run"]);
+    assert_eq!(format!("{}{}", doctor(&agent, "note"), doctor(&agent, "problem")), "");
+
+    // It held nothing: it may go.
+    drop(memory);
+    agent.ok(["run"]);
+
+    disk.unmount();
+    let gone = format!("{} is not mounted any more", at.display());
+    assert!(failure(&agent).contains(&gone));
+    fs::write(at.join("stray"), "on the card").unwrap();
+    assert!(failure(&agent).contains(&gone), "a file in its place is not the disk");
+    assert!(doctor(&agent, "problem").contains(&gone));
+    let status = agent.run(["status"]).stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(status.contains(&gone), "{status}");
+
+    let other = ext4(&scratch.join("srv/data/other"));
+    let other_image = other.image().to_owned();
+    fs::write(other.path().join("file"), "x").unwrap();
+    other.unmount();
+    fs::remove_dir(data.join("other")).unwrap();
+    let other = LoopDisk::mount(&other_image, &at, "rw");
+    assert!(failure(&agent).contains("lies on another disk"));
+    other.unmount();
+
+    let disk = LoopDisk::mount(&image, &at, "rw");
+    agent.ok(["run"]);
+    fs::remove_file(at.join("world")).unwrap();
+    fs::remove_dir(at.join("lost+found")).unwrap();
+    assert!(failure(&agent).contains(&format!("{} is empty", at.display())));
+
+    disk.unmount();
+    agent.ok(["adopt", "d"]);
+    agent.ok(["run"]);
+    agent.ok(["run"]);
+}
+
+#[test]
+fn a_disk_that_goes_while_it_is_to_be_read_makes_no_good_night() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv/data");
+    for number in 0..12 {
+        fs::write(data.join(format!("before-{number:02}")), vec![number; 100_000]).unwrap();
+    }
+    let disk = Tmpfs::mount(data.join("disk"), 1 << 20);
+    fs::write(disk.path().join("file"), "x").unwrap();
+    let config = Config::local(scratch.path()).directory("d", &[&data], "one-file-system = false");
+    let agent = config.table("[limits]\nread = \"300KiB\"").write();
+    let run = agent.start(["run", "--json"]);
+    let begun = scratch.join("storage/d/keys");
+    let started = Instant::now();
+    while !begun.exists() {
+        assert!(started.elapsed() < Duration::from_secs(30), "it does not begin");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(disk);
+    let night = run.wait().expect(5);
+    let error = night.step("d")["error"]["message"].as_str().unwrap().to_owned();
+    assert!(error.starts_with("while it was read") && error.contains("data/disk is not mounted any more"), "{error}");
+    agent.run(["run"]).expect(3).says("is not mounted any more");
+}
+
+#[test]
+fn another_way_to_configure_it_forgets_what_was_entered() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv/data");
+    fs::write(data.join("file"), "x").unwrap();
+    let disk = Tmpfs::mount(data.join("disk"), 1 << 20);
+    fs::write(disk.path().join("file"), "x").unwrap();
+    let configured = |more: &str| Config::local(scratch.path()).directory("d", &[&data], more).write();
+    configured("one-file-system = false").ok(["run"]);
+    drop(disk);
+    configured("one-file-system = false\nexclude = [\"disk\"]").ok(["run"]);
+    configured("one-file-system = true").ok(["run"]);
+}
+
+#[test]
+fn what_a_new_disk_covers_was_in_the_backup_until_now() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv/data");
+    let worlds = scratch.directory("srv/data/worlds");
+    fs::write(worlds.join("world"), "on the card").unwrap();
+    let agent = Config::local(scratch.path()).directory("d", &[&data], "").write();
+    agent.ok(["run"]);
+    let disk = Tmpfs::mount(&worlds, 1 << 20);
+    fs::write(disk.path().join("world"), "moved to a disk").unwrap();
+    let night = agent.run(["run", "--json"]).expect(5);
+    let error = night.step("d")["error"]["message"].as_str().unwrap().to_owned();
+    assert!(error.contains(&format!("{} is in no restore point from now on", worlds.display())), "{error}");
+    agent.ok(["run"]);
+    agent.ok(["plan"]).says(worlds.to_str().unwrap());
+}
+
+fn bind(from: &Path, at: &Path) {
+    sh(Command::new("mount").arg("--bind").args([from, at]));
+}
+
+/// Unmounts at the end, whatever happens.
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_bound_directory_of_the_same_disk_is_read_and_missed() {
+    let scratch = Scratch::new();
+    let (data, elsewhere) = (scratch.directory("srv/data"), scratch.directory("elsewhere"));
+    let (bound, itself) = (scratch.directory("srv/data/bound"), scratch.directory("srv/data/itself"));
+    fs::write(elsewhere.join("file"), "x").unwrap();
+    fs::write(itself.join("file"), "x").unwrap();
+    let agent = Config::local(scratch.path()).directory("d", &[&data], "").write();
+    bind(&elsewhere, &bound);
+    let _bound = Unmount(bound.clone());
+    // As systemd does for the directories that a unit may not write to.
+    bind(&itself, &itself);
+    let inert = Unmount(itself.clone());
+    let night = agent.ok(["run", "--json"]);
+    assert_eq!(told(&night), "[]");
+    assert_eq!(doctor(&agent, "note"), "");
+    let to = restored(&scratch, &agent, "to");
+    assert!(below(&to, &bound.join("file")).exists() && below(&to, &itself.join("file")).exists());
+
+    drop(inert);
+    agent.ok(["run"]);
+    sh(Command::new("umount").arg(&bound));
+    assert!(failure(&agent).contains(&format!("{} is not mounted any more", bound.display())));
+}
+
+#[test]
+fn a_btrfs_subvolume_is_entered_and_a_snapshot_is_told() {
+    let scratch = Scratch::new();
+    let disk = LoopDisk::make(scratch.join("pool"), 128 << 20, &["mkfs.btrfs", "-q"], "rw");
+    let pool = disk.path().to_owned();
+    let data = pool.join("data");
+    let btrfs =
+        |arguments: &[&str], paths: &[&Path]| sh(Command::new("btrfs").arg("subvolume").args(arguments).args(paths));
+    for place in ["data", "data/worlds", "data/worlds/deep", "elsewhere"] {
+        btrfs(&["create"], &[&pool.join(place)]);
+        fs::write(pool.join(place).join("file"), place).unwrap();
+    }
+    fs::create_dir(data.join(".snapshots")).unwrap();
+    btrfs(&["snapshot", "-r"], &[&data, &data.join(".snapshots/1")]);
+    btrfs(&["snapshot", "-r"], &[&data.join("worlds"), &data.join(".snapshots/2")]);
+    btrfs(&["snapshot"], &[&data.join("worlds"), &data.join("copy")]);
+    let mounted = data.join("mounted");
+    fs::create_dir(&mounted).unwrap();
+    sh(Command::new("mount").args(["-o", "loop,subvol=elsewhere"]).arg(disk.image()).arg(&mounted));
+    let _mounted = Unmount(mounted.clone());
+
+    let agent = Config::local(scratch.path()).directory("d", &[&data], "").write();
+    let night = agent.ok(["run", "--json"]);
+    let said = told(&night);
+    let first = data.join(".snapshots/1");
+    assert!(
+        said.contains(&format!("2 read-only btrfs snapshots are left out, the first {}", first.display())),
+        "{said}"
+    );
+    assert!(said.contains(&format!("{} is left out", mounted.display())), "{said}");
+    let to = below(&restored(&scratch, &agent, "to"), &data);
+    let has = |name: &str| to.join(name).exists();
+    assert!(has("file") && has("worlds/file") && has("worlds/deep/file") && has("copy/file"));
+    assert!(has(".snapshots/1") && !has(".snapshots/1/file") && !has(".snapshots/2/file") && !has("mounted/file"));
+
+    assert_eq!(told(&agent.ok(["run", "--json"])), "[]", "once");
+    let note = doctor(&agent, "note");
+    assert!(note.contains("2 read-only btrfs snapshots") && note.contains(mounted.to_str().unwrap()), "{note}");
+    agent.ok(["plan"]).says("2 read-only btrfs snapshots");
+
+    // Everything, when it is asked for.
+    let all = Config::local(scratch.join("all"));
+    fs::create_dir(scratch.join("all")).unwrap();
+    let all = all.directory("d", &[&data], "one-file-system = false").write();
+    all.ok(["run"]);
+    let everything = below(&restored(&scratch, &all, "everything"), &data);
+    assert!(everything.join(".snapshots/2/file").exists() && everything.join("mounted/file").exists());
+
+    // A subvolume that somebody removes is a word worth; one that a snapshot put back lacks is missed.
+    btrfs(&["delete"], &[&data.join("copy")]);
+    assert!(
+        told(&agent.ok(["run", "--json"])).contains(&format!("the subvolume {} is gone", data.join("copy").display()))
+    );
+    assert_eq!(told(&agent.ok(["run", "--json"])), "[]", "once");
+    btrfs(&["delete"], &[&data.join("worlds/deep")]);
+    fs::create_dir(data.join("worlds/deep")).unwrap();
+    assert!(failure(&agent).contains(&format!("{} is empty", data.join("worlds/deep").display())));
+    agent.ok(["adopt", "d"]);
+    agent.ok(["run"]);
+}
+
+#[test]
+fn of_the_whole_machine_only_disks_are_told() {
+    let scratch = Scratch::new();
+    let disk = Tmpfs::mount(scratch.join("disk"), 1 << 20);
+    let exclude = format!("exclude = [\"{}/storage\"]", scratch.path().display());
+    for more in ["one-file-system = true", "one-file-system = false"] {
+        let agent =
+            Config::local(scratch.path()).directory("d", &[Path::new("/")], &format!("{exclude}\n{more}")).write();
+        let plan = agent.ok(["plan"]).stdout;
+        let left_out = |place: &str| plan.contains(&format!("\n   {place}"));
+        for made_up in ["/proc", "/sys", "/dev", "/run", "/tmp "] {
+            assert!(!left_out(made_up), "{made_up}: {plan}");
+        }
+        assert_eq!(left_out(disk.path().to_str().unwrap()), more.ends_with("true"), "{plan}");
+    }
+}
+
+#[test]
+fn patterns_that_do_nothing_or_too_much_are_told_by_the_doctor() {
+    let scratch = Scratch::new();
+    let (data, swallowed) = (scratch.directory("srv/data"), scratch.directory("srv/swallowed"));
+    for name in ["data/a.tmp", "data/a.txt", "data/keep.tmp", "swallowed/file"] {
+        fs::write(scratch.join("srv").join(name), "x").unwrap();
+    }
+    let exclude =
+        format!("exclude = [\"*.tmp\", \"!keep.tmp\", \"*.bak\", \"data/typo/\", \"{}/*\"]", swallowed.display());
+    let agent = Config::local(scratch.path()).directory("d", &[&data, &swallowed], &exclude).write();
+    let before = doctor(&agent, "note");
+    assert!(
+        before.contains(&format!("leaves nothing of {}", swallowed.display())) && !before.contains("*.bak"),
+        "{before}"
+    );
+    agent.ok(["run"]);
+    let note = doctor(&agent, "note");
+    for idle in ["*.bak", "data/typo/"] {
+        assert!(note.contains(&format!("exclude = \\\"{idle}\\\" left nothing out")), "{idle}: {note}");
+    }
+    assert!(!note.contains("*.tmp") && !note.contains("!keep.tmp"), "{note}");
+    fs::write(data.join("old.bak"), "x").unwrap();
+    agent.ok(["run"]);
+    assert!(!doctor(&agent, "note").contains("*.bak"));
+}
