@@ -53,6 +53,9 @@ pub fn privately<T: Send>(lock: &Path, binds: &[Bind], work: impl FnOnce() -> Re
 /// # Errors
 /// The namespace is refused, or the kernel keeps one of them.
 pub fn put_aside(places: &[PathBuf]) -> Result<()> {
+    if places.is_empty() {
+        return Ok(());
+    }
     leave_the_others()?;
     places.iter().try_for_each(|place| {
         umount2(place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)

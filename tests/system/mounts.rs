@@ -6,6 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use harness::{Agent, Config, LoopDisk, Ran, Scratch, Tmpfs, sh};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Where `path` lies when it was restored to `target`.
 fn below(target: &Path, path: &Path) -> PathBuf {
@@ -192,6 +194,56 @@ fn what_a_new_disk_covers_was_in_the_backup_until_now() {
     assert!(error.contains(&format!("{} is in no restore point from now on", worlds.display())), "{error}");
     agent.ok(["run"]);
     agent.ok(["plan"]).says(worlds.to_str().unwrap());
+}
+
+/// A file system whose program is in the test's hands; until dropped.
+struct Fuse {
+    at: PathBuf,
+    device: String,
+    program: Pid,
+}
+
+impl Fuse {
+    fn mount(image: &Path, at: &Path) -> Self {
+        fs::File::create(image).and_then(|file| file.set_len(16 << 20)).unwrap();
+        sh(Command::new("mkfs.exfat").arg(image));
+        let device = sh(Command::new("losetup").args(["--find", "--show"]).arg(image)).trim().to_owned();
+        fs::create_dir_all(at).unwrap();
+        sh(Command::new("mount.exfat-fuse").arg(&device).arg(at));
+        let found = sh(Command::new("pgrep").args(["--full", &format!("^mount.exfat-fuse {device} ")]));
+        let program = Pid::from_raw(found.trim().parse().unwrap());
+        Self { at: at.into(), device, program }
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        let _ = kill(self.program, Signal::SIGCONT);
+        let _ = Command::new("umount").arg("--lazy").arg(&self.at).status();
+        let _ = Command::new("losetup").args(["--detach", &self.device]).status();
+    }
+}
+
+#[test]
+fn what_does_not_answer_and_is_not_read_holds_nothing_up() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv/data");
+    fs::write(data.join("file"), "x").unwrap();
+    let fuse = Fuse::mount(&scratch.join("image"), &data.join("fuse"));
+    fs::write(fuse.at.join("file"), "x").unwrap();
+    let agent = Config::local(scratch.path()).directory("d", &[&data], "").write();
+    kill(fuse.program, Signal::SIGSTOP).unwrap();
+    let asked = Instant::now();
+    assert!(doctor(&agent, "note").contains(fuse.at.to_str().unwrap()));
+    agent.ok(["plan"]).says(fuse.at.to_str().unwrap());
+    assert!(asked.elapsed() < Duration::from_secs(10), "neither touches it");
+    let night = agent.ok(["run", "--json"]);
+    assert!(told(&night).contains(&format!("{} is left out", fuse.at.display())), "{night}");
+    assert!(night.took < Duration::from_secs(60), "{night}");
+    kill(fuse.program, Signal::SIGCONT).unwrap();
+    assert_eq!(fs::read_to_string(fuse.at.join("file")).unwrap(), "x", "it is put aside for the backup alone");
+    let to = restored(&scratch, &agent, "to");
+    assert!(below(&to, &data.join("file")).exists() && below(&to, &fuse.at).is_dir());
 }
 
 fn bind(from: &Path, at: &Path) {

@@ -270,7 +270,7 @@ impl Work<'_> {
     /// What is left out from now on, and was in the backup until now, is worth more than a line.
     fn note_covered(&self, result: &mut StepResult, inside: &Inside, repository: &Repository, snapshots: &[Snapshot]) {
         let Some(last) = newest(snapshots, self.step, |_| true) else { return };
-        for place in inside.new() {
+        for place in inside.untold() {
             // A snapshot that cannot be read is told elsewhere.
             if repository.holds_below(last, &place.at).unwrap_or(false) {
                 let message = format!(

@@ -119,11 +119,13 @@ impl Inside {
     /// # Errors
     /// The kernel refuses that, so the backup would wait for ever.
     pub fn put_aside(&self) -> Result<Vec<PathBuf>> {
-        let places = self.mounted.in_the_way();
-        if !places.is_empty() {
-            mounts::put_aside(&places)?;
+        let (places, silent) = self.mounted.in_the_way();
+        match mounts::put_aside(&places) {
+            Ok(()) => Ok(places),
+            Err(error) if silent => Err(error),
+            // Who may not do that need not: what is there opens, or says why not.
+            Err(_) => Ok(Vec::new()),
         }
-        Ok(places)
     }
 
     /// What is left out, for those who ask each time.
@@ -133,7 +135,7 @@ impl Inside {
 
     /// The same when it is new, for a run's report.
     pub fn news(&self, tally: &Tally) -> Vec<Problem> {
-        let mut news: Vec<_> = self.new().map(|inside| left_out_at(&self.mounted, inside)).collect();
+        let mut news: Vec<_> = self.untold().map(|inside| left_out_at(&self.mounted, inside)).collect();
         if self.known.snapshots.is_none() {
             news.extend(tally.snapshots.first().map(|first| snapshots(tally.snapshots.len(), shown(first))));
         }
@@ -145,7 +147,7 @@ impl Inside {
     }
 
     /// What is left out, and no run has told.
-    pub fn new(&self) -> impl Iterator<Item = &repository::Inside> {
+    pub fn untold(&self) -> impl Iterator<Item = &repository::Inside> {
         self.mounted.left_out().filter(|inside| !self.known.told.contains(&*inside.at.to_string_lossy()))
     }
 

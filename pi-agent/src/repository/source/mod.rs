@@ -92,8 +92,8 @@ impl Source {
         let Some(path) = self.sources.paths.iter().find(|path| directory.starts_with(path)) else { return false };
         let wanted = |place: &Path| {
             let beside = place.parent().is_some_and(|parent| self.named.is_passage(parent));
-            let out = beside || self.exclude.matched(place, true).is_ignore();
-            !(out && !self.named.leads_to(place)) && !self.sources.never.iter().any(|other| other == place)
+            let kept = !beside && !self.exclude.matched(place, true).is_ignore();
+            (kept || self.named.leads_to(place)) && !self.sources.never.iter().any(|other| other == place)
         };
         directory.ancestors().take_while(|place| place != path).all(wanted)
     }

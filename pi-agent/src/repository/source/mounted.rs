@@ -36,18 +36,22 @@ impl Mounted {
     }
 
     /// What is not read and holds up whoever opens it, as each walk does with a directory that it then does not enter: mounts of
-    /// servers that are gone or of another user's program, and those that are made on demand.
-    pub fn in_the_way(&self) -> Vec<PathBuf> {
+    /// servers that are gone or of another user's program, and those that are made on demand. Also whether one of them does not answer.
+    pub fn in_the_way(&self) -> (Vec<PathBuf>, bool) {
         let interior = &self.0.interior;
         let excluded = interior.entered.iter().filter(|inside| !self.0.wants(&inside.at));
         // Our own storage is not taken away from us.
         let is_ours = |inside: &Inside| self.0.sources.never.iter().any(|ours| ours.starts_with(&inside.at));
-        let opens = |inside: &Inside| {
+        let (mut places, mut silent) = (Vec::new(), false);
+        for inside in interior.left_out.iter().chain(excluded).filter(|inside| !is_ours(inside)) {
             let at = inside.at.clone();
-            !inside.on_demand && matches!(answered(move || fs::symlink_metadata(at)), Some(Ok(_)))
-        };
-        let closed = interior.left_out.iter().chain(excluded).filter(|inside| !is_ours(inside));
-        closed.filter(|inside| !opens(inside)).map(|inside| inside.at.clone()).collect()
+            let answer = answered(move || fs::symlink_metadata(at));
+            silent |= answer.is_none();
+            if inside.on_demand || !matches!(answer, Some(Ok(_))) {
+                places.push(inside.at.clone());
+            }
+        }
+        (places, silent)
     }
 
     /// Other file systems than those of the paths are left out.
