@@ -387,3 +387,38 @@ fn patterns_that_do_nothing_or_too_much_are_told_by_the_doctor() {
     agent.ok(["run"]);
     assert!(!doctor(&agent, "note").contains("*.bak"));
 }
+
+#[test]
+fn setup_tells_what_its_steps_will_leave_out() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv/data");
+    fs::write(data.join("file"), "x").unwrap();
+    scratch.directory("storage");
+    let disk = Tmpfs::mount(data.join("disk"), 1 << 20);
+    let place = |name: &str| scratch.join(name).display().to_string();
+    let agent = Agent::new(scratch.join("etc/config.toml"), scratch.join("state"));
+    let (storage, step) = (format!("file://{}/host", place("storage")), format!("d={}", data.display()));
+    let (secrets, cache, spool, runtime) = (place("etc/secrets"), place("cache"), place("spool"), place("runtime"));
+    let setup = agent.run([
+        "setup",
+        "--unattended",
+        "--no-enable",
+        "--name",
+        "test-host",
+        "--postgres",
+        "none",
+        "--storage",
+        &storage,
+        "--directory",
+        &step,
+        "--secrets",
+        &secrets,
+        "--cache",
+        &cache,
+        "--spool",
+        &spool,
+        "--runtime",
+        &runtime,
+    ]);
+    setup.says(&format!("{} is left out", disk.path().display())).says("one-file-system = false");
+}
