@@ -53,6 +53,11 @@ fn a_server_of_the_machine_serves_again() {
 }
 
 #[test]
+fn long_a_machine_of_files_alone_is_back() {
+    recovery::a_machine_of_files_alone_is_back("bookworm");
+}
+
+#[test]
 fn the_timer_proves_that_all_comes_back() {
     restores::the_timer_proves_that_all_comes_back("trixie");
 }

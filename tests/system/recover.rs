@@ -1,19 +1,21 @@
 //! The whole host back with nothing but the recovery kit and the storage: rows, files, owners, history, and what goes wrong.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use harness::{
-    Agent, Cluster, Config, Garage, Household, Ran, Scratch, Size, TlsProxy, Tmpfs, Tree, by_effort, oddities, sh,
+    Agent, Cluster, Config, Discord, Garage, Household, Ran, Scratch, Size, TlsProxy, Tmpfs, Tree, by_effort, oddities,
+    sh,
 };
 use nix::sys::signal::Signal;
 
 use crate::in_place::kept;
 
-/// A household with files, a log directory and a database, and its kit.
+/// A household with files, a part of them live, a log directory, a database and, as `setup` proposes it, the directory of the
+/// configuration; and its kit.
 struct Home {
     /// Before its directory goes, it is stopped.
     cluster: Cluster,
@@ -39,8 +41,18 @@ impl Home {
         let foundry = household.foundry();
         let odd = scratch.directory("srv/odd/things");
         oddities(&odd, 50_000_000);
-        let agent =
-            config.step(&cluster.step("database", "main", "")).directory("foundry", &[&foundry, &odd], "").write();
+        let live = format!(
+            "live = {{ paths = [\"{}\"], quiet = [\"/usr/bin/true\"], resume = [\"/usr/bin/true\"] }}",
+            foundry.join("Data/worlds").display()
+        );
+        let etc = scratch.directory("etc");
+        let agent = config
+            .step(&cluster.step("database", "main", ""))
+            .directory("foundry", &[&foundry, &odd], &live)
+            .directory("configs", &[&etc], "")
+            .write();
+        fs::create_dir(etc.join("hooks")).unwrap();
+        fs::write(etc.join("hooks/before"), "#!/bin/sh\n").unwrap();
         let home = Self { scratch, agent, cluster, foundry, oddities: odd };
         home.agent.ok(["run"]);
         home.make_kit("kit.txt");
@@ -79,6 +91,25 @@ impl Home {
         self.agent.run([&["recover", "--kit", &self.kit()], more].concat())
     }
 
+    /// A recovery that is killed.
+    fn cut_off_after(&self, time: Duration) -> Ran {
+        let running = self.agent.start(["recover", "--kit", &self.kit()]);
+        std::thread::sleep(time);
+        running.signal(Signal::SIGKILL);
+        running.wait()
+    }
+
+    /// The one after it. Programs of the killed one end with it, but not in the same moment.
+    fn recover_once_all_has_ended(&self) -> Ran {
+        let started = Instant::now();
+        loop {
+            let ran = self.recover(&["--json"]);
+            if ran.code() != Some(4) || started.elapsed() > Duration::from_secs(60) {
+                return ran.expect(0);
+            }
+        }
+    }
+
     fn trees(&self) -> [Tree; 2] {
         [&self.foundry, &self.oddities].map(Tree::read)
     }
@@ -107,7 +138,8 @@ fn nothing_is_left(home: &Home) {
 }
 
 fn all_comes_back(home: &Home) {
-    let (dump, trees) = (home.dump(), home.trees());
+    let (dump, trees, hooks) = (home.dump(), home.trees(), home.scratch.join("etc/hooks"));
+    let before = Tree::read(&hooks);
     home.lose_everything();
 
     let ran = home.recover(&["--json"]).expect(0);
@@ -117,6 +149,8 @@ fn all_comes_back(home: &Home) {
     for (name, mode) in [("etc/config.toml", 0o600), ("etc/secrets", 0o700), ("etc/secrets/restic.key", 0o600)] {
         assert_eq!(fs::metadata(home.scratch.join(name)).unwrap().mode() & 0o7777, mode, "{name}");
     }
+    assert_eq!(before.differences(&Tree::read(&hooks)), Vec::<String>::new());
+    assert_eq!(kept(&home.scratch.join("etc")), Vec::<PathBuf>::new(), "the kit's files are no one's to look at");
     home.cluster.start();
     assert_eq!(home.dump(), dump);
     nothing_is_left(home);
@@ -133,7 +167,8 @@ fn all_comes_back(home: &Home) {
 
     // A second time there is nothing to do.
     let again = home.recover(&["--json"]).expect(0);
-    for what in ["database", home.foundry.to_str().unwrap(), home.oddities.to_str().unwrap()] {
+    let etc = home.scratch.join("etc");
+    for what in ["database", home.foundry.to_str().unwrap(), home.oddities.to_str().unwrap(), etc.to_str().unwrap()] {
         assert_eq!(part(&again, what)["outcome"], "was-there", "{again}");
     }
     assert_eq!(home.cluster.sql("select name from voters where id = 0"), "after");
@@ -160,6 +195,266 @@ fn everything_comes_back_from_a_bucket() {
     fs::remove_file(&ca).unwrap();
     all_comes_back(&home);
     assert!(ca.exists());
+}
+
+#[test]
+fn the_kits_files_win_over_older_ones_and_others_stay() {
+    let home = Home::local();
+    let etc = home.scratch.join("etc");
+    let webhook = etc.join("secrets/discord.env");
+    let discord = Discord::start();
+    let address = |name: &str| format!("DISCORD_WEBHOOK_URL={}\n", discord.other(&format!("/{name}")));
+    let write_private = |path: &Path, text: &str| {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    };
+    write_private(&webhook, &address("old"));
+    write_private(&etc.join("secrets/ntfy.env"), "NTFY_TOKEN=tk_of_the_backup\n");
+    fs::set_permissions(etc.join("hooks/before"), Permissions::from_mode(0o750)).unwrap();
+    chown(etc.join("hooks/before"), Some(1234), Some(1235)).unwrap();
+    home.agent.ok(["run", "configs"]);
+    // The kit is of after the last backup of the configuration.
+    let config = fs::read_to_string(etc.join("config.toml")).unwrap() + "\n# of the kit\n";
+    fs::write(etc.join("config.toml"), &config).unwrap();
+    write_private(&webhook, &address("new"));
+    home.make_kit("kit.txt");
+    home.lose_everything();
+
+    // As the package makes them; and what somebody has begun there.
+    fs::create_dir_all(etc.join("secrets")).unwrap();
+    fs::set_permissions(etc.join("secrets"), Permissions::from_mode(0o700)).unwrap();
+    let mine = etc.join("mine");
+    fs::write(&mine, "mine").unwrap();
+    let ran = home.recover(&["--json"]).expect(3);
+    assert!(part(&ran, etc.to_str().unwrap())["error"].to_string().contains("something is there already"), "{ran}");
+    assert!(etc.join("config.toml").exists() && !etc.join("hooks").exists());
+    fs::remove_file(&mine).unwrap();
+
+    let ran = home.recover(&["--json"]).expect(0);
+    let back = part(&ran, etc.to_str().unwrap());
+    assert_eq!(back["outcome"], "back");
+    assert_eq!(fs::read_to_string(etc.join("config.toml")).unwrap(), config);
+    assert_eq!(fs::read_to_string(&webhook).unwrap(), address("new"));
+    assert_eq!(fs::read_to_string(etc.join("secrets/ntfy.env")).unwrap(), "NTFY_TOKEN=tk_of_the_backup\n");
+    let look = |name: &str| {
+        let found = fs::metadata(etc.join(name)).unwrap();
+        (found.uid(), found.gid(), found.mode() & 0o7777)
+    };
+    assert_eq!(look("hooks/before"), (1234, 1235, 0o750));
+    for (name, mode) in [
+        ("", 0o755),
+        ("config.toml", 0o600),
+        ("secrets", 0o700),
+        ("secrets/restic.key", 0o600),
+        ("secrets/discord.env", 0o600),
+        ("secrets/ntfy.env", 0o600),
+    ] {
+        assert_eq!(look(name), (0, 0, mode), "{name}");
+    }
+    assert!(kept(&etc).is_empty() && kept(&etc.join("config.toml")).is_empty(), "{ran}");
+    nothing_is_left(&home);
+    // A person is told what the backup holds otherwise, and of what is the same, nothing.
+    let stays = back["stays"].to_string();
+    assert!(stays.contains("/etc/config.toml") && stays.contains("/etc/secrets/restic.key"), "{ran}");
+    let left = ran.json()["left_to_do"].to_string();
+    assert!(left.contains("discord.env is the kit's, and the backup of"), "{ran}");
+    assert!(!left.contains("restic.key is the kit's"), "{ran}");
+    let again = home.recover(&["--json"]).expect(0);
+    assert_eq!(part(&again, etc.to_str().unwrap())["outcome"], "was-there");
+    assert_eq!(fs::read_to_string(&webhook).unwrap(), address("new"));
+}
+
+#[test]
+fn slow_a_path_that_holds_everything_comes_back_around_it() {
+    // Configuration, keys, state, cache, spool, storage, kit and another step: all in one path.
+    let scratch = Scratch::new();
+    let all = scratch.path().to_owned();
+    let leave_out = format!("exclude = [\"{0}/storage\", \"{0}/server\"]", all.display());
+    let config = Config::local(&all).directory("everything", &[&all], &leave_out);
+    let home = Home::backed_up(scratch, config);
+    fs::write(home.scratch.join("srv/file"), "file").unwrap();
+    home.cluster.finish_segment();
+    // The history that is saved is open meanwhile.
+    assert!(matches!(home.agent.run(["run"]).code(), Some(0 | 5)));
+    let trees = home.trees();
+    let dump = home.dump();
+    let socket = all.join("server/socket");
+    let lose = || {
+        home.lose_everything();
+        fs::remove_dir_all(all.join("server")).unwrap();
+    };
+    lose();
+    let whole = home.recover(&["--json"]).expect(0);
+    let back = |ran: &Ran| {
+        equal(&trees, &home.trees());
+        assert_eq!(fs::read_to_string(home.scratch.join("srv/file")).unwrap(), "file", "{ran}");
+        assert!(kept(&all).is_empty() && home.scratch.join("kit.txt").exists(), "{ran}");
+        assert_eq!(part(ran, "database")["kept"], serde_json::Value::Null, "{ran}");
+        sh(Command::new("install").args(["-d", "-o", "postgres"]).arg(&socket));
+        home.cluster.start();
+        assert_eq!(home.dump(), dump, "{ran}");
+        home.cluster.stop();
+        let stage = format!("{}.restoring", all.display());
+        for left in [stage.clone(), stage + ".unfinished"] {
+            assert!(!Path::new(&left).exists(), "{left}: {ran}");
+        }
+        nothing_is_left(&home);
+        let again = home.recover(&["--json"]).expect(0);
+        assert_eq!(part(&again, all.to_str().unwrap())["outcome"], "was-there");
+        assert_eq!(home.agent.ok(["status", "--json"]).step("foundry")["last_outcome"], "succeeded");
+    };
+    back(&whole);
+    for &eighth in by_effort(&[6][..], &[2, 4, 5, 6, 7]) {
+        lose();
+        home.cut_off_after(whole.took * eighth / 8);
+        back(&home.recover_once_all_has_ended());
+    }
+}
+
+#[test]
+fn paths_that_lie_in_each_other_come_back() {
+    let scratch = Scratch::new();
+    let outer = scratch.directory("srv/app");
+    let write = |path: &Path, text: &str| {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write(&outer.join("data/file"), "data");
+    write(&outer.join("logs/today"), "log");
+    write(&outer.join("logs/debug"), "debug");
+    let (logs, data) = (outer.join("logs"), outer.join("data"));
+    // The inner one first, as it may stand in a configuration; the outer one leaves out some of it.
+    let config = Config::local(scratch.path()).directory("logs", &[&logs], "").directory(
+        "app",
+        &[&data, &outer],
+        "exclude = [\"debug\"]",
+    );
+    let agent = config.write();
+    agent.ok(["run"]);
+    let kit = scratch.join("kit.txt").display().to_string();
+    agent.ok(["recovery-kit", "--to", &kit]);
+    for gone in ["etc", "state", "cache", "runtime", "spool", "srv"] {
+        fs::remove_dir_all(scratch.join(gone)).unwrap();
+    }
+    let ran = agent.run(["recover", "--kit", &kit, "--json"]).expect(0);
+    for path in [&outer, &logs, &data] {
+        assert_eq!(part(&ran, path.to_str().unwrap())["outcome"], "back");
+    }
+    assert_eq!(fs::read_to_string(logs.join("debug")).unwrap(), "debug", "of the step that has it");
+    assert_eq!(fs::read_to_string(logs.join("today")).unwrap(), "log");
+    assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "data");
+    for path in [&outer, &logs, &data] {
+        assert!(kept(path).is_empty(), "{ran}");
+    }
+    let again = agent.run(["recover", "--kit", &kit, "--json"]).expect(0);
+    assert_eq!(part(&again, logs.to_str().unwrap())["outcome"], "was-there");
+}
+
+/// A card: a machine's own places, which programs see at the usual paths.
+struct Card {
+    scratch: Scratch,
+    agent: Agent,
+}
+
+impl Card {
+    const PLACES: [&str; 7] = ["etc", "home", "opt", "root", "run", "srv", "var"];
+
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        let binds: String = Self::PLACES
+            .iter()
+            .map(|place| format!("mount --bind {}/{place} /{place}\n", scratch.join("card").display()))
+            .collect();
+        let program = Agent::binary().display().to_string();
+        let script =
+            format!("#!/bin/sh\nexec unshare --mount sh -euc '{binds}exec \"$@\"' pi-agent {program} \"$@\"\n");
+        fs::write(scratch.join("pi-agent"), script).unwrap();
+        fs::set_permissions(scratch.join("pi-agent"), Permissions::from_mode(0o755)).unwrap();
+        let agent = Agent::new("/etc/pi-agent/config.toml", "/var/lib/pi-agent").program(scratch.join("pi-agent"));
+        let card = Self { scratch, agent };
+        card.blank();
+        card
+    }
+
+    /// As after a package was installed.
+    fn blank(&self) {
+        let card = self.scratch.join("card");
+        let _ = fs::remove_dir_all(&card);
+        for place in Self::PLACES {
+            self.scratch.directory(format!("card/{place}"));
+        }
+        for name in ["passwd", "group", "nsswitch.conf", "hosts", "localtime"] {
+            let _ = fs::copy(Path::new("/etc").join(name), card.join("etc").join(name));
+        }
+        fs::write(card.join("etc/machine-id"), "0123456789abcdef0123456789abcdef\n").unwrap();
+        for (directory, mode) in
+            [("etc/pi-agent", 0o755), ("etc/pi-agent/secrets", 0o700), ("var/lib", 0o755), ("var/log", 0o755)]
+        {
+            let directory = self.scratch.directory(Path::new("card").join(directory));
+            fs::set_permissions(directory, Permissions::from_mode(mode)).unwrap();
+        }
+        fs::write(card.join("var/log/syslog"), "it began\n").unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.join("card").join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+}
+
+#[test]
+fn what_setup_proposes_comes_back() {
+    let card = Card::new();
+    card.scratch.directory("storage");
+    for name in [
+        "srv/foundry/Data/worlds/saltmarsh/world.json",
+        "srv/foundry/Config/options.json",
+        "srv/foundry/logs/debug.log",
+        "srv/logs/web.log",
+        "srv/secrets/token",
+        "srv/web/compose.yaml",
+        "srv/web/.env",
+        "etc/pi-agent/hooks/before",
+    ] {
+        card.write(name, name);
+    }
+    symlink("/srv/secrets/token", card.path("etc/pi-agent/token")).unwrap();
+    let (kit, url) = (card.scratch.join("kit.txt"), format!("file://{}", card.scratch.join("storage").display()));
+    let kit = kit.to_str().unwrap();
+    let setup =
+        card.agent.run(["setup", "--unattended", "--name", "pi", "--storage", &url, "--kit", kit, "--kit-saved"]);
+    assert!(matches!(setup.code(), Some(0 | 5)), "{setup}");
+    let config = fs::read_to_string(card.path("etc/pi-agent/config.toml")).unwrap();
+    for proposed in ["/etc/pi-agent", "/var/log", "/srv/foundry/logs", "/srv/web/.env", "name = \"foundry\""] {
+        assert!(config.contains(proposed), "{proposed} is not proposed: {config}");
+    }
+    // Opened keys change with each run, and so does the time of their directory.
+    let _ = card.agent.run(["run"]).expect(0);
+    let trees = || {
+        ["srv/foundry", "srv/logs", "srv/secrets", "srv/web/.env", "etc/pi-agent"]
+            .map(|name| Tree::read(card.path(name)))
+    };
+    let before = trees();
+    card.blank();
+
+    let ran = card.agent.run(["recover", "--kit", kit, "--json"]).expect(0);
+    for (before, after) in before.iter().zip(&trees()) {
+        // What stays is of now, and so are the directories around it.
+        let now = ["master-keys", ": mtime"];
+        let differences: Vec<_> =
+            before.differences(after).into_iter().filter(|line| !now.iter().any(|now| line.contains(now))).collect();
+        assert_eq!(differences, Vec::<String>::new(), "{ran}");
+    }
+    let log = card.path("var/lib/pi-agent/recovered/logs/var/log/syslog");
+    assert_eq!(fs::read_to_string(log).unwrap(), "it began\n", "the system's own is put aside: {ran}");
+    let again = card.agent.run(["recover", "--kit", kit, "--json"]).expect(0);
+    assert_eq!(part(&again, "/etc/pi-agent")["outcome"], "was-there");
+    let _ = card.agent.run(["run"]).expect(0);
 }
 
 #[test]
@@ -217,19 +512,8 @@ fn slow_what_is_cut_off_goes_on() {
     // At moments all over it, each time a blank machine.
     for &eighth in by_effort(&[3, 6][..], &[1, 3, 4, 5, 6, 7]) {
         home.lose_everything();
-        let running = home.agent.start(["recover", "--kit", &home.kit()]);
-        std::thread::sleep(took * eighth / 8);
-        running.signal(Signal::SIGKILL);
-        let cut = running.wait();
-        // Its programs end with it, but not in the same moment.
-        let started = Instant::now();
-        let ran = loop {
-            let ran = home.recover(&["--json"]);
-            if ran.code() != Some(4) || started.elapsed() > Duration::from_secs(60) {
-                break ran;
-            }
-        };
-        let ran = ran.expect(0);
+        let cut = home.cut_off_after(took * eighth / 8);
+        let ran = home.recover_once_all_has_ended();
         equal(&trees, &home.trees());
         home.cluster.start();
         assert_eq!(home.dump(), dump, "cut off at {eighth}/8: {cut}\nthen {ran}");

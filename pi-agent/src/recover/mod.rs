@@ -10,6 +10,7 @@ mod directories;
 mod files;
 mod newest;
 mod note;
+mod own;
 mod probe;
 mod report;
 mod room;
@@ -32,6 +33,7 @@ use crate::restore::beside::Beside;
 use crate::run::{self, recover::bring_back};
 use crate::state::{Opened, State};
 use note::{Notebook, Part};
+use own::Own;
 pub use report::{Outcome, Recovered, Report};
 
 /// What is asked for.
@@ -56,6 +58,7 @@ struct Order<'a> {
     at: At,
     overwrite: bool,
     clusters: &'a [Cluster],
+    own: Own<'a>,
 }
 
 impl Order<'_> {
@@ -82,6 +85,8 @@ impl Back {
     /// What an earlier one brought back, also when it was cut off before it had removed what it needed for that.
     fn before(part: Part, beside: Option<&Beside>) -> Result<Self> {
         if let Some(beside) = beside.filter(|beside| beside.cut_off().is_some()) {
+            // Cut off before the old was out of the way, it would be removed with the stage.
+            beside.exchange()?;
             beside.end()?;
         }
         Ok(Self { part, problems: Vec::new(), was_there: true })
@@ -115,6 +120,7 @@ pub fn recover(
         at: options.at.clone(),
         overwrite: options.overwrite,
         clusters: &kit.clusters,
+        own: Own::of(options, &kit, directory),
     };
     let mut notes = Notebook::open(directory, &kit.marks.keys, &at)?;
     room::check(&order, &probe::Trial::of(&kit)?.settings, &notes)?;
@@ -163,14 +169,23 @@ fn bring_all_back(
     report: &mut Report,
     watch: &dyn Fn(&str) -> Monitor,
 ) {
-    for step in &kit.settings.steps {
-        let Source::Directory(directory) = &step.source else { continue };
-        for path in &directory.paths {
-            let what = path.display().to_string();
-            part_of(report, &step.name, &what, || {
-                directories::bring_back(order, notes, step, directory, path, &watch(&format!("{} {what}", step.name)))
-            });
-        }
+    let sources = || {
+        kit.settings.steps.iter().filter_map(|step| match &step.source {
+            Source::Directory(source) => Some((step, source)),
+            _ => None,
+        })
+    };
+    let all = || sources().flat_map(|(step, source)| source.paths.iter().map(move |path| (step, source, path)));
+    let mut paths: Vec<_> = all().collect();
+    // What lies in another path comes first, and the other one around it.
+    paths.sort_by_key(|(_, _, path)| all().filter(|(_, _, other)| other != path && other.starts_with(path)).count());
+    for (step, source, path) in paths {
+        let what = path.display().to_string();
+        part_of(report, &step.name, &what, || {
+            directories::bring_back(order, notes, step, source, path, &watch(&format!("{} {what}", step.name)))
+        });
+    }
+    for (step, _) in sources() {
         if !report.any_failed_of(&step.name)
             && let Err(error) = accept(order.directory, &step.name)
         {

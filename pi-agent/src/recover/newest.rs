@@ -19,7 +19,8 @@ pub fn configuration(kit: &mut Found, trial: &Settings, aside: &Path, at: &At) -
     let request = Request { to: to.clone(), at: at.clone(), paths: vec![file.clone()], overwrite: false };
     // Without one, the kit's own is the best there is.
     let restored = restore::restore(trial, AGENT, &request, &Monitor::silent()).ok()?;
-    let later = kit.made_at.is_some_and(|made| made < restored.time);
+    // A kit tells its second only: what was saved within the same one was saved before it was made.
+    let later = kit.made_at.is_some_and(|made| made.as_second() < restored.time.as_second());
     let text = std::fs::read_to_string(to.join(file.strip_prefix("/").ok()?)).ok()?;
     let own = kit.files.iter_mut().find(|own| own.name == "config.toml")?;
     if !later || text == own.content.reveal() {

@@ -2,6 +2,7 @@
 //! the next one goes on from there.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -40,6 +41,9 @@ pub struct Part {
     pub elsewhere: bool,
     /// What was there before, moved aside.
     pub aside: Option<PathBuf>,
+    /// What its point holds and was not brought back, since what is there belongs there.
+    #[serde(default)]
+    pub stays: Vec<PathBuf>,
     /// What is left for a person to do.
     pub left: Vec<String>,
 }
@@ -54,6 +58,7 @@ impl Part {
             to: to.to_owned(),
             elsewhere: false,
             aside,
+            stays: Vec::new(),
             left: Vec::new(),
         }
     }
@@ -80,6 +85,16 @@ impl<'a> Notebook<'a> {
     /// That part, when it is back.
     pub fn part(&self, name: &str) -> Option<&Part> {
         self.note.parts.get(name)
+    }
+
+    /// The part that came back to that place.
+    pub fn at(&self, place: &Path) -> Option<&Part> {
+        self.note.parts.values().find(|part| part.to == place && fs::symlink_metadata(place).is_ok())
+    }
+
+    /// Where parts are back.
+    pub fn places(&self) -> impl Iterator<Item = &PathBuf> {
+        self.note.parts.values().map(|part| &part.to)
     }
 
     /// It is back.

@@ -104,9 +104,9 @@ impl Report {
             Outcome::Back(back) => back.part.aside.as_ref().filter(|aside| aside.exists()),
             Outcome::Failed(_) => None,
         });
-        let asides: Vec<_> = self.kept.iter().chain(asides).map(|path| path.display().to_string()).collect();
+        let asides: Vec<_> = self.kept.iter().chain(asides).cloned().collect();
         if !asides.is_empty() {
-            lines.push(format!("when all is well, remove what was there before: {}", asides.join(", ")));
+            lines.push(format!("when all is well, remove what was there before: {}", listed(&asides)));
         }
         if self.told.configuration.is_some() {
             lines.push("make a kit of the newest configuration: pi-agent recovery-kit --to FILE".into());
@@ -136,6 +136,9 @@ impl Report {
                     let size = back.part.bytes.map_or_else(String::new, |bytes| format!(", {}", words::size(bytes)));
                     let (time, point) = (words::time(back.part.time), short(&back.part.restore_point));
                     text.push_str(&format!("+ {name}: of {time} ({point}{size}), in {}\n", back.part.to.display()));
+                    if !back.part.stays.is_empty() {
+                        text.push_str(&format!("    stays as it is: {}\n", listed(&back.part.stays)));
+                    }
                     back.problems.iter().for_each(|problem| text.push_str(&told(problem)));
                 }
                 Outcome::Failed(problem) => text.push_str(&format!("- {name}: NOT BACK\n{}", told(problem))),
@@ -169,6 +172,7 @@ impl Report {
                     value["time"] = words::stamp(back.part.time).into();
                     value["bytes"] = back.part.bytes.into();
                     value["kept"] = back.part.aside.as_ref().map(|aside| aside.display().to_string()).into();
+                    value["stays"] = back.part.stays.iter().map(|path| path.display().to_string()).collect();
                     value["problems"] = problems(&back.problems).into();
                 }
             }
@@ -187,6 +191,11 @@ impl Report {
             "seconds": self.seconds,
         })
     }
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    paths.join(", ")
 }
 
 fn problem(problem: &Problem) -> Value {

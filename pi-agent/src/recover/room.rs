@@ -63,8 +63,8 @@ fn places(order: &Order<'_>, step: &Step, notes: &Notebook<'_>) -> Option<Vec<Be
     match &step.source {
         Source::Directory(source) => {
             let place = |path: &PathBuf| {
-                let place = directories::place_of(order, step, path).ok()?.0;
-                let beside = Beside::of_path(&place, path).ok()?;
+                let place = directories::place_of(order, notes, step, path).ok()?.0;
+                let beside = directories::beside(order, notes, &place, path).ok()?;
                 let comes = notes.part(&directories::name(step, path)).is_none() && order.may_replace(&beside).is_ok();
                 (comes && beside.cut_off().is_none()).then_some(beside)
             };
