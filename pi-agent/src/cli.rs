@@ -14,13 +14,14 @@ use crate::kit::To;
 use crate::lock::RunLock;
 use crate::plan::Wanted;
 use crate::report::{self, History, Look, Status, digest, words};
+use crate::repository;
 use crate::restore;
 use crate::restore::ask::{Asked, Order};
 use crate::run::{self, Options, Watcher};
 use crate::secrets::{CREDENTIALS, Secrets, write_shared};
 use crate::state::{Opened, State};
 use crate::terminal::Terminal;
-use crate::{alarms, boot, doctor, kit, live, logs, notify, recover, setup, steps, systemd, wal};
+use crate::{alarms, boot, doctor, kit, live, logs, notify, process, recover, setup, steps, systemd, wal};
 
 /// The backup appliance for the Raspberry Pi.
 #[derive(Debug, Parser)]
@@ -371,6 +372,7 @@ impl Cli {
                     println!("the configuration and the keys are in their places; what they open: pi-agent points");
                     return Ok(0);
                 }
+                end_without_locks()?;
                 let report = recover::recover(&options, &config, &directory, &watch)?;
                 output.print(|| report.json(), || report.text())?;
                 Ok(report.exit_code())
@@ -440,6 +442,7 @@ fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, outpu
         println!("nothing was changed");
         return Ok(0);
     };
+    end_without_locks()?;
     let monitor = Terminal::new(std::io::stderr().is_terminal()).into_monitor(&format!("restore of {step}"));
     let (restored, place) = match &in_place {
         Some(in_place) => (in_place.restore(directory, &request, &monitor)?, "its place".to_owned()),
@@ -456,6 +459,15 @@ fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, outpu
         || restored.text(&step, &place),
     )?;
     Ok(if restored.problems.is_empty() { 0 } else { 5 })
+}
+
+/// When it is told to end, this process removes its locks from storage first; the next run would.
+fn end_without_locks() -> Result<()> {
+    process::on_end(|signal| {
+        repository::let_go()(Duration::from_secs(2));
+        // As a shell says it.
+        std::process::exit(128 + signal)
+    })
 }
 
 fn adopt(settings: &Settings, directory: &StateDirectory, step: Option<&str>) -> Result<u8> {

@@ -12,6 +12,7 @@ use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, 
 use super::cipher::Cipher;
 use super::index_parts;
 use super::listing::{Kept, Listing, identity};
+use super::lock::is_ending;
 use super::permits::{Permit, Permits};
 use super::uploads::Uploads;
 use crate::Error;
@@ -34,6 +35,7 @@ pub(super) struct Backend {
     config: Mutex<Option<Bytes>>,
     kept_config: Kept,
     listing: Mutex<Option<Listing>>,
+    packs: Mutex<Option<Vec<(String, u64)>>>,
     failure: Mutex<Option<Error>>,
     write_failed: AtomicBool,
     /// A snapshot is written only when it is known what it is worth: see [`Backend::hold_snapshots`].
@@ -60,6 +62,7 @@ impl Backend {
             config: Mutex::default(),
             kept_config: Kept(kept_config),
             listing: Mutex::default(),
+            packs: Mutex::default(),
             failure: Mutex::default(),
             write_failed: AtomicBool::new(false),
             holding: AtomicBool::new(false),
@@ -139,6 +142,30 @@ impl Backend {
         Ok(look(listing.as_ref().expect("it was taken")))
     }
 
+    /// What lies there below `prefix`, which is not that of the packs.
+    ///
+    /// # Errors
+    /// Storage cannot be listed.
+    pub(super) fn below(&self, prefix: &str) -> crate::Result<Vec<(String, u64)>> {
+        self.listed(|listing| listing.below(prefix))
+    }
+
+    /// Looks at all that lies there, once: the packs are for [`Self::take_packs`].
+    ///
+    /// # Errors
+    /// Storage cannot be listed.
+    pub(super) fn look_at_all(&self) -> crate::Result<()> {
+        let (listing, packs) = Listing::take_all(&self.store)?;
+        *lock(&self.listing) = Some(listing);
+        *lock(&self.packs) = Some(packs);
+        Ok(())
+    }
+
+    /// The packs that [`Self::look_at_all`] saw, each by its key and size. They take memory, and are wanted once.
+    pub(super) fn take_packs(&self) -> Option<Vec<(String, u64)>> {
+        lock(&self.packs).take()
+    }
+
     /// Knows nothing any more that others may have changed: for whoever deletes, and for whoever checks.
     pub(super) fn look_again(&self) {
         lock(&self.listing).take();
@@ -203,6 +230,10 @@ impl Backend {
     }
 
     fn write(&self, kind: FileType, id: &Id, content: BytesList) -> crate::Result<()> {
+        if is_ending() {
+            // Its lock is gone, or about to be.
+            return Err(Error::new(format!("write {}: this process was told to end", key(kind, id))));
+        }
         if kind == FileType::Pack && matches!(self.store, Store::S3(_)) {
             return self.uploads.send(&self.store, key(kind, id), content);
         }
@@ -216,7 +247,8 @@ impl Backend {
         self.put(kind, id, &content)
     }
 
-    fn put(&self, kind: FileType, id: &Id, content: &BytesList) -> crate::Result<()> {
+    /// Writes a file whole, and notes that it is there.
+    pub(super) fn put(&self, kind: FileType, id: &Id, content: &BytesList) -> crate::Result<()> {
         let name = key(kind, id);
         self.store.put(&name, content.slice())?;
         match kind {
@@ -266,7 +298,7 @@ impl ReadBackend for Backend {
         let prefix = format!("{}/", kind.dirname());
         let listed = match kind {
             FileType::Pack => self.store.list(&prefix),
-            _ => self.listed(|listing| listing.below(&prefix)),
+            _ => self.below(&prefix),
         };
         let listed = listed.map_err(|error| self.failed(error))?;
         let left_out = lock(&self.left_out).clone();

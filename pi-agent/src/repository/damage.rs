@@ -50,7 +50,7 @@ impl Repository {
         self.damaged_with(message, None);
     }
 
-    fn damaged_with(&self, message: String, hint: Option<String>) {
+    pub(super) fn damaged_with(&self, message: String, hint: Option<String>) {
         let mut damage = self.damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !damage.iter().any(|known| known.message == message) {
             damage.push(Problem { message, hint });
@@ -62,12 +62,17 @@ impl Repository {
     /// # Errors
     /// Storage fails.
     pub fn readable_snapshots(&self) -> Result<Vec<Snapshot>> {
-        match self.snapshots() {
+        self.without_damaged("snapshots", || self.snapshots())
+    }
+
+    /// Reads what lies in files of that kind; those that are damaged are left out, and are damage.
+    pub(super) fn without_damaged<T>(&self, kind: &str, read: impl Fn() -> Result<T>) -> Result<T> {
+        match read() {
             Err(error) if !error.is_unread() => {
-                self.leave_out_damaged("snapshots")?;
-                self.snapshots()
+                self.leave_out_damaged(kind)?;
+                read()
             }
-            snapshots => snapshots,
+            read => read,
         }
     }
 
@@ -77,14 +82,7 @@ impl Repository {
     /// # Errors
     /// Storage fails.
     pub(super) fn readable_index(&self) -> Result<Rustic<IndexedIdsStatus>> {
-        let read = || self.cached("read the index of", Rustic::to_indexed_ids);
-        match read() {
-            Err(error) if !error.is_unread() => {
-                self.leave_out_damaged("index")?;
-                read()
-            }
-            index => index,
-        }
+        self.without_damaged("index", || self.cached("read the index of", Rustic::to_indexed_ids))
     }
 
     /// What to do about a damaged file of that kind.
@@ -233,7 +231,7 @@ impl Repository {
 }
 
 /// The place as restic names it.
-fn restic_names(store: &Store) -> String {
+pub(super) fn restic_names(store: &Store) -> String {
     match store {
         Store::Local(_) => store.to_string().trim_start_matches("file://").to_owned(),
         Store::S3(_) => store.to_string().replacen("s3://", "s3:SERVER/", 1),

@@ -7,7 +7,7 @@ use super::{At, Point, Request, Restored, Unfinished};
 use crate::config::{Settings, Source, Step};
 use crate::error::Kind;
 use crate::monitor::{Monitor, Problem};
-use crate::repository::{Repository, Selection, Snapshot, Written};
+use crate::repository::{Purpose, Repository, Selection, Snapshot, Written};
 use crate::secrets::Secrets;
 use crate::steps::directory::newest;
 use crate::storage::Store;
@@ -47,6 +47,7 @@ pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<(
 pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Monitor) -> Result<Restored> {
     monitor.phase("opening the repository");
     let repository = open(settings, step)?.ok_or_else(|| nothing(step, "nothing was ever backed up there"))?;
+    let _lock = repository.lock(Purpose::Restore, true, None, monitor)?;
     let snapshots = repository.readable_snapshots()?;
     let snapshot = choose(&snapshots, step, &request.at)?.clone();
     let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
