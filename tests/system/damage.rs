@@ -10,6 +10,7 @@ use std::process::Command;
 use harness::{Agent, Cluster, Config, Household, Ran, Scratch, Size, Tree, by_effort, sh};
 use serde_json::Value;
 
+use crate::health::with_clock;
 use crate::postgres::{Host, STANZA};
 
 /// What is promised.
@@ -441,4 +442,43 @@ fn one_damaged_file_never_stops_the_nights() {
 
     agent.ok(["check", "data"]);
     sh(config.restic("data").args(["check", "--read-data"]));
+}
+
+#[test]
+fn nothing_is_forgotten_or_pruned_beside_what_is_damaged() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv/data");
+    let config =
+        Config::local(scratch.path()).directory("data", &[&source], "keep = { last = 1 }\nprune-every = \"1d\"");
+    let agent = config.write();
+    let points = |agent: &Agent| agent.run(["points", "data", "--json"]).json()["points"].as_array().unwrap().len();
+    let mut number = 0;
+    let mut night = |agent: &Agent| {
+        number += 1;
+        fs::write(source.join("file"), number.to_string()).unwrap();
+        agent.run(["run", "data", "--json"])
+    };
+    // Older than the two days in which nothing is forgotten.
+    for skew in ["-20d", "-15d"] {
+        assert_eq!(night(&with_clock(&scratch, &agent, skew)).code(), Some(0));
+    }
+    let storage = scratch.join("storage/data");
+    // Of what is in no point and no pack of any other night.
+    let largest =
+        |kind: &str| files(&storage.join(kind)).into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    for kind in ["snapshots", "index", "data"] {
+        let good = Good::taken(largest(kind), "truncated");
+        let _ = fs::remove_dir_all(scratch.join("cache/repositories"));
+        let (before, packs) = (points(&agent), files(&storage.join("data")).len());
+        let ran = night(&agent);
+        assert_eq!(ran.step("data")["outcome"], "degraded", "{kind}: {ran}");
+        assert_eq!(points(&agent), before + 1, "{kind}: nothing is forgotten: {ran}");
+        let done: Vec<_> = ran.step("data")["maintenance"].as_array().unwrap().clone();
+        assert!(done.iter().all(|done| done["what"] != "prune" && done["what"] != "forget"), "{kind}: {ran}");
+        assert!(files(&storage.join("data")).len() >= packs, "{kind}");
+        good.put_back();
+    }
+    let mended = night(&agent).expect(0);
+    assert_eq!(points(&agent), 4, "the two old ones are forgotten: {mended}");
+    agent.ok(["check", "data"]);
 }

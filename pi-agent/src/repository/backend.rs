@@ -49,8 +49,8 @@ pub(super) struct Backend {
     assumed_config: Mutex<Option<Bytes>>,
     /// Damaged, and not to be read.
     left_out: Mutex<HashSet<Id>>,
-    /// An index file of what is in no other.
-    index: Mutex<Option<(Id, Bytes)>>,
+    /// Index files that are shown and do not lie there.
+    index: Mutex<Vec<(Id, Bytes)>>,
 }
 
 impl Backend {
@@ -104,7 +104,7 @@ impl Backend {
 
     /// Shows an index file that storage does not have.
     pub(super) fn stand_in(&self, id: Id, content: Bytes) {
-        *lock(&self.index) = Some((id, content));
+        lock(&self.index).push((id, content));
     }
 
     fn read_config(&self) -> crate::Result<Option<Bytes>> {
@@ -302,10 +302,13 @@ impl ReadBackend for Backend {
         };
         let listed = listed.map_err(|error| self.failed(error))?;
         let left_out = lock(&self.left_out).clone();
-        let stand_in =
-            lock(&self.index).as_ref().filter(|_| kind == FileType::Index).map(|(id, content)| (*id, content.len()));
-        let stand_in =
-            stand_in.map(|(id, length)| Ok::<_, Box<RusticError>>((id, u32::try_from(length).unwrap_or(u32::MAX))));
+        let stand_in: Vec<_> = match kind {
+            FileType::Index => lock(&self.index).iter().map(|(id, content)| (*id, content.len())).collect(),
+            _ => Vec::new(),
+        };
+        let stand_in = stand_in
+            .into_iter()
+            .map(|(id, length)| Ok::<_, Box<RusticError>>((id, u32::try_from(length).unwrap_or(u32::MAX))));
         listed
             .into_iter()
             .filter_map(|(key, size)| {
@@ -332,10 +335,14 @@ impl ReadBackend for Backend {
                 })
                 .map_err(|error| self.failed(error)),
             FileType::Pack => self.read_pack(|| self.store.get(&key(kind, id))),
-            _ => match &*lock(&self.index) {
-                Some((stand_in, content)) if kind == FileType::Index && stand_in == id => Ok(content.clone()),
-                _ => self.store.get(&key(kind, id)).map_err(|error| self.failed(error)),
-            },
+            _ => {
+                let stand_in =
+                    lock(&self.index).iter().find(|(shown, _)| shown == id).map(|(_, content)| content.clone());
+                match stand_in.filter(|_| kind == FileType::Index) {
+                    Some(content) => Ok(content),
+                    None => self.store.get(&key(kind, id)).map_err(|error| self.failed(error)),
+                }
+            }
         }
     }
 

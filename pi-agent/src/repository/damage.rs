@@ -147,6 +147,8 @@ impl Repository {
     /// Storage fails.
     pub(super) fn mend_index(&self) -> Result<()> {
         self.leave_out_damaged("index")?;
+        let packs = self.store().list("data/")?;
+        self.leave_out_missing(&packs)?;
         let indexed = self.cached("read the index of", |rustic| {
             let mut packs = HashSet::new();
             for file in rustic.stream_files::<IndexFile>()? {
@@ -157,7 +159,7 @@ impl Repository {
         })?;
         let cipher = Cipher::of(&self.key);
         let mut found = Vec::new();
-        for (key, size) in self.store().list("data/")? {
+        for (key, size) in packs {
             let id = key.rsplit('/').next().and_then(|name| name.parse::<Id>().ok());
             let Some(id) = id.filter(|id| !indexed.contains(id)) else { continue };
             match self.header(&key, size, &cipher) {

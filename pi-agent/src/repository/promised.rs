@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
-use rustic_core::Id;
-use rustic_core::repofile::{IndexFile, IndexId};
+use rustic_core::repofile::{IndexFile, IndexId, IndexPack};
+use rustic_core::{FileType, Id};
 use serde_json::json;
 
+use super::backend::key;
 use super::cipher::{self, Cipher};
 use super::pack::COMPRESSED;
 use super::{Lock, Purpose, Repository};
@@ -55,21 +56,38 @@ impl Repository {
         let cached = self.cached_index()?;
         self.put_back(cached, &packs)?;
 
+        let Some((missing, packs)) = self.missing(packs)? else { return Ok(()) };
+        let consequence = ": earlier restore points may have lost content; what the sources still hold of it is stored again, and nothing is \
+                           forgotten or pruned meanwhile";
+        self.tell_missing(&missing, &packs, consequence);
+        self.show_without(&missing, &|pack| drop(pack.blobs.drain(..)))
+    }
+
+    /// For who reads: what else holds a piece of what is lost is found, and so is what a pack that is cut still holds.
+    ///
+    /// # Errors
+    /// Storage fails.
+    pub(super) fn leave_out_missing(&self, packs: &[(String, u64)]) -> Result<()> {
+        let Some((missing, packs)) = self.missing(sizes(packs.iter().cloned()))? else { return Ok(()) };
+        self.tell_missing(&missing, &packs, "");
+        self.show_without(&missing, &|pack| {
+            let size = packs.get(&*pack.id).copied().unwrap_or_default();
+            pack.blobs.retain(|blob| u64::from(blob.location.offset) + u64::from(blob.location.length) <= size);
+        })
+    }
+
+    /// What the index promises and storage has not, or not whole, with what it has; `None`: nothing.
+    fn missing(&self, packs: Packs) -> Result<Option<(Vec<Promised>, Packs)>> {
         let mut missing = self.promised()?;
         missing.retain(|promised| !promised.is_kept(&packs));
         drop(packs);
         if missing.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         // What another backup has just stored may be in the index and not yet in the older listing.
         let packs = sizes(self.store().list("data/")?);
         missing.retain(|promised| !promised.is_kept(&packs));
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let lost: HashSet<_> = missing.iter().map(|promised| promised.pack).collect();
-        self.tell_lost(&missing, &packs);
-        self.show_without(&missing, &lost)
+        Ok((!missing.is_empty()).then_some((missing, packs)))
     }
 
     /// All packs that the index promises, as far as it can be read. What is marked to be deleted is promised to nobody.
@@ -91,40 +109,37 @@ impl Repository {
         self.without_damaged("index", read)
     }
 
-    fn tell_lost(&self, missing: &[Promised], packs: &Packs) {
+    fn tell_missing(&self, missing: &[Promised], packs: &Packs, consequence: &str) {
         let names: Vec<_> = missing
             .iter()
             .take(NAMED)
             .map(|Promised { pack, .. }| {
                 let how = if packs.contains_key(pack) { "not whole" } else { "gone" };
-                let hex = pack.to_hex();
-                format!("data/{}/{} is {how}", &hex.as_str()[..2], hex.as_str())
+                format!("{} is {how}", key(FileType::Pack, pack))
             })
             .collect();
         let more = if missing.len() > NAMED { ", …" } else { "" };
-        let (store, step) = (self.store(), &self.step);
+        let (count, store, step) = (missing.len(), self.store(), &self.step);
         self.damaged_with(
             format!(
-                "{} packs that the index of {store} names are gone or not whole ({}{more}): earlier restore points may have lost content; what the sources \
-                 still hold of it is stored again, and nothing is forgotten or pruned meanwhile",
-                missing.len(),
+                "{count} packs that the index of {store} names are gone or not whole ({}{more}){consequence}",
                 names.join(", ")
             ),
-            Some(format!(
-                "put copies of those files back; or see what is lost: pi-agent check {step}; then take them out of the index: pi-agent repair {step}"
-            )),
+            Some(format!("put copies of those files back; pi-agent check {step} says what is lost without them")),
         );
     }
 
-    /// Shows the index files that promise what is lost without that.
-    fn show_without(&self, missing: &[Promised], lost: &HashSet<Id>) -> Result<()> {
+    /// Shows the index files that promise what is missing with as much of it as `keep` leaves.
+    fn show_without(&self, missing: &[Promised], keep: &dyn Fn(&mut IndexPack)) -> Result<()> {
         let files: HashSet<_> = missing.iter().map(|promised| promised.index).collect();
+        let packs: HashSet<_> = missing.iter().map(|promised| promised.pack).collect();
         let kept = self.cached("read the index of", |rustic| {
             let mut kept = IndexFile::default();
             for file in rustic.stream_files::<IndexFile>()? {
-                let (id, file) = file?;
+                let (id, mut file) = file?;
                 if files.contains(&id) {
-                    kept.packs.extend(file.packs.into_iter().filter(|pack| !lost.contains(&pack.id)));
+                    file.packs.iter_mut().filter(|pack| packs.contains(&pack.id)).for_each(keep);
+                    kept.packs.extend(file.packs.into_iter().filter(|pack| !pack.blobs.is_empty()));
                     kept.packs_to_delete.extend(file.packs_to_delete);
                 }
             }
@@ -230,7 +245,7 @@ impl Repository {
     /// Also into the listing, by which rustic knows what there is.
     fn write_index(&self, name: &str, content: Vec<u8>) -> Result<()> {
         let id = name.parse().expect("64 hexadecimal digits");
-        self.backend.put(rustic_core::FileType::Index, &id, &bytes::Bytes::from(content).into())
+        self.backend.put(FileType::Index, &id, &bytes::Bytes::from(content).into())
     }
 }
 
@@ -243,7 +258,7 @@ fn index_of(content: &[u8], cipher: &Cipher) -> Option<IndexFile> {
     }
 }
 
-fn sizes(packs: Vec<(String, u64)>) -> Packs {
+fn sizes(packs: impl IntoIterator<Item = (String, u64)>) -> Packs {
     let name = |key: &str| key.rsplit('/').next()?.parse().ok();
     packs.into_iter().filter_map(|(key, size)| Some((name(&key)?, size))).collect()
 }
