@@ -51,7 +51,7 @@ fn of_step(seen: &Traffic, step: &str) -> Vec<String> {
 }
 
 /// What a night asks for besides: a listing with which it opens, and the lock; one more listing shows who else holds one, and all that lies there.
-fn night(within: &[&'static str]) -> Vec<&'static str> {
+fn beside_others(within: &[&'static str]) -> Vec<&'static str> {
     [&["LIST", "PUT locks", "LIST"], within, &["DELETE locks"]].concat()
 }
 
@@ -66,7 +66,7 @@ fn an_unchanged_night_is_five_requests_a_step() {
 
         let seen = host.asked(&agent);
         for step in ["foundry", "logs"] {
-            assert_eq!(of_step(&seen, step), night(&["PUT snapshots"]), "{seen:#?}");
+            assert_eq!(of_step(&seen, step), beside_others(&["PUT snapshots"]), "{seen:#?}");
         }
         // The run's own, once: whose place it is, its history (which has changed), the status for who looks in from elsewhere.
         let run = ["GET host.json", "PUT status.json"];
@@ -74,7 +74,7 @@ fn an_unchanged_night_is_five_requests_a_step() {
         assert_eq!(asked.iter().filter(|asked| run.contains(&asked.as_str())).count(), 2, "{seen:#?}");
         assert_eq!(
             of_step(&seen, "agent"),
-            night(&["PUT data", "PUT data", "PUT index", "PUT snapshots"]),
+            beside_others(&["PUT data", "PUT data", "PUT index", "PUT snapshots"]),
             "{seen:#?}"
         );
         assert_eq!(seen.total(), 2 * 5 + 2 + 8, "and nothing else: {seen:#?}");
@@ -84,10 +84,10 @@ fn an_unchanged_night_is_five_requests_a_step() {
         let seen = host.asked(&agent);
         assert_eq!(
             of_step(&seen, "foundry"),
-            night(&["PUT data", "PUT data", "PUT index", "PUT snapshots"]),
+            beside_others(&["PUT data", "PUT data", "PUT index", "PUT snapshots"]),
             "{seen:#?}"
         );
-        assert_eq!(of_step(&seen, "logs"), night(&["PUT snapshots"]), "{seen:#?}");
+        assert_eq!(of_step(&seen, "logs"), beside_others(&["PUT snapshots"]), "{seen:#?}");
     });
 }
 
@@ -157,7 +157,7 @@ fn what_others_add_and_remove_is_noticed() {
         sh(host.config().restic("foundry").args(["key", "add", "--new-password-file"]).arg(password));
         let looked = ["LIST", "GET config", "PUT locks", "LIST", "PUT snapshots", "DELETE locks"];
         assert_eq!(of_step(&host.asked(&agent), "foundry"), looked);
-        assert_eq!(of_step(&host.asked(&agent), "foundry"), night(&["PUT snapshots"]));
+        assert_eq!(of_step(&host.asked(&agent), "foundry"), beside_others(&["PUT snapshots"]));
     });
 }
 
@@ -269,7 +269,7 @@ fn a_cache_that_is_lost_costs_nothing_but_requests() {
         let cache = host.scratch.join("cache");
         fs::remove_dir_all(&cache).unwrap();
         agent.ok(["run"]);
-        assert_eq!(of_step(&host.asked(&agent), "foundry"), night(&["PUT snapshots"]), "it is filled again");
+        assert_eq!(of_step(&host.asked(&agent), "foundry"), beside_others(&["PUT snapshots"]), "it is filled again");
 
         // And in the midst of nights, over and over.
         let over = AtomicBool::new(false);
