@@ -21,7 +21,7 @@ use crate::run::{self, Options, Watcher};
 use crate::secrets::{CREDENTIALS, Secrets, write_shared};
 use crate::state::{Opened, State};
 use crate::terminal::Terminal;
-use crate::{alarms, boot, doctor, kit, live, logs, notify, process, recover, setup, steps, systemd, wal};
+use crate::{alarms, boot, doctor, kit, live, logs, notify, process, recover, repair, setup, steps, systemd, wal};
 
 /// The backup appliance for the Raspberry Pi.
 #[derive(Debug, Parser)]
@@ -96,6 +96,17 @@ enum Command {
         trust_clock: bool,
         #[command(flatten)]
         output: Output,
+    },
+    /// Mend a damaged repository as far as that is possible; says first what is wrong and what it would do
+    Repair {
+        /// The step
+        step: String,
+        /// Also read the contents of all packs: a flipped bit shows in nothing else
+        #[arg(long)]
+        read_data: bool,
+        /// Ask nothing
+        #[arg(long)]
+        yes: bool,
     },
     /// Every point one can restore to
     Points {
@@ -344,6 +355,11 @@ impl Cli {
                 // What waits is sent even when nothing new can be said.
                 let flushed = notify::flush(&settings, &directory, Duration::from_secs(240));
                 looked.map(drop).and(closing).and(flushed.map(drop)).map(|()| 0)
+            }
+            Command::Repair { step, read_data, yes } => {
+                end_without_locks()?;
+                let watch = |what: &str| Terminal::new(std::io::stderr().is_terminal()).into_monitor(what);
+                repair::repair(&settings()?, &directory, &repair::Order { step, yes, read_data }, &watch)
             }
             Command::Points { steps, path, output } => {
                 let points = restore::points::points(&settings()?, &steps, path.as_ref())?;

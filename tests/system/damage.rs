@@ -482,3 +482,47 @@ fn nothing_is_forgotten_or_pruned_beside_what_is_damaged() {
     assert_eq!(points(&agent), 4, "the two old ones are forgotten: {mended}");
     agent.ok(["check", "data"]);
 }
+
+/// Damages one file of that kind of the newest night, has it mended, and lives on.
+fn is_mended(what: &str, damage: &str) {
+    let home = Home::new();
+    let _ = Good::taken(home.file("foundry", what), damage);
+    home.forget_cache();
+    let storage = home.scratch.join("storage/foundry");
+    let before = Tree::read(&storage).contents();
+    // Said, and not done.
+    let read_data: &[&str] = if damage == "flipped" { &["--read-data"] } else { &[] };
+    let said = home.agent.run([&["repair", "foundry"], read_data].concat()).expect(2);
+    said.says(if what == "snapshot" { "snapshots/" } else { "it is" }).says("nothing was changed");
+    assert_eq!(Tree::read(&storage).contents(), before, "{what} {damage}");
+
+    let packs = files(&storage.join("data"));
+    home.agent.ok([&["repair", "foundry", "--yes"], read_data].concat()).says("mended");
+    for pack in packs {
+        assert!(pack.exists(), "{what} {damage}: {} was deleted", pack.display());
+    }
+    // And what is replaced, but of what is gone.
+    assert_eq!(storage.join("set-aside").exists(), (what, damage) != ("index", "deleted"), "{what} {damage}");
+    let whole = home.restic("foundry", &["check", "--read-data"]);
+    assert!(whole.contains("no errors were found"), "{what} {damage}: {whole}");
+    home.agent.ok([&["repair", "foundry", "--yes"], read_data].concat()).says("there is nothing to mend");
+    // The first night is as it was, unless it was the one that lost something.
+    let (earlier, back) = home.restore_at(&home.first);
+    assert!(["the night before", "everything"].contains(&back), "{what} {damage}: {back} came back: {earlier}");
+
+    // The nights go on, and have everything.
+    home.agent.ok(["run", "foundry"]);
+    home.agent.ok(["check", "foundry"]);
+    let (ran, back) = home.restore();
+    assert_eq!((ran.code(), back), (Some(0), "everything"), "{what} {damage}: {ran}");
+}
+
+#[test]
+fn slow_a_damaged_repository_is_mended_and_the_nights_go_on() {
+    let few = [("index", "truncated"), ("snapshot", "flipped"), ("tree pack", "flipped"), ("data pack", "deleted")];
+    let all = ["index", "snapshot", "tree pack", "data pack"].map(|what| DAMAGES.map(|damage| (what, damage))).concat();
+    // That a snapshot is gone is no damage that anybody could mend.
+    for (what, damage) in by_effort(few.to_vec(), all).into_iter().filter(|one| *one != ("snapshot", "deleted")) {
+        is_mended(what, damage);
+    }
+}

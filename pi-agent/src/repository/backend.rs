@@ -102,6 +102,12 @@ impl Backend {
         lock(&self.left_out).insert(id);
     }
 
+    /// Leaves nothing out any more, and shows only what storage has.
+    pub(super) fn show_as_it_is(&self) {
+        lock(&self.left_out).clear();
+        lock(&self.index).clear();
+    }
+
     /// Shows an index file that storage does not have.
     pub(super) fn stand_in(&self, id: Id, content: Bytes) {
         lock(&self.index).push((id, content));

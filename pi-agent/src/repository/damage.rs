@@ -86,28 +86,18 @@ impl Repository {
     }
 
     /// What to do about a damaged file of that kind.
-    fn mend(&self, kind: &str, key: &str) -> String {
-        let store = self.store();
-        let remove = match store {
-            Store::Local(_) => {
-                format!("move it away: mv {}/{key} /root/", store.to_string().trim_start_matches("file://"))
-            }
-            Store::S3(_) => format!("delete the object {key} there"),
+    fn remedy(&self, kind: &str) -> String {
+        let what = match kind {
+            "index" => "has the index written anew from the packs",
+            _ => "takes it away, and the restore point that it told of is lost",
         };
-        match kind {
-            "index" => format!(
-                "put a copy of it back, or have the index written anew from the packs, which also takes it away: restic -r {} rebuild-index \
-                 (since restic 0.16: repair index)",
-                restic_names(store)
-            ),
-            _ => format!("put a copy of it back; or, for the restore point that it told of is lost without, {remove}"),
-        }
+        format!("put a copy of it back; else pi-agent repair {} {what}", self.step)
     }
 
     fn leave_out_damaged(&self, kind: &str) -> Result<()> {
         for name in self.damaged_files(kind)? {
             let key = format!("{kind}/{name}");
-            let hint = self.mend(kind, &key);
+            let hint = self.remedy(kind);
             self.damaged_with(format!("{key} in {} is damaged and left out", self.store()), Some(hint));
             if let Ok(id) = name.parse() {
                 self.backend.leave_out(id);
@@ -123,10 +113,8 @@ impl Repository {
     pub(super) fn damaged_files(&self, kind: &str) -> Result<Vec<String>> {
         let mut damaged = Vec::new();
         for (key, _) in self.store().list(&format!("{kind}/"))? {
-            let name = key.rsplit('/').next().unwrap_or_default();
-            if name.len() != 64 {
-                continue;
-            }
+            // What has another kind of name is none of the repository's.
+            let Some(name) = key.rsplit('/').next().filter(|name| name.parse::<Id>().is_ok()) else { continue };
             let content = match self.store().get(&key) {
                 // Removed meanwhile.
                 Err(error) if error.kind() == Kind::NotFound => continue,

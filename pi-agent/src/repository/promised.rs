@@ -125,7 +125,9 @@ impl Repository {
                 "{count} packs that the index of {store} names are gone or not whole ({}{more}){consequence}",
                 names.join(", ")
             ),
-            Some(format!("put copies of those files back; pi-agent check {step} says what is lost without them")),
+            Some(format!(
+                "put copies of those files back; else pi-agent repair {step} takes them out of the index, and says what is lost"
+            )),
         );
     }
 

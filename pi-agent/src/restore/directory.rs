@@ -7,7 +7,7 @@ use super::{At, Point, Request, Restored, Unfinished};
 use crate::config::{Settings, Source, Step};
 use crate::error::Kind;
 use crate::monitor::{Monitor, Problem};
-use crate::repository::{Purpose, Repository, Selection, Snapshot, Written};
+use crate::repository::{Purpose, REPAIRED, Repository, Selection, Snapshot, Written};
 use crate::secrets::Secrets;
 use crate::steps::directory::newest;
 use crate::storage::Store;
@@ -23,9 +23,9 @@ pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<(
     let snapshots = repository.readable_snapshots()?;
     let point = |snapshot: Snapshot| Point {
         step: step.name.clone(),
-        id: snapshot.id,
         time: snapshot.time,
-        kind: if snapshot.unfinished { "unfinished" } else { "snapshot" }.into(),
+        kind: kind(&snapshot).into(),
+        id: snapshot.id,
         bytes: snapshot.bytes,
         new_bytes: snapshot.new_bytes,
         same: false,
@@ -38,6 +38,18 @@ pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<(
         Point { bytes, new_bytes: None, same, ..point(snapshot) }
     });
     Ok((held.collect(), repository.damage()))
+}
+
+fn kind(snapshot: &Snapshot) -> &'static str {
+    match () {
+        () if snapshot.unfinished => "unfinished",
+        () if is_repaired(snapshot) => REPAIRED,
+        () => "snapshot",
+    }
+}
+
+fn is_repaired(snapshot: &Snapshot) -> bool {
+    snapshot.tags.iter().any(|tag| tag == REPAIRED)
 }
 
 /// Restores a snapshot, or paths of it, below a directory: `/srv/a` becomes `TO/srv/a`.
@@ -57,6 +69,10 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
     let selection = Selection::new(snapshot, request.to.clone(), request.paths.clone(), fresh);
     let Written { bytes, mut problems, full } = repository.restore(&selection, monitor)?;
     problems.splice(0..0, repository.damage());
+    if is_repaired(&selection.snapshot) {
+        let message = "this restore point was repaired: what it had lost is not in it".into();
+        problems.push(Problem { message, hint: Some("an earlier or later one may have it: pi-agent points".into()) });
+    }
     let Selection { snapshot, .. } = selection;
     Ok(Restored {
         restore_point: snapshot.id,
