@@ -107,8 +107,9 @@ fn on_signals(kinds: &[SignalKind], work: impl FnOnce(i32) + Send + 'static) -> 
                 came.next().map_or(Poll::Pending, Poll::Ready)
             });
             let number = runtime.block_on(next);
-            let is_a_question = number == libc::SIGHUP && !(had_terminal && !has_terminal());
-            if !is_a_question {
+            let terminal_is_gone = had_terminal && !has_terminal();
+            // Else it is restic that asks.
+            if number != libc::SIGHUP || terminal_is_gone {
                 return work(number);
             }
         }
