@@ -448,9 +448,7 @@ fn one_damaged_file_never_stops_the_nights() {
 fn nothing_is_forgotten_or_pruned_beside_what_is_damaged() {
     let scratch = Scratch::new();
     let source = scratch.directory("srv/data");
-    let config =
-        Config::local(scratch.path()).directory("data", &[&source], "keep = { last = 1 }\nprune-every = \"1d\"");
-    let agent = config.write();
+    let agent = |keep| Config::local(scratch.path()).directory("data", &[&source], keep).write();
     let points = |agent: &Agent| agent.run(["points", "data", "--json"]).json()["points"].as_array().unwrap().len();
     let mut number = 0;
     let mut night = |agent: &Agent| {
@@ -460,10 +458,10 @@ fn nothing_is_forgotten_or_pruned_beside_what_is_damaged() {
     };
     // Older than the two days in which nothing is forgotten.
     for skew in ["-20d", "-15d"] {
-        assert_eq!(night(&with_clock(&scratch, &agent, skew)).code(), Some(0));
+        assert_eq!(night(&with_clock(&scratch, &agent("keep = \"forever\""), skew)).code(), Some(0));
     }
+    let agent = agent("keep = { last = 1 }\nprune-every = \"1d\"");
     let storage = scratch.join("storage/data");
-    // Of what is in no point and no pack of any other night.
     let largest =
         |kind: &str| files(&storage.join(kind)).into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
     for kind in ["snapshots", "index", "data"] {

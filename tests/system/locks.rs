@@ -64,15 +64,20 @@ impl Home {
         text.lines().filter(|line| line.len() == 64).map(str::to_owned).collect()
     }
 
+    /// Without asking restic, which would see it later.
     fn wait_for_a_lock(&self) {
         wait_for(|| match &self.server {
-            // A look takes restic a second.
             Some((proxy, _)) => {
                 proxy.traffic().asked.iter().any(|asked| asked.starts_with("PUT") && asked.contains("/locks/"))
             }
-            None => fs::read_dir(self.config.storage_folder().join("data/locks"))
-                .is_ok_and(|mut found| found.next().is_some()),
+            None => self.has_lock_file(),
         });
+    }
+
+    /// A whole one: what is still being written has another kind of name.
+    fn has_lock_file(&self) -> bool {
+        let locks = self.config.storage_folder().join("data/locks");
+        fs::read_dir(locks).is_ok_and(|found| found.flatten().any(|lock| lock.file_name().len() == 64))
     }
 
     /// restic that holds a lock beside others until it is let go.
@@ -88,12 +93,12 @@ impl Home {
     fn exclusive(&self) -> Holder {
         let restic = self.restic(&["prune", "--quiet"]);
         let holder = Holder::start(&[], &restic);
-        let locks = self.config.storage_folder().join("data/locks");
-        let is_there =
-            || fs::read_dir(&locks).is_ok_and(|found| found.flatten().any(|lock| lock.file_name().len() == 64));
-        while !is_there() {}
+        let began = Instant::now();
+        while !self.has_lock_file() {
+            assert!(began.elapsed() < Duration::from_secs(60), "it takes no lock");
+        }
         kill(holder.pid(), Signal::SIGSTOP).unwrap();
-        assert!(is_there(), "it stands still before it has let go");
+        assert!(self.has_lock_file(), "it stands still before it has let go");
         holder
     }
 
@@ -181,7 +186,7 @@ fn others_keep_away(home: &Home) {
     let (pruned, told) = home.restic_says(&["prune"]);
     assert!(!pruned && told.contains("repository is already locked"), "{told}");
     assert!(told.contains(&format!("PID {}", step(&run))), "{told}");
-    sh(home.restic(&["backup", "--quiet", "--host", "elsewhere"]).arg(&home.source.join("first")));
+    sh(home.restic(&["backup", "--quiet", "--host", "elsewhere"]).arg(home.source.join("first")));
     assert!(!run.has_ended());
     let _ = run.wait().expect(0);
     assert_eq!(home.locks(), [""; 0]);
