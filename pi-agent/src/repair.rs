@@ -53,21 +53,22 @@ pub fn repair(
     let store = root.join(&step.name);
     let repository = Repository::open_what_is_left(settings, &step.name, store.clone(), &secrets)?
         .ok_or_else(|| Error::new(format!("{store} holds no repository")).kind_of(Kind::NotFound))?;
+    // What it was opened without.
+    let mut beyond: Vec<_> = repository.damage().into_iter().map(|damage| damage.message).collect();
     let clock = judge_by_others(Timestamp::now(), root.clock_ahead(), None).is_none();
     let (lock, diagnosis) = {
         let monitor = watch(&format!("look at {}", step.name));
         (repository.lock(Purpose::Delete, clock, None, &monitor)?, repository.diagnose(order.read_data, &monitor)?)
     };
-    let beyond: Vec<_> =
-        repository.damage().into_iter().map(|it| it.message).filter(|it| it.contains("config")).collect();
-    for line in beyond.iter().chain(&diagnosis.beyond) {
+    beyond.extend(diagnosis.beyond.iter().cloned());
+    for line in &beyond {
         println!("cannot be mended: {}", harmless(line));
     }
-    let is_beyond = !beyond.is_empty() || !diagnosis.beyond.is_empty();
+    let in_the_end = if beyond.is_empty() { 0 } else { 5 };
     if diagnosis.is_well() {
         let looked = if order.read_data { "" } else { "; contents were not read: --read-data" };
         println!("there is nothing to mend in {store}{looked}");
-        return Ok(if is_beyond { 5 } else { 0 });
+        return Ok(in_the_end);
     }
     for line in &diagnosis.lines {
         println!("{}", harmless(line));
@@ -93,5 +94,5 @@ pub fn repair(
         return Ok(3);
     }
     println!("mended; the next run stores again what was lost and is still there: pi-agent run {}", step.name);
-    Ok(if is_beyond { 5 } else { 0 })
+    Ok(in_the_end)
 }

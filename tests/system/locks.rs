@@ -367,6 +367,31 @@ fn keys_that_may_not_delete_leave_one_lock_and_no_red_night() {
     assert_eq!(home.locks(), [""; 0]);
 }
 
+#[test]
+fn repair_puts_packs_that_a_killed_backup_left_in_a_bucket_into_the_index() {
+    let home = Home::s3("");
+    home.config.write().ok(["run"]);
+    fs::write(home.source.join("new"), Random::new(5).bytes(14_000_000)).unwrap();
+    let slow = home.config.clone().table("[limits]\nread = \"3MiB\"").write();
+    let (proxy, _) = home.server.as_ref().unwrap();
+    proxy.take_traffic();
+    let run = slow.start(["run", "data", "--json"]);
+    let is_pack = |asked: &&String| asked.starts_with("PUT") && asked.contains("/data/data/");
+    wait_for(|| proxy.traffic().asked.iter().filter(is_pack).count() > 2);
+    kill(step(&run), Signal::SIGKILL).unwrap();
+    let _ = run.wait().expect(3);
+
+    let agent = home.config.write();
+    agent.run(["repair", "data"]).expect(2).says("is in no index: it is put into it").says("nothing was changed");
+    agent.ok(["repair", "data", "--yes"]).says("mended");
+    assert_eq!(home.locks(), [""; 0]);
+    agent.ok(["repair", "data", "--yes", "--read-data"]).says("there is nothing to mend");
+    let night = agent.ok(["run", "data", "--json"]);
+    assert!(night.step("data")["bytes_added"].as_u64().unwrap() < 11_000_000, "what was there is used: {night}");
+    sh(&mut home.restic(&["check", "--read-data", "--quiet"]));
+    home.comes_back(&agent);
+}
+
 /// Files below a directory, largest first.
 fn largest(directory: &Path) -> Vec<PathBuf> {
     let listed = sh(Command::new("find").arg(directory).args(["-type", "f", "-printf", "%s %p\\n"]));

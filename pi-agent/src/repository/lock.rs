@@ -292,7 +292,10 @@ impl Repository {
         let end = Instant::now() + PATIENCE;
         let end = until.map_or(end, |until| until.min(end));
         let (mut pause, longest) = PAUSES;
-        others.look(self.backend.below("locks/")?)?;
+        match self.backend.below("locks/").and_then(|names| others.look(names)) {
+            Err(error) if purpose == Purpose::Restore => log::warn!("look for locks: {}", error.chain()),
+            looked => looked?,
+        }
         loop {
             if others.in_the_way(purpose).is_empty() {
                 let held = self.hold(purpose, others.stuck)?;
@@ -374,4 +377,22 @@ fn key(name: &str) -> String {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each lock guards one value that is replaced whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_nobody_renews_while_we_look_is_stale_whatever_the_clocks_say() {
+        let (here, then) = (Here::new(), Timestamp::now() + Duration::from_hours(5000));
+        // Of this process, which lives, and of a clock that is far ahead.
+        let file = Some(LockFile::of_this_process(&here, true, then));
+        let other = |ago: Duration| Other { name: String::new(), seen: Instant::now() - ago, file: file.clone() };
+        assert!(!other(Duration::from_secs(10)).is_stale(&here, Some(Timestamp::now())));
+        assert!(!other(STALE - Duration::from_secs(10)).is_stale(&here, None));
+        assert!(other(STALE + Duration::from_secs(10)).is_stale(&here, None));
+        assert!(PATIENCE > STALE + PAUSES.1, "so it is never waited for in vain");
+    }
 }

@@ -208,20 +208,23 @@ impl Repository {
         if gone.is_empty() {
             return Ok(());
         }
-        let known: HashSet<_> = self.cached("read the index of", |rustic| {
-            let mut known = HashSet::new();
-            for file in rustic.stream_files::<IndexFile>()? {
-                let (_, file) = file?;
-                known.extend(file.packs.iter().chain(&file.packs_to_delete).map(|pack| *pack.id));
-            }
-            Ok(known)
-        })?;
+        let known = || {
+            self.cached("read the index of", |rustic| {
+                let mut known = HashSet::new();
+                for file in rustic.stream_files::<IndexFile>()? {
+                    let (_, file) = file?;
+                    known.extend(file.packs.iter().chain(&file.packs_to_delete).map(|pack| *pack.id));
+                }
+                Ok(known)
+            })
+        };
+        let known: HashSet<_> = self.without_damaged("index", known)?;
         let mut lost = IndexFile::default();
         let mut names = HashSet::new();
         for (name, file) in gone {
             for pack in file.packs {
                 let size = u64::from(pack.pack_size());
-                if !known.contains(&pack.id) && packs.get(&*pack.id) == Some(&size) {
+                if !known.contains(&*pack.id) && packs.get(&*pack.id) == Some(&size) {
                     names.insert(name);
                     lost.packs.push(pack);
                 }
