@@ -61,6 +61,9 @@ _pi__agent() {
             pi__agent,recovery-kit)
                 cmd="pi__agent__subcmd__recovery__subcmd__kit"
                 ;;
+            pi__agent,repair)
+                cmd="pi__agent__subcmd__repair"
+                ;;
             pi__agent,restore)
                 cmd="pi__agent__subcmd__restore"
                 ;;
@@ -129,6 +132,9 @@ _pi__agent() {
                 ;;
             pi__agent__subcmd__help,recovery-kit)
                 cmd="pi__agent__subcmd__help__subcmd__recovery__subcmd__kit"
+                ;;
+            pi__agent__subcmd__help,repair)
+                cmd="pi__agent__subcmd__help__subcmd__repair"
                 ;;
             pi__agent__subcmd__help,restore)
                 cmd="pi__agent__subcmd__help__subcmd__restore"
@@ -215,7 +221,7 @@ _pi__agent() {
 
     case "${cmd}" in
         pi__agent)
-            opts="-h -V --config --state-directory --no-limits --help --version setup recovery-kit run plan doctor adopt status alarms points restore recover check restore-test prune wal logs notify heartbeat boot resume guard step help"
+            opts="-h -V --config --state-directory --no-limits --help --version setup recovery-kit run plan doctor adopt status alarms repair points restore recover check restore-test prune wal logs notify heartbeat boot resume guard step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -391,7 +397,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help)
-            opts="setup recovery-kit run plan doctor adopt status alarms points restore recover check restore-test prune wal logs notify heartbeat boot resume guard step help"
+            opts="setup recovery-kit run plan doctor adopt status alarms repair points restore recover check restore-test prune wal logs notify heartbeat boot resume guard step help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -643,6 +649,20 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__help__subcmd__recovery__subcmd__kit)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__help__subcmd__repair)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1105,6 +1125,28 @@ _pi__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pi__subcmd__agent__subcmd__repair)
+            opts="-h -V --read-data --yes --config --state-directory --no-limits --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

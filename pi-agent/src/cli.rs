@@ -14,13 +14,14 @@ use crate::kit::To;
 use crate::lock::RunLock;
 use crate::plan::Wanted;
 use crate::report::{self, History, Look, Status, digest, words};
+use crate::repository;
 use crate::restore;
 use crate::restore::ask::{Asked, Order};
 use crate::run::{self, Options, Watcher};
 use crate::secrets::{CREDENTIALS, Secrets, write_shared};
 use crate::state::{Opened, State};
 use crate::terminal::Terminal;
-use crate::{alarms, boot, doctor, kit, live, logs, notify, recover, setup, steps, systemd, wal};
+use crate::{alarms, boot, doctor, kit, live, logs, notify, process, recover, repair, setup, steps, systemd, wal};
 
 /// The backup appliance for the Raspberry Pi.
 #[derive(Debug, Parser)]
@@ -95,6 +96,17 @@ enum Command {
         trust_clock: bool,
         #[command(flatten)]
         output: Output,
+    },
+    /// Mend a damaged repository as far as that is possible; says first what is wrong and what it would do
+    Repair {
+        /// The step
+        step: String,
+        /// Also read the contents of all packs: a flipped bit shows in nothing else
+        #[arg(long)]
+        read_data: bool,
+        /// Ask nothing
+        #[arg(long)]
+        yes: bool,
     },
     /// Every point one can restore to
     Points {
@@ -344,6 +356,11 @@ impl Cli {
                 let flushed = notify::flush(&settings, &directory, Duration::from_secs(240));
                 looked.map(drop).and(closing).and(flushed.map(drop)).map(|()| 0)
             }
+            Command::Repair { step, read_data, yes } => {
+                end_without_locks()?;
+                let watch = |what: &str| Terminal::new(std::io::stderr().is_terminal()).into_monitor(what);
+                repair::repair(&settings()?, &directory, &repair::Order { step, yes, read_data }, &watch)
+            }
             Command::Points { steps, path, output } => {
                 let points = restore::points::points(&settings()?, &steps, path.as_ref())?;
                 output.print(|| points.json(), || points.text())?;
@@ -371,6 +388,7 @@ impl Cli {
                     println!("the configuration and the keys are in their places; what they open: pi-agent points");
                     return Ok(0);
                 }
+                end_without_locks()?;
                 let report = recover::recover(&options, &config, &directory, &watch)?;
                 output.print(|| report.json(), || report.text())?;
                 Ok(report.exit_code())
@@ -440,6 +458,7 @@ fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, outpu
         println!("nothing was changed");
         return Ok(0);
     };
+    end_without_locks()?;
     let monitor = Terminal::new(std::io::stderr().is_terminal()).into_monitor(&format!("restore of {step}"));
     let (restored, place) = match &in_place {
         Some(in_place) => (in_place.restore(directory, &request, &monitor)?, "its place".to_owned()),
@@ -456,6 +475,15 @@ fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, outpu
         || restored.text(&step, &place),
     )?;
     Ok(if restored.problems.is_empty() { 0 } else { 5 })
+}
+
+/// When it is told to end, this process removes its locks from storage first; the next run would.
+fn end_without_locks() -> Result<()> {
+    process::on_end(|signal| {
+        repository::let_go()(Duration::from_secs(2));
+        // As a shell says it.
+        std::process::exit(128 + signal)
+    })
 }
 
 fn adopt(settings: &Settings, directory: &StateDirectory, step: Option<&str>) -> Result<u8> {

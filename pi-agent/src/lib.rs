@@ -54,6 +54,7 @@ pub mod health;
 pub mod kit;
 pub mod logs;
 pub mod recover;
+pub mod repair;
 pub mod restore;
 pub mod restore_test;
 pub mod setup;

@@ -12,6 +12,8 @@ pub enum Fault {
     InternalError,
     /// 503 with S3's `SlowDown`; the server never sees it.
     SlowDown,
+    /// 403 with S3's `AccessDenied`; the server never sees it.
+    Denied,
     /// The connection is reset as soon as the request's head is there.
     ResetBefore,
     /// The server does what is asked, and the connection is reset instead of the answer.
@@ -40,7 +42,7 @@ pub struct Faults {
     pub rate: f64,
     /// With what.
     pub kinds: Vec<Fault>,
-    /// Only requests whose target holds this text.
+    /// Only requests whose method and target (`PUT /BUCKET/KEY…`) hold this text.
     pub only: &'static str,
     /// How long a stall lasts before the connection is closed.
     pub stall: Duration,
@@ -71,9 +73,9 @@ impl Faults {
         Self { clock: seconds, ..Self::none() }
     }
 
-    /// The fate of request `number`, for `target`.
-    pub(crate) fn of(&self, number: u64, target: &str) -> Option<Fault> {
-        if !target.contains(self.only) {
+    /// The fate of request `number`, which asks for that.
+    pub(crate) fn of(&self, number: u64, asked: &str) -> Option<Fault> {
+        if !asked.contains(self.only) {
             return None;
         }
         let mut random = Random::new(self.seed ^ number.wrapping_mul(0xd134_2543_de82_ef95));

@@ -179,7 +179,7 @@ impl Line {
         let bucket = path.trim_end_matches('/');
         let object = if listing { format!("{bucket}/{}", prefix.replace("%2F", "/")) } else { path.to_owned() };
         traffic.asked.push(format!("{method} {object}"));
-        let fault = lock(&self.faults).of(number, head.second());
+        let fault = lock(&self.faults).of(number, &format!("{method} {}", head.second()));
         if let Some(fault) = fault {
             *traffic.faults.entry(fault).or_default() += 1;
         }
@@ -205,6 +205,7 @@ impl Line {
         if let Some(status) = match fault {
             Some(Fault::InternalError) => Some("500 InternalError"),
             Some(Fault::SlowDown) => Some("503 SlowDown"),
+            Some(Fault::Denied) => Some("403 AccessDenied"),
             _ => None,
         } {
             while client.piece(&mut body).await?.is_some() {}

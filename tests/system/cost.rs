@@ -50,8 +50,13 @@ fn of_step(seen: &Traffic, step: &str) -> Vec<String> {
     asked.iter().map(|asked| asked.split('/').next().unwrap_or_default().trim().to_owned()).collect()
 }
 
+/// What a night asks for besides: a listing with which it opens, and the lock; one more listing shows who else holds one, and all that lies there.
+fn beside_others(within: &[&'static str]) -> Vec<&'static str> {
+    [&["LIST", "PUT locks", "LIST"], within, &["DELETE locks"]].concat()
+}
+
 #[test]
-fn an_unchanged_night_is_two_requests_a_step() {
+fn an_unchanged_night_is_five_requests_a_step() {
     privately(&["/srv"], || {
         let host = Host::new(61);
         let (foundry, logs) = (host.household.foundry(), host.household.logs());
@@ -61,7 +66,7 @@ fn an_unchanged_night_is_two_requests_a_step() {
 
         let seen = host.asked(&agent);
         for step in ["foundry", "logs"] {
-            assert_eq!(of_step(&seen, step), ["LIST", "PUT snapshots"], "{seen:#?}");
+            assert_eq!(of_step(&seen, step), beside_others(&["PUT snapshots"]), "{seen:#?}");
         }
         // The run's own, once: whose place it is, its history (which has changed), the status for who looks in from elsewhere.
         let run = ["GET host.json", "PUT status.json"];
@@ -69,20 +74,20 @@ fn an_unchanged_night_is_two_requests_a_step() {
         assert_eq!(asked.iter().filter(|asked| run.contains(&asked.as_str())).count(), 2, "{seen:#?}");
         assert_eq!(
             of_step(&seen, "agent"),
-            ["LIST", "PUT data", "PUT data", "PUT index", "PUT snapshots"],
+            beside_others(&["PUT data", "PUT data", "PUT index", "PUT snapshots"]),
             "{seen:#?}"
         );
-        assert_eq!(seen.total(), 2 * 2 + 2 + 5, "and nothing else: {seen:#?}");
+        assert_eq!(seen.total(), 2 * 5 + 2 + 8, "and nothing else: {seen:#?}");
 
         // A changed one: what is new, and where it is.
         fs::write(foundry.join("new.txt"), "something new").unwrap();
         let seen = host.asked(&agent);
         assert_eq!(
             of_step(&seen, "foundry"),
-            ["LIST", "PUT data", "PUT data", "PUT index", "PUT snapshots"],
+            beside_others(&["PUT data", "PUT data", "PUT index", "PUT snapshots"]),
             "{seen:#?}"
         );
-        assert_eq!(of_step(&seen, "logs"), ["LIST", "PUT snapshots"], "{seen:#?}");
+        assert_eq!(of_step(&seen, "logs"), beside_others(&["PUT snapshots"]), "{seen:#?}");
     });
 }
 
@@ -150,8 +155,9 @@ fn what_others_add_and_remove_is_noticed() {
         let password = host.scratch.join("password");
         fs::write(&password, "another password\n").unwrap();
         sh(host.config().restic("foundry").args(["key", "add", "--new-password-file"]).arg(password));
-        assert_eq!(of_step(&host.asked(&agent), "foundry"), ["LIST", "GET config", "PUT snapshots"]);
-        assert_eq!(of_step(&host.asked(&agent), "foundry"), ["LIST", "PUT snapshots"]);
+        let looked = ["LIST", "GET config", "PUT locks", "LIST", "PUT snapshots", "DELETE locks"];
+        assert_eq!(of_step(&host.asked(&agent), "foundry"), looked);
+        assert_eq!(of_step(&host.asked(&agent), "foundry"), beside_others(&["PUT snapshots"]));
     });
 }
 
@@ -263,7 +269,7 @@ fn a_cache_that_is_lost_costs_nothing_but_requests() {
         let cache = host.scratch.join("cache");
         fs::remove_dir_all(&cache).unwrap();
         agent.ok(["run"]);
-        assert_eq!(of_step(&host.asked(&agent), "foundry"), ["LIST", "PUT snapshots"], "it is filled again");
+        assert_eq!(of_step(&host.asked(&agent), "foundry"), beside_others(&["PUT snapshots"]), "it is filled again");
 
         // And in the midst of nights, over and over.
         let over = AtomicBool::new(false);

@@ -10,6 +10,7 @@ use std::process::Command;
 use harness::{Agent, Cluster, Config, Household, Ran, Scratch, Size, Tree, by_effort, sh};
 use serde_json::Value;
 
+use crate::health::with_clock;
 use crate::postgres::{Host, STANZA};
 
 /// What is promised.
@@ -441,4 +442,85 @@ fn one_damaged_file_never_stops_the_nights() {
 
     agent.ok(["check", "data"]);
     sh(config.restic("data").args(["check", "--read-data"]));
+}
+
+#[test]
+fn nothing_is_forgotten_or_pruned_beside_what_is_damaged() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv/data");
+    let agent = |keep| Config::local(scratch.path()).directory("data", &[&source], keep).write();
+    let points = |agent: &Agent| agent.run(["points", "data", "--json"]).json()["points"].as_array().unwrap().len();
+    let mut number = 0;
+    let mut night = |agent: &Agent| {
+        number += 1;
+        fs::write(source.join("file"), number.to_string()).unwrap();
+        agent.run(["run", "data", "--json"])
+    };
+    // Older than the two days in which nothing is forgotten.
+    for skew in ["-20d", "-15d"] {
+        assert_eq!(night(&with_clock(&scratch, &agent("keep = \"forever\""), skew)).code(), Some(0));
+    }
+    let agent = agent("keep = { last = 1 }\nprune-every = \"1d\"");
+    let storage = scratch.join("storage/data");
+    let largest =
+        |kind: &str| files(&storage.join(kind)).into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    for kind in ["snapshots", "index", "data"] {
+        let good = Good::taken(largest(kind), "truncated");
+        let _ = fs::remove_dir_all(scratch.join("cache/repositories"));
+        let (before, packs) = (points(&agent), files(&storage.join("data")).len());
+        let ran = night(&agent);
+        assert_eq!(ran.step("data")["outcome"], "degraded", "{kind}: {ran}");
+        assert_eq!(points(&agent), before + 1, "{kind}: nothing is forgotten: {ran}");
+        let done: Vec<_> = ran.step("data")["maintenance"].as_array().unwrap().clone();
+        assert!(done.iter().all(|done| done["what"] != "prune" && done["what"] != "forget"), "{kind}: {ran}");
+        assert!(files(&storage.join("data")).len() >= packs, "{kind}");
+        good.put_back();
+    }
+    let mended = night(&agent).expect(0);
+    assert_eq!(points(&agent), 4, "the two old ones are forgotten: {mended}");
+    agent.ok(["check", "data"]);
+}
+
+/// Damages one file of that kind of the newest night, has it mended, and lives on.
+fn is_mended(what: &str, damage: &str) {
+    let home = Home::new();
+    let _ = Good::taken(home.file("foundry", what), damage);
+    home.forget_cache();
+    let storage = home.scratch.join("storage/foundry");
+    let before = Tree::read(&storage).contents();
+    // Said, and not done.
+    let read_data: &[&str] = if damage == "flipped" { &["--read-data"] } else { &[] };
+    let said = home.agent.run([&["repair", "foundry"], read_data].concat()).expect(2);
+    said.says(if what == "snapshot" { "snapshots/" } else { "it is" }).says("nothing was changed");
+    assert_eq!(Tree::read(&storage).contents(), before, "{what} {damage}");
+
+    let packs = files(&storage.join("data"));
+    home.agent.ok([&["repair", "foundry", "--yes"], read_data].concat()).says("mended");
+    for pack in packs {
+        assert!(pack.exists(), "{what} {damage}: {} was deleted", pack.display());
+    }
+    // And what is replaced, but of what is gone.
+    assert_eq!(storage.join("set-aside").exists(), (what, damage) != ("index", "deleted"), "{what} {damage}");
+    let whole = home.restic("foundry", &["check", "--read-data"]);
+    assert!(whole.contains("no errors were found"), "{what} {damage}: {whole}");
+    home.agent.ok([&["repair", "foundry", "--yes"], read_data].concat()).says("there is nothing to mend");
+    // The first night is as it was, unless it was the one that lost something.
+    let (earlier, back) = home.restore_at(&home.first);
+    assert!(["the night before", "everything"].contains(&back), "{what} {damage}: {back} came back: {earlier}");
+
+    // The nights go on, and have everything.
+    home.agent.ok(["run", "foundry"]);
+    home.agent.ok(["check", "foundry"]);
+    let (ran, back) = home.restore();
+    assert_eq!((ran.code(), back), (Some(0), "everything"), "{what} {damage}: {ran}");
+}
+
+#[test]
+fn slow_a_damaged_repository_is_mended_and_the_nights_go_on() {
+    let few = [("index", "truncated"), ("snapshot", "flipped"), ("tree pack", "flipped"), ("data pack", "deleted")];
+    let all = ["index", "snapshot", "tree pack", "data pack"].map(|what| DAMAGES.map(|damage| (what, damage))).concat();
+    // That a snapshot is gone is no damage that anybody could mend.
+    for (what, damage) in by_effort(few.to_vec(), all).into_iter().filter(|one| *one != ("snapshot", "deleted")) {
+        is_mended(what, damage);
+    }
 }

@@ -161,7 +161,7 @@ fn wait_for(mut it: impl FnMut() -> bool) {
 }
 
 /// The same agent on a machine whose clock shows that much more or less.
-fn with_clock(scratch: &Scratch, agent: &Agent, skew: &str) -> Agent {
+pub(crate) fn with_clock(scratch: &Scratch, agent: &Agent, skew: &str) -> Agent {
     let wrapper = scratch.join(format!("pi-agent{skew}"));
     let binary = Agent::binary();
     let script = format!(

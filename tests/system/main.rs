@@ -22,6 +22,7 @@ mod interruptions;
 mod limits;
 mod live;
 mod live_commands;
+mod locks;
 mod logs;
 mod memory;
 mod mounts;

@@ -2,10 +2,12 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::task::Poll;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Context, Result};
 
@@ -53,17 +55,71 @@ fn keep_to_two_processors() -> nix::Result<()> {
 /// # Errors
 /// The handler or the thread cannot be set up.
 pub fn on_sigterm(work: impl FnOnce() + Send + 'static) -> Result<()> {
-    let doing = || "listen for SIGTERM".to_owned();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context(doing)?;
-    let mut term = {
+    on_signals(&[SignalKind::terminate()], move |_| work())
+}
+
+/// Does `work`, with the signal's number, when this process is to end: by SIGTERM, SIGINT, or because its terminal is gone.
+///
+/// # Errors
+/// The handler or the thread cannot be set up.
+pub fn on_end(work: impl FnOnce(i32) + Send + 'static) -> Result<()> {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    // Started by nohup, it is to outlive its terminal.
+    let kinds = if ignores_hangup() { &kinds[..2] } else { &kinds };
+    on_signals(kinds, work)
+}
+
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
+}
+
+/// SIGHUP no longer ends this process: restic sends it to whoever holds a lock, to see whether he lives.
+///
+/// # Errors
+/// The handler cannot be set up.
+pub fn survive_hangup() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context(listening)?;
+    let _inside = runtime.enter();
+    // The handler outlives what it is asked for with.
+    signal(SignalKind::hangup()).map(drop).context(listening)
+}
+
+fn listening() -> String {
+    "listen for signals".to_owned()
+}
+
+fn on_signals(kinds: &[SignalKind], work: impl FnOnce(i32) + Send + 'static) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context(listening)?;
+    let mut signals = {
         let _inside = runtime.enter();
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).context(doing)?
+        let listen = |kind: &SignalKind| Ok((kind.as_raw_value(), signal(*kind)?));
+        kinds.iter().map(listen).collect::<std::io::Result<Vec<_>>>().context(listening)?
     };
+    let had_terminal = has_terminal();
     let wait = move || {
-        runtime.block_on(term.recv());
-        work();
+        loop {
+            let next = std::future::poll_fn(|context| {
+                let mut came = signals
+                    .iter_mut()
+                    .filter_map(|(number, signal)| signal.poll_recv(context).is_ready().then_some(*number));
+                came.next().map_or(Poll::Pending, Poll::Ready)
+            });
+            let number = runtime.block_on(next);
+            let terminal_is_gone = had_terminal && !has_terminal();
+            // Else it is restic that asks.
+            if number != libc::SIGHUP || terminal_is_gone {
+                return work(number);
+            }
+        }
     };
-    std::thread::Builder::new().name("sigterm-watch".into()).spawn(wait).map(drop).context(doing)
+    std::thread::Builder::new().name("signal-watch".into()).spawn(wait).map(drop).context(listening)
+}
+
+/// Whether this process has a terminal that can still be opened.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
 }
 
 /// Bytes of memory that the largest of this process and those it has waited for had at its peak.

@@ -12,6 +12,7 @@ use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, 
 use super::cipher::Cipher;
 use super::index_parts;
 use super::listing::{Kept, Listing, identity};
+use super::lock::is_ending;
 use super::permits::{Permit, Permits};
 use super::uploads::Uploads;
 use crate::Error;
@@ -34,6 +35,7 @@ pub(super) struct Backend {
     config: Mutex<Option<Bytes>>,
     kept_config: Kept,
     listing: Mutex<Option<Listing>>,
+    packs: Mutex<Option<Vec<(String, u64)>>>,
     failure: Mutex<Option<Error>>,
     write_failed: AtomicBool,
     /// A snapshot is written only when it is known what it is worth: see [`Backend::hold_snapshots`].
@@ -47,8 +49,8 @@ pub(super) struct Backend {
     assumed_config: Mutex<Option<Bytes>>,
     /// Damaged, and not to be read.
     left_out: Mutex<HashSet<Id>>,
-    /// An index file of what is in no other.
-    index: Mutex<Option<(Id, Bytes)>>,
+    /// Index files that are shown and do not lie there.
+    index: Mutex<Vec<(Id, Bytes)>>,
 }
 
 impl Backend {
@@ -60,6 +62,7 @@ impl Backend {
             config: Mutex::default(),
             kept_config: Kept(kept_config),
             listing: Mutex::default(),
+            packs: Mutex::default(),
             failure: Mutex::default(),
             write_failed: AtomicBool::new(false),
             holding: AtomicBool::new(false),
@@ -99,9 +102,15 @@ impl Backend {
         lock(&self.left_out).insert(id);
     }
 
+    /// Leaves nothing out any more, and shows only what storage has.
+    pub(super) fn show_as_it_is(&self) {
+        lock(&self.left_out).clear();
+        lock(&self.index).clear();
+    }
+
     /// Shows an index file that storage does not have.
     pub(super) fn stand_in(&self, id: Id, content: Bytes) {
-        *lock(&self.index) = Some((id, content));
+        lock(&self.index).push((id, content));
     }
 
     fn read_config(&self) -> crate::Result<Option<Bytes>> {
@@ -137,6 +146,30 @@ impl Backend {
             *listing = Some(Listing::take(&self.store)?);
         }
         Ok(look(listing.as_ref().expect("it was taken")))
+    }
+
+    /// What lies there below `prefix`, which is not that of the packs.
+    ///
+    /// # Errors
+    /// Storage cannot be listed.
+    pub(super) fn below(&self, prefix: &str) -> crate::Result<Vec<(String, u64)>> {
+        self.listed(|listing| listing.below(prefix))
+    }
+
+    /// Looks at all that lies there, once: the packs are for [`Self::take_packs`].
+    ///
+    /// # Errors
+    /// Storage cannot be listed.
+    pub(super) fn look_at_all(&self) -> crate::Result<()> {
+        let (listing, packs) = Listing::take_all(&self.store)?;
+        *lock(&self.listing) = Some(listing);
+        *lock(&self.packs) = Some(packs);
+        Ok(())
+    }
+
+    /// The packs that [`Self::look_at_all`] saw, each by its key and size. They take memory, and are wanted once.
+    pub(super) fn take_packs(&self) -> Option<Vec<(String, u64)>> {
+        lock(&self.packs).take()
     }
 
     /// Knows nothing any more that others may have changed: for whoever deletes, and for whoever checks.
@@ -203,6 +236,10 @@ impl Backend {
     }
 
     fn write(&self, kind: FileType, id: &Id, content: BytesList) -> crate::Result<()> {
+        if is_ending() {
+            // Its lock is gone, or about to be.
+            return Err(Error::new(format!("write {}: this process was told to end", key(kind, id))));
+        }
         if kind == FileType::Pack && matches!(self.store, Store::S3(_)) {
             return self.uploads.send(&self.store, key(kind, id), content);
         }
@@ -216,7 +253,8 @@ impl Backend {
         self.put(kind, id, &content)
     }
 
-    fn put(&self, kind: FileType, id: &Id, content: &BytesList) -> crate::Result<()> {
+    /// Writes a file whole, and notes that it is there.
+    pub(super) fn put(&self, kind: FileType, id: &Id, content: &BytesList) -> crate::Result<()> {
         let name = key(kind, id);
         self.store.put(&name, content.slice())?;
         match kind {
@@ -266,14 +304,17 @@ impl ReadBackend for Backend {
         let prefix = format!("{}/", kind.dirname());
         let listed = match kind {
             FileType::Pack => self.store.list(&prefix),
-            _ => self.listed(|listing| listing.below(&prefix)),
+            _ => self.below(&prefix),
         };
         let listed = listed.map_err(|error| self.failed(error))?;
         let left_out = lock(&self.left_out).clone();
-        let stand_in =
-            lock(&self.index).as_ref().filter(|_| kind == FileType::Index).map(|(id, content)| (*id, content.len()));
-        let stand_in =
-            stand_in.map(|(id, length)| Ok::<_, Box<RusticError>>((id, u32::try_from(length).unwrap_or(u32::MAX))));
+        let stand_in: Vec<_> = match kind {
+            FileType::Index => lock(&self.index).iter().map(|(id, content)| (*id, content.len())).collect(),
+            _ => Vec::new(),
+        };
+        let stand_in = stand_in
+            .into_iter()
+            .map(|(id, length)| Ok::<_, Box<RusticError>>((id, u32::try_from(length).unwrap_or(u32::MAX))));
         listed
             .into_iter()
             .filter_map(|(key, size)| {
@@ -300,10 +341,14 @@ impl ReadBackend for Backend {
                 })
                 .map_err(|error| self.failed(error)),
             FileType::Pack => self.read_pack(|| self.store.get(&key(kind, id))),
-            _ => match &*lock(&self.index) {
-                Some((stand_in, content)) if kind == FileType::Index && stand_in == id => Ok(content.clone()),
-                _ => self.store.get(&key(kind, id)).map_err(|error| self.failed(error)),
-            },
+            _ => {
+                let stand_in =
+                    lock(&self.index).iter().find(|(shown, _)| shown == id).map(|(_, content)| content.clone());
+                match stand_in.filter(|_| kind == FileType::Index) {
+                    Some(content) => Ok(content),
+                    None => self.store.get(&key(kind, id)).map_err(|error| self.failed(error)),
+                }
+            }
         }
     }
 

@@ -50,7 +50,7 @@ impl Repository {
         self.damaged_with(message, None);
     }
 
-    fn damaged_with(&self, message: String, hint: Option<String>) {
+    pub(super) fn damaged_with(&self, message: String, hint: Option<String>) {
         let mut damage = self.damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !damage.iter().any(|known| known.message == message) {
             damage.push(Problem { message, hint });
@@ -62,12 +62,17 @@ impl Repository {
     /// # Errors
     /// Storage fails.
     pub fn readable_snapshots(&self) -> Result<Vec<Snapshot>> {
-        match self.snapshots() {
+        self.without_damaged("snapshots", || self.snapshots())
+    }
+
+    /// Reads what lies in files of that kind; those that are damaged are left out, and are damage.
+    pub(super) fn without_damaged<T>(&self, kind: &str, read: impl Fn() -> Result<T>) -> Result<T> {
+        match read() {
             Err(error) if !error.is_unread() => {
-                self.leave_out_damaged("snapshots")?;
-                self.snapshots()
+                self.leave_out_damaged(kind)?;
+                read()
             }
-            snapshots => snapshots,
+            read => read,
         }
     }
 
@@ -77,39 +82,22 @@ impl Repository {
     /// # Errors
     /// Storage fails.
     pub(super) fn readable_index(&self) -> Result<Rustic<IndexedIdsStatus>> {
-        let read = || self.cached("read the index of", Rustic::to_indexed_ids);
-        match read() {
-            Err(error) if !error.is_unread() => {
-                self.leave_out_damaged("index")?;
-                read()
-            }
-            index => index,
-        }
+        self.without_damaged("index", || self.cached("read the index of", Rustic::to_indexed_ids))
     }
 
     /// What to do about a damaged file of that kind.
-    fn mend(&self, kind: &str, key: &str) -> String {
-        let store = self.store();
-        let remove = match store {
-            Store::Local(_) => {
-                format!("move it away: mv {}/{key} /root/", store.to_string().trim_start_matches("file://"))
-            }
-            Store::S3(_) => format!("delete the object {key} there"),
+    fn remedy(&self, kind: &str) -> String {
+        let what = match kind {
+            "index" => "has the index written anew from the packs",
+            _ => "takes it away, and the restore point that it told of is lost",
         };
-        match kind {
-            "index" => format!(
-                "put a copy of it back, or have the index written anew from the packs, which also takes it away: restic -r {} rebuild-index \
-                 (since restic 0.16: repair index)",
-                restic_names(store)
-            ),
-            _ => format!("put a copy of it back; or, for the restore point that it told of is lost without, {remove}"),
-        }
+        format!("put a copy of it back; else pi-agent repair {} {what}", self.step)
     }
 
     fn leave_out_damaged(&self, kind: &str) -> Result<()> {
         for name in self.damaged_files(kind)? {
             let key = format!("{kind}/{name}");
-            let hint = self.mend(kind, &key);
+            let hint = self.remedy(kind);
             self.damaged_with(format!("{key} in {} is damaged and left out", self.store()), Some(hint));
             if let Ok(id) = name.parse() {
                 self.backend.leave_out(id);
@@ -125,10 +113,8 @@ impl Repository {
     pub(super) fn damaged_files(&self, kind: &str) -> Result<Vec<String>> {
         let mut damaged = Vec::new();
         for (key, _) in self.store().list(&format!("{kind}/"))? {
-            let name = key.rsplit('/').next().unwrap_or_default();
-            if name.len() != 64 {
-                continue;
-            }
+            // What has another kind of name is none of the repository's.
+            let Some(name) = key.rsplit('/').next().filter(|name| name.parse::<Id>().is_ok()) else { continue };
             let content = match self.store().get(&key) {
                 // Removed meanwhile.
                 Err(error) if error.kind() == Kind::NotFound => continue,
@@ -149,6 +135,8 @@ impl Repository {
     /// Storage fails.
     pub(super) fn mend_index(&self) -> Result<()> {
         self.leave_out_damaged("index")?;
+        let packs = self.store().list("data/")?;
+        self.leave_out_missing(&packs)?;
         let indexed = self.cached("read the index of", |rustic| {
             let mut packs = HashSet::new();
             for file in rustic.stream_files::<IndexFile>()? {
@@ -159,7 +147,7 @@ impl Repository {
         })?;
         let cipher = Cipher::of(&self.key);
         let mut found = Vec::new();
-        for (key, size) in self.store().list("data/")? {
+        for (key, size) in packs {
             let id = key.rsplit('/').next().and_then(|name| name.parse::<Id>().ok());
             let Some(id) = id.filter(|id| !indexed.contains(id)) else { continue };
             match self.header(&key, size, &cipher) {
@@ -233,7 +221,7 @@ impl Repository {
 }
 
 /// The place as restic names it.
-fn restic_names(store: &Store) -> String {
+pub(super) fn restic_names(store: &Store) -> String {
     match store {
         Store::Local(_) => store.to_string().trim_start_matches("file://").to_owned(),
         Store::S3(_) => store.to_string().replacen("s3://", "s3:SERVER/", 1),

@@ -24,14 +24,7 @@ impl Repository {
     /// Storage fails.
     pub(super) fn graft(&self, base: TreeId, more: TreeId) -> Result<TreeId> {
         let rustic = self.cached("read the index of", Rustic::to_indexed_ids)?;
-        let compress = rustic.config().version >= COMPRESSES;
-        let mut trees = Trees {
-            repository: self,
-            cipher: Cipher::of(&self.key),
-            compress,
-            open: Pack::default(),
-            packs: Vec::new(),
-        };
+        let mut trees = Trees::new(self, rustic.config().version);
         let root = trees.graft(&rustic, base, more)?;
         trees.finish()?;
         Ok(root)
@@ -39,7 +32,7 @@ impl Repository {
 }
 
 /// Trees on their way to storage.
-struct Trees<'a> {
+pub(super) struct Trees<'a> {
     repository: &'a Repository,
     cipher: Cipher,
     compress: bool,
@@ -55,7 +48,13 @@ struct Pack {
     header: Vec<u8>,
 }
 
-impl Trees<'_> {
+impl<'a> Trees<'a> {
+    /// For a repository whose format is of that version.
+    pub(super) fn new(repository: &'a Repository, version: u32) -> Self {
+        let cipher = Cipher::of(&repository.key);
+        Self { repository, cipher, compress: version >= COMPRESSES, open: Pack::default(), packs: Vec::new() }
+    }
+
     fn read(&self, rustic: &Rustic<IndexedIdsStatus>, tree: TreeId) -> Result<Tree> {
         let read = self.repository.attempt("read a directory of", || rustic.get_tree(&tree));
         read.map_err(|failed| failed.error)
@@ -72,6 +71,12 @@ impl Trees<'_> {
                 Err(at) => tree.nodes.insert(at, node),
             }
         }
+        self.store(&tree)
+    }
+
+    /// # Errors
+    /// Storage fails.
+    pub(super) fn store(&mut self, tree: &Tree) -> Result<TreeId> {
         let (content, id) = tree.serialize().context(doing)?;
         self.add(&content, &id)?;
         Ok(id)
@@ -104,7 +109,10 @@ impl Trees<'_> {
     }
 
     /// Writes what is left, and the index of all.
-    fn finish(mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Storage fails.
+    pub(super) fn finish(mut self) -> Result<()> {
         self.close()?;
         let mut index = serde_json::to_vec(&json!({ "packs": self.packs })).context(doing)?;
         if self.compress {
@@ -127,5 +135,5 @@ impl Trees<'_> {
 }
 
 fn doing() -> String {
-    "write the directories of files that were read again".into()
+    "write directories".into()
 }

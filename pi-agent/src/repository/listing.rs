@@ -15,6 +15,8 @@ use crate::storage::Store;
 
 /// Sorts behind every `data/…`, and before `index/`, `keys/` and `snapshots/`.
 const BEHIND_PACKS: &str = "data0";
+/// Where the packs are.
+const PACKS: &str = "data/";
 
 /// A look is trusted for so long: an unchanged night is over by then, and during a long one others may have been there.
 const FRESH: Duration = Duration::from_secs(300);
@@ -33,6 +35,18 @@ impl Listing {
     /// Storage cannot be listed.
     pub(super) fn take(store: &Store) -> Result<Self> {
         Ok(Self { taken: Instant::now(), objects: store.list_after(BEHIND_PACKS)? })
+    }
+
+    /// Looks now, at the packs too: each by its key and size.
+    ///
+    /// # Errors
+    /// Storage cannot be listed.
+    pub(super) fn take_all(store: &Store) -> Result<(Self, Vec<(String, u64)>)> {
+        let taken = Instant::now();
+        let (packs, rest) = store.list("")?.into_iter().partition(|(key, _)| key.starts_with(PACKS));
+        let mut objects: Vec<(String, u64)> = rest;
+        objects.retain(|(key, _)| key.as_str() > BEHIND_PACKS);
+        Ok((Self { taken, objects }, packs))
     }
 
     pub(super) fn is_fresh(&self) -> bool {

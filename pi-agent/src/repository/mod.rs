@@ -1,6 +1,6 @@
 //! Backups of files: restic's repository format, by rustic_core. Nothing outside this folder knows rustic.
 //!
-//! What rustic leaves to its caller is done here: it takes no locks (the host's run lock serves), it does not retry (the
+//! What rustic leaves to its caller is done here: it takes no locks (see [`lock`]), it does not retry (the
 //! store does), it logs what it leaves out (our [`source`] counts it), it panics inside (caught here), and its errors do
 //! not say whether they may pass (the backend remembers what storage said).
 
@@ -12,17 +12,22 @@ pub mod cache;
 mod cipher;
 mod contents;
 mod damage;
+mod diagnose;
 mod graft;
 mod hold;
 mod index_parts;
 mod key_file;
 mod listing;
+mod lock;
+mod lock_file;
 mod lookup;
 mod maintenance;
+mod mend;
 mod metadata;
 mod pack;
 mod permits;
 mod progress;
+mod promised;
 mod prove;
 mod read_all;
 mod restore;
@@ -60,8 +65,11 @@ use progress::{Bars, Gauge};
 
 pub use backup::{Backup, UNFINISHED};
 pub(crate) use cipher::hexadecimal;
+pub use diagnose::Diagnosis;
 pub use hold::{Held, Hold};
+pub use lock::{Lock, Purpose, let_go};
 pub use maintenance::{Findings, Pruned};
+pub use mend::REPAIRED;
 pub use prove::{Order, Proven, Share};
 pub use restore::Selection;
 pub(crate) use source::READ_AGAIN;

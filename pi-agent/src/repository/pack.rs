@@ -31,6 +31,20 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// The piece itself.
+    pub fn of<'a>(&self, pack: &'a [u8]) -> Option<&'a [u8]> {
+        pack.get(self.offset as usize..)?.get(..self.length as usize)
+    }
+
+    /// As the header says it.
+    pub fn in_header(&self) -> Vec<u8> {
+        let mut entry = vec![u8::from(self.tree) | u8::from(self.uncompressed.is_some()) << 1];
+        entry.extend(self.length.to_le_bytes());
+        entry.extend(self.uncompressed.into_iter().flat_map(u32::to_le_bytes));
+        entry.extend(bytes_of(&self.id));
+        entry
+    }
+
     /// As the index says it.
     pub fn json(&self) -> Value {
         let Self { tree, offset, length, uncompressed, id } = self;
@@ -77,8 +91,13 @@ pub(super) fn header_entry(sealed: usize, uncompressed: Option<usize>, id: &str)
     let mut entry = vec![if uncompressed.is_some() { 3 } else { 1 }];
     entry.extend(length(sealed));
     entry.extend(uncompressed.into_iter().flat_map(length));
-    entry.extend((0..id.len()).step_by(2).filter_map(|at| u8::from_str_radix(id.get(at..at + 2)?, 16).ok()));
+    entry.extend(bytes_of(id));
     entry
+}
+
+/// From hexadecimal digits.
+fn bytes_of(id: &str) -> impl Iterator<Item = u8> + '_ {
+    (0..id.len()).step_by(2).filter_map(|at| u8::from_str_radix(id.get(at..at + 2)?, 16).ok())
 }
 
 /// A length as the header has it.
@@ -122,17 +141,23 @@ impl<'a> Opener<'a> {
             return Some("its bytes are not those that were stored");
         }
         let Some(entries) = self.header(pack) else { return Some("its header is damaged") };
-        let whole = entries.iter().all(|entry| self.checksum(entry, pack).is_some_and(|sum| sum == entry.id));
+        let whole = entries.iter().all(|entry| self.is_whole(entry, pack));
         if !whole {
             return Some("a piece in it is damaged");
         }
         (summary(entries) != summed_up).then_some("it holds other pieces than the index says")
     }
 
-    fn header(&self, pack: &[u8]) -> Option<Vec<Entry>> {
+    /// What a whole pack holds.
+    pub fn header(&self, pack: &[u8]) -> Option<Vec<Entry>> {
         let (before, length) = pack.split_at_checked(pack.len().checked_sub(LENGTH)?)?;
         let header = before.len().checked_sub(number(length)? as usize)?;
         entries(&self.cipher.open(&before[header..])?)
+    }
+
+    /// Whether a piece can be read, and is what it is called.
+    pub fn is_whole(&mut self, entry: &Entry, pack: &mut [u8]) -> bool {
+        self.checksum(entry, pack).is_some_and(|sum| sum == entry.id)
     }
 
     /// Of a piece's content; `None`: it has none that can be read.

@@ -78,6 +78,8 @@ impl From<IndexPack> for Expected {
 pub(super) struct Found {
     /// What is wrong with which pack.
     pub damage: Vec<String>,
+    /// These packs.
+    pub bad: Vec<Id>,
     /// Why not all was read: storage cannot be reached, or does not give something.
     pub stopped: Option<Error>,
 }
@@ -202,7 +204,11 @@ impl<'a> Reading<'a> {
                 // A bad place on a disk, say: the others are read all the same.
                 Err(error) => Some(error.chain()),
             };
-            lock(&self.found).damage.extend(trouble.map(|trouble| format!("pack {name}: {trouble}")));
+            if let Some(trouble) = trouble {
+                let mut found = lock(&self.found);
+                found.damage.push(format!("pack {name}: {trouble}"));
+                found.bad.push(pack.id);
+            }
             self.gauge.add(1);
         }
     }
@@ -275,7 +281,7 @@ mod tests {
     #[test]
     fn damage_is_found_and_a_storage_that_fails_is_none() {
         let all_end_with = |found: Found, end: &str| {
-            let Found { damage, stopped } = found;
+            let Found { damage, stopped, .. } = found;
             assert!(stopped.is_none() && damage.len() == 50, "{damage:?}");
             assert!(damage.iter().all(|one| one.contains(end)), "{damage:?}");
         };

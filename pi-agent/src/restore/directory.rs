@@ -7,7 +7,7 @@ use super::{At, Point, Request, Restored, Unfinished};
 use crate::config::{Settings, Source, Step};
 use crate::error::Kind;
 use crate::monitor::{Monitor, Problem};
-use crate::repository::{Repository, Selection, Snapshot, Written};
+use crate::repository::{Purpose, REPAIRED, Repository, Selection, Snapshot, Written};
 use crate::secrets::Secrets;
 use crate::steps::directory::newest;
 use crate::storage::Store;
@@ -23,9 +23,9 @@ pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<(
     let snapshots = repository.readable_snapshots()?;
     let point = |snapshot: Snapshot| Point {
         step: step.name.clone(),
-        id: snapshot.id,
         time: snapshot.time,
-        kind: if snapshot.unfinished { "unfinished" } else { "snapshot" }.into(),
+        kind: kind(&snapshot).into(),
+        id: snapshot.id,
         bytes: snapshot.bytes,
         new_bytes: snapshot.new_bytes,
         same: false,
@@ -40,6 +40,18 @@ pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<(
     Ok((held.collect(), repository.damage()))
 }
 
+fn kind(snapshot: &Snapshot) -> &'static str {
+    match () {
+        () if snapshot.unfinished => "unfinished",
+        () if is_repaired(snapshot) => REPAIRED,
+        () => "snapshot",
+    }
+}
+
+fn is_repaired(snapshot: &Snapshot) -> bool {
+    snapshot.tags.iter().any(|tag| tag == REPAIRED)
+}
+
 /// Restores a snapshot, or paths of it, below a directory: `/srv/a` becomes `TO/srv/a`.
 ///
 /// # Errors
@@ -47,6 +59,7 @@ pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<(
 pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Monitor) -> Result<Restored> {
     monitor.phase("opening the repository");
     let repository = open(settings, step)?.ok_or_else(|| nothing(step, "nothing was ever backed up there"))?;
+    let _lock = repository.lock(Purpose::Restore, true, None, monitor)?;
     let snapshots = repository.readable_snapshots()?;
     let snapshot = choose(&snapshots, step, &request.at)?.clone();
     let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
@@ -56,6 +69,10 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
     let selection = Selection::new(snapshot, request.to.clone(), request.paths.clone(), fresh);
     let Written { bytes, mut problems, full } = repository.restore(&selection, monitor)?;
     problems.splice(0..0, repository.damage());
+    if is_repaired(&selection.snapshot) {
+        let message = "this restore point was repaired: what it had lost is not in it".into();
+        problems.push(Problem { message, hint: Some("an earlier or later one may have it: pi-agent points".into()) });
+    }
     let Selection { snapshot, .. } = selection;
     Ok(Restored {
         restore_point: snapshot.id,

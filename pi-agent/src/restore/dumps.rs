@@ -9,7 +9,7 @@ use crate::config::{Postgres, Settings, Step};
 use crate::error::Context;
 use crate::monitor::Monitor;
 use crate::pgbackrest::server_user;
-use crate::repository::{Selection, Snapshot, Written};
+use crate::repository::{Purpose, Selection, Snapshot, Written};
 use crate::steps::postgres::dumps;
 use crate::steps::postgres::pg_dump::{ENDING, GLOBALS};
 
@@ -51,6 +51,7 @@ pub fn restore(
 ) -> Result<Restored> {
     monitor.phase("opening the dumps");
     let repository = dumps::open(settings, step)?.ok_or_else(|| nothing(step, &format!("there is no dump {id}")))?;
+    let _lock = repository.lock(Purpose::Restore, true, None, monitor)?;
     let snapshot = by_id(&repository.snapshots()?, step, id)?.clone();
     let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
     if fresh {

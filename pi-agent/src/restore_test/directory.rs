@@ -5,12 +5,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use jiff::Timestamp;
 
 use super::{Sheet, Work, critical};
 use crate::config::Source;
 use crate::error::{Context, Error, Kind, Result};
+use crate::health::judge_by_others;
 use crate::monitor::Problem;
-use crate::repository::{Order, Repository, Share};
+use crate::repository::{Order, Purpose, Repository, Share};
 use crate::secrets::Secrets;
 use crate::shown;
 use crate::steps::directory::{lost_points, newest};
@@ -31,6 +33,8 @@ pub(super) fn test(work: &Work<'_>, sheet: &mut Sheet) -> Result<()> {
     let nothing = |what: &str| Error::new(format!("{store} holds no {what}")).kind_of(Kind::NotFound);
     let repository =
         Repository::open(settings, &step.name, store.clone(), &secrets)?.ok_or_else(|| nothing("repository"))?;
+    let clock = judge_by_others(Timestamp::now(), store.clock_ahead(), None).is_none();
+    let lock = repository.lock(Purpose::Read, clock, None, monitor)?;
     let snapshots = repository.snapshots()?;
     let snapshot = newest(&snapshots, step, |_| true).ok_or_else(|| nothing("complete snapshot"))?;
     sheet.restore_point = Some(snapshot.id.clone());
@@ -64,6 +68,7 @@ pub(super) fn test(work: &Work<'_>, sheet: &mut Sheet) -> Result<()> {
     );
     // Whatever became of it: the next test has the next share, or one that is damaged would keep the others from their turn.
     sheet.tested.share = chosen.get().filter(|share| share.of > 1).map(|share| (share.part, share.of));
+    drop(lock);
     let proven = proven?;
     sheet.files = Some(proven.files);
     told(sheet, "content", proven.content, format!("every byte of {} files compared", proven.files));

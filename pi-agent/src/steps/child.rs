@@ -9,10 +9,13 @@ use std::time::Duration;
 use crate::error::{Context, Result};
 use crate::monitor::{Event, Monitor};
 use crate::process;
+use crate::repository::let_go;
 use crate::steps::{Job, perform};
 
 /// What programs get to end in peace; the supervisor waits a little longer before it kills us.
 const GRACE: Duration = Duration::from_secs(4);
+/// What it may take longer to remove our locks from storage. What is left there the next run removes.
+const LOCKS_GRACE: Duration = Duration::from_millis(1500);
 
 /// Runs the step that standard input asks for.
 ///
@@ -25,6 +28,7 @@ pub fn main() -> Result<()> {
     process::adopt_orphans()?;
     end_with_the_supervisor()?;
     process::on_sigterm(|| end())?;
+    process::survive_hangup()?;
 
     let monitor = Monitor::new(|event| {
         let Ok(mut line) = serde_json::to_string(&event) else { return };
@@ -47,7 +51,9 @@ fn end_with_the_supervisor() -> Result<()> {
 }
 
 fn end() -> ! {
+    let wait_for_locks = let_go();
     process::end_descendants(GRACE, None);
+    wait_for_locks(LOCKS_GRACE);
     // 128 + SIGTERM, as a shell would say it.
     std::process::exit(143)
 }

@@ -16,7 +16,7 @@ use crate::config::{Directory, Source, Step};
 use crate::error::{Context, Kind};
 use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem};
-use crate::repository::{Backup, Repository, Selection, Snapshot, Sources, cache};
+use crate::repository::{Backup, Purpose, Repository, Selection, Snapshot, Sources, cache};
 use crate::retention::{self, Family, Point};
 use crate::secrets::Secrets;
 use crate::storage::Store;
@@ -83,7 +83,7 @@ impl Work<'_> {
                 self.backup(*prune, *check, keep_everything.is_some())
             }
             Task::Prune { keep_everything } => self.only_prune(keep_everything.as_deref()),
-            Task::Check(check) => self.alone(|repository| {
+            Task::Check(check) => self.alone(Purpose::Read, |repository| {
                 let (checked, _) = maintenance::check(repository, *check, self.monitor);
                 let problem = checked.problem.or_else(|| {
                     let snapshots = repository.snapshots().ok()?;
@@ -108,6 +108,9 @@ impl Work<'_> {
         self.monitor.phase("opening the repository");
         let store = self.root.join(&self.step.name);
         let repository = Repository::open_or_init(&self.job.settings, &self.step.name, store, &self.secrets)?;
+        let clock_is_trusted = !keep_everything && self.contradicted(&[]).is_none();
+        let until = self.job.deadline.map(until);
+        let lock = repository.lock_for_writing(clock_is_trusted, until, self.monitor)?;
         let mut snapshots = repository.readable_snapshots()?;
         let contradicted = self.contradicted(&snapshots);
 
@@ -163,21 +166,16 @@ impl Work<'_> {
         result.clock = contradicted.or_else(|| self.contradicted(&[]));
         // What was left out may be what an older point is kept for.
         let keep_everything = keep_everything || result.clock.is_some() || is_damaged;
-        if all_listed && !keep_everything {
-            let victims = victims(&snapshots, self.step);
-            if !victims.is_empty() {
-                let forgotten = maintenance::forget(&repository, &victims, self.monitor);
-                if forgotten.problem.is_none() {
-                    snapshots.retain(|snapshot| !victims.contains(&snapshot.id));
-                }
-                result.note(forgotten);
-            }
-        }
+        let victims = if all_listed && !keep_everything { victims(&snapshots, self.step) } else { Vec::new() };
         // Past its time the step does no more than it must; what is due is due again next night.
         let in_time = || self.job.deadline.is_none_or(|deadline| Timestamp::now() < deadline);
-        if prune && succeeded && !keep_everything && in_time() {
-            result.note(maintenance::prune(&repository, self.monitor));
+        let prune = prune && succeeded && !keep_everything && in_time();
+        let tidied = maintenance::tidy(&repository, &victims, prune, self.monitor);
+        if tidied.forgotten {
+            snapshots.retain(|snapshot| !victims.contains(&snapshot.id));
         }
+        tidied.done.into_iter().for_each(|done| result.note(done));
+        result.problems.extend(tidied.remarks);
         if let Some(check) = check.filter(|_| is_complete && in_time()) {
             let (checked, damaged) = maintenance::check(&repository, check, self.monitor);
             if damaged {
@@ -198,6 +196,7 @@ impl Work<'_> {
             Ok(bytes) => result.figures.bytes_stored = Some(bytes),
             Err(error) => result.problems.push((&error).into()),
         }
+        result.problems.extend(lock.release());
         Ok(result)
     }
 
@@ -217,7 +216,7 @@ impl Work<'_> {
         let contradicted = self.contradicted(&self.existing()?.snapshots()?);
         match keep_everything.or(contradicted.as_deref()) {
             Some(why) => Ok(StepResult { clock: contradicted.clone(), ..StepResult::failed(&nothing_removed(why)) }),
-            None => self.alone(|repository| maintenance::prune(repository, self.monitor)),
+            None => self.alone(Purpose::Delete, |repository| maintenance::prune(repository, self.monitor)),
         }
     }
 
@@ -285,13 +284,14 @@ impl Work<'_> {
     }
 
     /// Maintenance without a backup.
-    fn alone(&self, maintain: impl FnOnce(&Repository) -> Maintenance) -> Result<StepResult> {
+    fn alone(&self, purpose: Purpose, maintain: impl FnOnce(&Repository) -> Maintenance) -> Result<StepResult> {
         let repository = self.existing()?;
+        let lock = repository.lock(purpose, self.contradicted(&[]).is_none(), None, self.monitor)?;
         let maintenance = maintain(&repository);
         let outcome = if maintenance.problem.is_some() { Outcome::Failed } else { Outcome::Succeeded };
         Ok(StepResult {
             error: maintenance.problem.clone(),
-            problems: repository.remarks().to_vec(),
+            problems: repository.remarks().iter().cloned().chain(lock.release()).collect(),
             maintenance: vec![maintenance],
             ..StepResult::of(outcome)
         })

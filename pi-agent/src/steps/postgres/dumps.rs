@@ -4,6 +4,8 @@
 //! They lie in a file repository of ours at `URL/STEP/dumps`, beside pgBackRest's own `archive` and `backup`. A snapshot
 //! holds the whole server: `globals.sql`, and `DATABASE.dump` for each database.
 
+use std::time::Instant;
+
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -13,11 +15,13 @@ use super::pg_dump::PgDump;
 use super::server::Identity;
 use crate::config::{Count, Keep, Postgres, Settings, Step};
 use crate::error::Context;
+use crate::monitor::Problem;
 use crate::report::{short, words};
-use crate::repository::{Repository, Snapshot};
+use crate::repository::{Purpose, Repository, Snapshot};
 use crate::retention::{self, Point};
 use crate::secrets::Secrets;
-use crate::steps::{Check, Figures, Maintenance, StepResult, maintenance};
+use crate::steps::maintenance::{self, Tidied};
+use crate::steps::{Check, Figures, Maintenance, StepResult};
 use crate::storage::Store;
 use crate::{Error, Result};
 
@@ -30,6 +34,7 @@ const DUMPED: &str = "dumped";
 #[derive(Default)]
 pub(super) struct Dumped {
     maintenance: Vec<Maintenance>,
+    remarks: Vec<Problem>,
     fact: Option<String>,
 }
 
@@ -37,6 +42,7 @@ impl Dumped {
     /// Adds it to the night's result: a dump that failed leaves a backup that did not.
     pub(super) fn tell(self, result: &mut StepResult) {
         result.facts.extend(self.fact.map(|fact| (DUMPED.to_owned(), fact)));
+        result.problems.extend(self.remarks);
         self.maintenance.into_iter().for_each(|done| result.note(done));
     }
 }
@@ -81,7 +87,7 @@ impl Work<'_> {
             return Dumped::default();
         }
         let mut dumped = Dumped::default();
-        match self.dump(identity, &keep, now, &zone, &mut dumped.maintenance) {
+        match self.dump(identity, &keep, now, &zone, &mut dumped) {
             Ok(()) => dumped.fact = Some(fact),
             Err(error) => {
                 let hint = error.advice().map_or_else(
@@ -104,7 +110,7 @@ impl Work<'_> {
         keep: &Keep,
         now: Timestamp,
         zone: &TimeZone,
-        done: &mut Vec<Maintenance>,
+        dumped: &mut Dumped,
     ) -> Result<()> {
         // 1. The repository, made on first use; it knows better than our history.
         self.monitor.phase("looking for this month's dump");
@@ -116,26 +122,34 @@ impl Work<'_> {
         if !is_due(&snapshots, &tags, now, zone) {
             return Ok(());
         }
+        // No dump is made by a clock that is not trusted.
+        let until = Instant::now() + self.remaining()?;
+        let lock = repository.lock_for_writing(true, Some(until), self.monitor)?;
 
         // 2. The dump: all of it, or none.
         let databases = self.server.databases()?;
         let streams = PgDump::find(identity.version())?.streams(&self.server, &databases, self.remaining()?);
         self.monitor.phase("dumping");
         let (made, figures) = repository.back_up_streams(streams, &tags, self.monitor)?;
-        done.push(maintenance::done("dump", in_words(&made, &figures, databases.len())));
+        dumped.maintenance.push(maintenance::done("dump", in_words(&made, &figures, databases.len())));
         snapshots.push(made);
 
         // 3. Once a month is often enough for the rest.
         match repository.damage().into_iter().next() {
-            None => done.extend(self.tidy(&repository, &snapshots, keep, now, zone)),
+            None => {
+                let tidied = self.tidy(&repository, &snapshots, keep, now, zone);
+                dumped.maintenance.extend(tidied.done);
+                dumped.remarks.extend(tidied.remarks);
+            }
             // What was left out may be what an older dump is kept for.
             Some(damage) => {
                 let kept =
                     Maintenance { what: "forget".into(), problem: Some(damage), note: "nothing was removed".into() };
-                done.push(of_dumps(kept));
+                dumped.maintenance.push(of_dumps(kept));
             }
         }
-        done.push(of_dumps(maintenance::check(&repository, Check::Structure, self.monitor).0));
+        dumped.maintenance.push(of_dumps(maintenance::check(&repository, Check::Structure, self.monitor).0));
+        dumped.remarks.extend(lock.release());
         Ok(())
     }
 
@@ -147,14 +161,9 @@ impl Work<'_> {
         keep: &Keep,
         now: Timestamp,
         zone: &TimeZone,
-    ) -> Vec<Maintenance> {
-        let mut done = Vec::new();
-        let victims = victims(snapshots, keep, now, zone);
-        if !victims.is_empty() {
-            done.push(of_dumps(maintenance::forget(repository, &victims, self.monitor)));
-        }
-        done.push(of_dumps(maintenance::prune(repository, self.monitor)));
-        done
+    ) -> Tidied {
+        let tidied = maintenance::tidy(repository, &victims(snapshots, keep, now, zone), true, self.monitor);
+        Tidied { done: tidied.done.into_iter().map(of_dumps).collect(), ..tidied }
     }
 
     /// [`Self::tidy`] without a dump, where there are dumps.
@@ -162,13 +171,22 @@ impl Work<'_> {
         let Some(repository) = open(&self.job.settings, self.step).context(open_them)? else { return Ok(Vec::new()) };
         let keep = wanted(self.postgres, &self.step.keep).unwrap_or(Keep::Forever);
         let snapshots = repository.snapshots()?;
-        Ok(self.tidy(&repository, &snapshots, &keep, Timestamp::now(), &TimeZone::system()))
+        let Tidied { mut done, remarks, .. } =
+            self.tidy(&repository, &snapshots, &keep, Timestamp::now(), &TimeZone::system());
+        if done.is_empty() {
+            // It was asked for, and another is at work there.
+            let failed = |problem| Maintenance { what: "prune".into(), problem: Some(problem), note: String::new() };
+            done.extend(remarks.into_iter().map(|problem| of_dumps(failed(problem))));
+        }
+        Ok(done)
     }
 
     /// Reads every byte of the dumps there are.
     pub(super) fn check_dumps(&self) -> Result<Option<Maintenance>> {
         let Some(repository) = open(&self.job.settings, self.step).context(open_them)? else { return Ok(None) };
+        let lock = repository.lock(Purpose::Read, true, Some(Instant::now() + self.remaining()?), self.monitor)?;
         let (checked, _) = maintenance::check(&repository, Check::Data { part: 0, of: 1 }, self.monitor);
+        drop(lock);
         Ok(Some(of_dumps(checked)))
     }
 }

@@ -1,0 +1,98 @@
+//! `repair`: what is wrong with a step's repository, and, when a person agrees, what can be done about it.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::config::{Settings, Source, StateDirectory};
+use crate::error::{Error, Kind, Result};
+use crate::health::judge_by_others;
+use crate::lock::RunLock;
+use crate::monitor::Monitor;
+use crate::repository::{Purpose, Repository};
+use crate::secrets::Secrets;
+use crate::setup::Dialogue;
+use crate::shown::harmless;
+use crate::storage::{Store, disk, place};
+
+/// What a person asks for.
+pub struct Order {
+    /// The step.
+    pub step: String,
+    /// Do it, and ask nothing.
+    pub yes: bool,
+    /// Read the contents of all packs, too.
+    pub read_data: bool,
+}
+
+/// Says what is wrong, asks, and mends it; `watch` makes a monitor for each part of that. The exit code: 0 all is well then, 3 something is damaged still, 5 something is that cannot be mended
+/// here.
+///
+/// # Errors
+/// There is no such repository, somebody else is at work on it, storage fails, or nobody can be asked.
+pub fn repair(
+    settings: &Settings,
+    directory: &StateDirectory,
+    order: &Order,
+    watch: &dyn Fn(&str) -> Monitor,
+) -> Result<u8> {
+    let step = settings.step(&order.step)?;
+    if let Source::Postgres(_) = step.source {
+        return Err(Error::usage(format!("repair {}: the backups of a database are pgBackRest's", step.name)).hint(
+            "it mends nothing; the next full backup depends on nothing that is damaged: pi-agent check says what is",
+        ));
+    }
+    crate::run::make_private(directory.path())?;
+    let _run_lock = RunLock::take(&directory.run_lock(), "repair")?;
+    let secrets = Secrets::new(&settings.secrets);
+    let (system, location) = (Path::new("/"), &settings.storage.location);
+    let root = Store::open(&settings.storage, location, &secrets)?;
+    let disk = disk::check(system, directory, location)?;
+    place::verify(&root, &settings.host, &place::machine_id(system)?, true, disk.as_ref())?;
+
+    let store = root.join(&step.name);
+    let repository = Repository::open_what_is_left(settings, &step.name, store.clone(), &secrets)?
+        .ok_or_else(|| Error::new(format!("{store} holds no repository")).kind_of(Kind::NotFound))?;
+    // What it was opened without.
+    let mut beyond: Vec<_> = repository.damage().into_iter().map(|damage| damage.message).collect();
+    let clock = judge_by_others(Timestamp::now(), root.clock_ahead(), None).is_none();
+    let (lock, diagnosis) = {
+        let monitor = watch(&format!("look at {}", step.name));
+        (repository.lock(Purpose::Delete, clock, None, &monitor)?, repository.diagnose(order.read_data, &monitor)?)
+    };
+    beyond.extend(diagnosis.beyond.iter().cloned());
+    for line in &beyond {
+        println!("cannot be mended: {}", harmless(line));
+    }
+    let in_the_end = if beyond.is_empty() { 0 } else { 5 };
+    if diagnosis.is_well() {
+        let looked = if order.read_data { "" } else { "; contents were not read: --read-data" };
+        println!("there is nothing to mend in {store}{looked}");
+        return Ok(in_the_end);
+    }
+    for line in &diagnosis.lines {
+        println!("{}", harmless(line));
+    }
+    println!("what is set aside is kept in {store}/set-aside; no pack is deleted");
+    if !order.yes {
+        let dialogue = Dialogue::open().ok_or_else(|| {
+            Error::usage("nothing was changed: nobody can be asked here").hint("--yes has it done as it is said above")
+        })?;
+        if !dialogue.yes("Go on", false)? {
+            println!("nothing was changed");
+            return Ok(0);
+        }
+    }
+    let findings = repository.mend(diagnosis, &watch(&format!("repair of {}", step.name)))?;
+    for problem in lock.release() {
+        println!("{}", harmless(&problem.message));
+    }
+    for finding in &findings.errors {
+        println!("still damaged: {}", harmless(finding));
+    }
+    if !findings.errors.is_empty() {
+        return Ok(3);
+    }
+    println!("mended; the next run stores again what was lost and is still there: pi-agent run {}", step.name);
+    Ok(in_the_end)
+}
