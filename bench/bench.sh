@@ -12,6 +12,8 @@
 #   BENCH_RUNS                 how often everything is done but the changed night; the median counts
 #   BENCH_LINE                 "100mbit": the bucket's server is behind a line of that rate, each way (needs root)
 #   PI_AGENT_BINARY            one that is built already, such as a package's
+#   PI_AGENT_BEFORE            another one, such as an older package's, that takes its turn as "before"
+#   BENCH_TOOLS                "pi-agent before": these only
 set -euo pipefail
 
 source_tree=$(cd "$(dirname "$0")/.." && pwd)
@@ -39,7 +41,8 @@ main() {
         for round in $(seq "$runs"); do
             nothing_is_there
             "open_$place"
-            write_config
+            write_config pi-agent
+            write_config before
             read_sources
             every_tool first "$round"
         done
@@ -61,6 +64,16 @@ build() {
     target=$(cd "$source_tree" && cd "${CARGO_TARGET_DIR:-target}" && pwd)
     [ -n "${PI_AGENT_BINARY:-}" ] || "$source_tree/packaging/compile.sh" "$(dpkg --print-architecture)" "$target/bench/pi-agent"
     program=${PI_AGENT_BINARY:-$target/bench/pi-agent}
+    before=${PI_AGENT_BEFORE:-}
+}
+
+# Which of these are measured.
+these_tools() { # TOOL...
+    local tool
+    tools=
+    for tool in "$@" ${before:+before}; do
+        case " ${BENCH_TOOLS:-$tool} " in *" $tool "*) tools+="${tools:+ }$tool" ;; esac
+    done
 }
 
 prepare() {
@@ -97,8 +110,9 @@ describe() {
     printf 'machine: %s processors (%s), Linux %s\n' "$(nproc)" "$(uname -m)" "$(uname -r)"
     [ -z "$line" ] || echo "line: $line"
     "$program" --version
+    [ -z "$before" ] || echo "before: $("$before" --version)"
     restic version
-    "$rustic" --version
+    [ ! -x "$rustic" ] || "$rustic" --version
     borg --version
     "$cache/peers/garage/bin/garage" --version | head -1
 }
@@ -119,15 +133,15 @@ end_children() {
 # As before the first night.
 nothing_is_there() {
     end_children
-    rm -rf "$work/repositories" "$work/cache" "$work/state" "$work/secrets/master-keys" "$server" "$work/counter"
+    rm -rf "$work/repositories" "$work/cache" "$work/pi-agent" "$work/before" "$server" "$work/counter"
 }
 
 open_folder() {
-    mkdir -p "$work/repositories/pi-agent" "$work/cache"
-    place_url=file://$work/repositories/pi-agent
+    mkdir -p "$work/repositories/pi-agent" "$work/repositories/before" "$work/cache"
+    place_url=file://$work/repositories
     place_more=
     export RESTIC_REPOSITORY=$work/repositories/restic RUSTIC_REPOSITORY=$work/repositories/rustic
-    tools="pi-agent restic rustic borg"
+    these_tools pi-agent restic rustic borg
 }
 
 open_bucket() {
@@ -137,7 +151,7 @@ open_bucket() {
     start_counter
     [ -z "$line" ] || slow_down "$counter_port"
     local endpoint=http://127.0.0.1:$counter_port
-    place_url=s3://backups/pi-agent
+    place_url=s3://backups
     place_more=$(printf 'region = "garage"\nendpoint = "%s"\n' "$endpoint")
     unset RUSTIC_REPOSITORY
     export RESTIC_REPOSITORY=s3:$endpoint/backups/restic RUSTIC_USE_PROFILE=rustic
@@ -153,7 +167,7 @@ access_key_id = "$AWS_ACCESS_KEY_ID"
 secret_access_key = "$AWS_SECRET_ACCESS_KEY"
 PROFILE
     # borg knows no S3.
-    tools="pi-agent restic rustic"
+    these_tools pi-agent restic rustic
 }
 
 # What goes to and comes from that port; the server behind the counter is as near as ever.
@@ -251,22 +265,24 @@ wait_for_port() { # PORT
     return 1
 }
 
-write_config() {
-    cat >"$work/config.toml" <<CONFIG
+write_config() { # TOOL
+    mkdir -p "$work/$1"
+    cp -a "$work/secrets" "$work/$1/"
+    cat >"$work/$1.toml" <<CONFIG
 [host]
 name = "bench"
 
 [storage]
-url = "$place_url"
+url = "$place_url/$1"
 $place_more
 
 [secrets]
-directory = "$work/secrets"
+directory = "$work/$1/secrets"
 
 [local]
-cache = "$work/cache/pi-agent"
-spool = "$work/spool"
-runtime = "$work/runtime"
+cache = "$work/cache/$1"
+spool = "$work/$1/spool"
+runtime = "$work/$1/runtime"
 
 [[step]]
 name = "foundry"
@@ -292,12 +308,20 @@ every_tool() { # WHAT ROUND
 }
 
 pi_agent_() {
+    pi_agent_program pi-agent "$program" "$1"
+}
+
+before_() {
+    pi_agent_program before "$before" "$1"
+}
+
+pi_agent_program() { # TOOL PROGRAM WHAT
     # Like the others without regard for anybody: here the server is one that it would give way to.
-    local pi_agent=("$program" --config "$work/config.toml" --state-directory "$work/state" --no-limits)
-    case $1 in
-    restore) measure "$1" pi-agent "${pi_agent[@]}" restore foundry --to "$work/restored/to" ;;
-    check) measure "$1" pi-agent "${pi_agent[@]}" check foundry ;;
-    *) measure "$1" pi-agent "${pi_agent[@]}" run foundry ;;
+    local pi_agent=("$2" --config "$work/$1.toml" --state-directory "$work/$1/state" --no-limits)
+    case $3 in
+    restore) measure "$3" "$1" "${pi_agent[@]}" restore foundry --to "$work/restored/to" ;;
+    check) measure "$3" "$1" "${pi_agent[@]}" check foundry ;;
+    *) measure "$3" "$1" "${pi_agent[@]}" run foundry ;;
     esac
 }
 
@@ -352,7 +376,7 @@ measure() { # WHAT TOOL COMMAND...
     [ "$place" = folder ] || sleep 0.3
     # Requests; those of the step alone, where more than the step is done; bytes to and from the server.
     printf '%s %s %s %s %s\n' "$place" "$what" "$tool" "$(cat "$work/time")" "$(awk '
-        { n++; up += $2; down += $3; step += $4 ~ /foundry|host\.json/ || $4 !~ /pi-agent/ }
+        { n++; up += $2; down += $3; step += $4 ~ /foundry|host\.json/ || $4 !~ /pi-agent|before/ }
         END { print n + 0, step + 0, up + 0, down + 0 }' "$log")" >>"$out/results"
 }
 

@@ -8,7 +8,7 @@ import statistics
 import sys
 from pathlib import Path
 
-TOOLS = ["pi-agent", "restic", "rustic", "borg"]
+TOOLS = ["pi-agent", "before", "restic", "rustic", "borg"]
 WHAT = {
     "first": "first night",
     "changed": "changed night",
@@ -19,7 +19,7 @@ WHAT = {
 # As bench.sh writes them, after place, what and tool.
 FIGURES = ["wall", "user", "system", "kib", "requests", "of_step", "up", "down"]
 # Distinguishable by the colour-blind, and readable on light and on dark.
-COLOURS = {"pi-agent": "#2f81f7", "restic": "#8b949e", "rustic": "#d97706", "borg": "#2da44e"}
+COLOURS = {"pi-agent": "#2f81f7", "before": "#8957e5", "restic": "#8b949e", "rustic": "#d97706", "borg": "#2da44e"}
 
 
 def main():
@@ -149,7 +149,7 @@ def chart(rows):
         across, bottom = max(across, columns), end + 40
     legend = []
     x = LEFT
-    for tool in TOOLS:
+    for tool in [tool for tool in TOOLS if any(tool in tools for tools in rows.values())]:
         legend.append(f'<rect x="{x}" y="18" width="11" height="11" rx="1.5" fill="{COLOURS[tool]}"/><text x="{x + 16}" y="28">{tool}</text>')
         x += 90
     width = LEFT + across * (PANEL + 24)

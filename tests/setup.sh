@@ -117,7 +117,7 @@ elsewhere)
 bench)
     debian_packages build-essential iproute2 openssl time util-linux restic borgbackup nginx-light python3-minimal
     machine_id
-    cargo_peer rustic rustic-rs
+    case " ${BENCH_TOOLS:-rustic} " in *" rustic "*) cargo_peer rustic rustic-rs ;; esac
     cargo_peer garage garage --version 2.5.0 --no-default-features --features bundled-libs,sqlite
     ;;
 deb-*)
