@@ -456,19 +456,24 @@ mod tests {
             let new = request.to.join("house/place");
             fs::create_dir_all(&new).unwrap();
             fs::write(new.join("new"), "").unwrap();
-            Ok(Restored {
-                restore_point: point.into(),
-                time: jiff::Timestamp::UNIX_EPOCH,
-                bytes: None,
-                last_commit: None,
-                hole: false,
-                problems: Vec::new(),
-                unfinished: false,
-                next: Vec::new(),
-            })
+            Ok(whole(point))
         };
         beside.restore("files", &At::Id(point.into()), &[], work).unwrap();
         beside
+    }
+
+    /// A restore of that point, with nothing to tell.
+    fn whole(point: &str) -> Restored {
+        Restored {
+            restore_point: point.into(),
+            time: jiff::Timestamp::UNIX_EPOCH,
+            bytes: None,
+            last_commit: None,
+            hole: false,
+            problems: Vec::new(),
+            unfinished: false,
+            next: Vec::new(),
+        }
     }
 
     #[test]
@@ -581,16 +586,7 @@ mod tests {
                 fs::create_dir_all(file.parent().unwrap()).unwrap();
                 fs::write(file, "restored").unwrap();
             }
-            Ok(Restored {
-                restore_point: "now".into(),
-                time: jiff::Timestamp::UNIX_EPOCH,
-                bytes: None,
-                last_commit: None,
-                hole: false,
-                problems: Vec::new(),
-                unfinished: false,
-                next: Vec::new(),
-            })
+            Ok(whole("now"))
         })
     }
 
