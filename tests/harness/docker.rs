@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{Machine, Scratch, sh};
+use crate::{Machine, Scratch, mounts_of_our_own, sh};
 
 /// Where everybody looks for it.
 const USUAL: &str = "/var/run/docker.sock";
@@ -69,6 +69,8 @@ impl DockerEngine {
             // Loopback and files are all that most tests need: no bridge, no firewall rules on this machine.
             command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
         }
+        // What the test mounts in a volume is there for the engine, too.
+        mounts_of_our_own();
         let log_too = log.try_clone().expect("our own file");
         let child = command.stdin(Stdio::null()).stdout(log_too).stderr(log).spawn().expect("dockerd can be started");
         self.daemon = Some(child);

@@ -4,6 +4,7 @@
 //! * [`Household`] makes source trees and changes them; [`oddities`] what file systems allow and backups get wrong.
 //! * [`Tree`] reads a tree whole and tells every difference to another.
 //! * [`Cluster`] is a throwaway PostgreSQL.
+//! * [`LoopDisk`] and [`Tmpfs`] are disks, which only the test sees ([`mounts_of_our_own`]).
 //! * [`privately`] gives a test usual places of a machine.
 //! * [`document`] is the household of docs/docker.md, [`leveldb`] what is written to in it.
 //! * [`DockerEngine`] runs containers, [`Machine`] is a whole machine with systemd, [`Package`] what is installed in one.
@@ -37,6 +38,7 @@ pub mod leveldb;
 pub mod loop_disk;
 pub mod machine;
 pub mod memory;
+pub mod mounts;
 pub mod nights;
 pub mod oddities;
 pub mod package;
@@ -65,6 +67,7 @@ pub use household::{Household, Size};
 pub use loop_disk::LoopDisk;
 pub use machine::Machine;
 pub use memory::MemoryLimit;
+pub use mounts::{LoopDevice, mounts_of_our_own};
 pub use oddities::oddities;
 pub use package::Package;
 pub use privately::privately;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::sh;
+use crate::{mounts_of_our_own, sh};
 
 /// An image mounted at a path until dropped. Needs root.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ impl LoopDisk {
     pub fn mount(image: impl Into<PathBuf>, at: impl Into<PathBuf>, options: &str) -> Self {
         let (image, at) = (image.into(), at.into());
         std::fs::create_dir_all(&at).unwrap_or_else(|error| panic!("make {}: {error}", at.display()));
+        mounts_of_our_own();
         sh(Command::new("mount").args(["-o", &format!("loop,{options}")]).arg(&image).arg(&at));
         Self { image, at }
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::sh;
+use crate::{mounts_of_our_own, sh};
 
 /// A tmpfs mounted at a path until dropped. Needs root.
 #[derive(Debug)]
@@ -15,6 +15,7 @@ impl Tmpfs {
     pub fn mount(path: impl Into<PathBuf>, size: u64) -> Self {
         let path = path.into();
         std::fs::create_dir_all(&path).unwrap_or_else(|error| panic!("make {}: {error}", path.display()));
+        mounts_of_our_own();
         sh(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size},mode=0755"), "tmpfs"]).arg(&path));
         Self(path)
     }

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::{Agent, Config, Household, Scratch, Size, Tmpfs, Tree, oddities, sh};
+use harness::{Agent, Config, Household, LoopDevice, Scratch, Size, Tmpfs, Tree, oddities, sh};
 use nix::mount::{MsFlags, mount, umount};
 use serde_json::Value;
 
@@ -398,21 +398,6 @@ fn owners_of_the_directories_above_come_back_too() {
     assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o7777), (1234, 5678, 0o2750));
 }
 
-/// A number that the kernel gives to an image, as it does to disks in the order in which it finds them; kept until dropped.
-struct Number(String);
-
-impl Number {
-    fn of(image: &Path) -> Self {
-        Self(sh(Command::new("losetup").args(["--find", "--show"]).arg(image)).trim().to_owned())
-    }
-}
-
-impl Drop for Number {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
-    }
-}
-
 /// As after a reboot with two USB disks. XFS tells no id but the number of its device.
 #[test]
 fn a_disk_is_the_same_by_another_number_and_the_card_below_it_is_not() {
@@ -421,9 +406,9 @@ fn a_disk_is_the_same_by_another_number_and_the_card_below_it_is_not() {
     let image = scratch.join("image");
     File::create(&image).unwrap().set_len(320 << 20).unwrap();
     sh(Command::new("mkfs.xfs").arg("-q").arg(&image));
-    let numbers = [Number::of(&image), Number::of(&image)];
+    let numbers = [LoopDevice::of(&image), LoopDevice::of(&image)];
     let agent = Config::local(scratch.path()).directory("usb", &[&place], "").write();
-    for Number(device) in &numbers {
+    for device in numbers.iter().map(LoopDevice::path) {
         sh(Command::new("mount").arg(device).arg(&place));
         let night = || {
             fs::write(place.join("file"), "kept").unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{Agent, Config, LoopDisk, Ran, Scratch, Tmpfs, sh};
+use harness::{Agent, Config, LoopDevice, LoopDisk, Ran, Scratch, Tmpfs, mounts_of_our_own, sh};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -199,7 +199,7 @@ fn what_a_new_disk_covers_was_in_the_backup_until_now() {
 /// A file system whose program is in the test's hands; until dropped.
 struct Fuse {
     at: PathBuf,
-    device: String,
+    _device: LoopDevice,
     program: Pid,
 }
 
@@ -207,12 +207,12 @@ impl Fuse {
     fn mount(image: &Path, at: &Path) -> Self {
         fs::File::create(image).and_then(|file| file.set_len(16 << 20)).unwrap();
         sh(Command::new("mkfs.exfat").arg(image));
-        let device = sh(Command::new("losetup").args(["--find", "--show"]).arg(image)).trim().to_owned();
+        let device = LoopDevice::of(image);
         fs::create_dir_all(at).unwrap();
-        sh(Command::new("mount.exfat-fuse").arg(&device).arg(at));
-        let found = sh(Command::new("pgrep").args(["--full", &format!("^mount.exfat-fuse {device} ")]));
+        sh(Command::new("mount.exfat-fuse").arg(device.path()).arg(at));
+        let found = sh(Command::new("pgrep").args(["--full", &format!("^mount.exfat-fuse {} ", device.path())]));
         let program = Pid::from_raw(found.trim().parse().unwrap());
-        Self { at: at.into(), device, program }
+        Self { at: at.into(), _device: device, program }
     }
 }
 
@@ -220,7 +220,6 @@ impl Drop for Fuse {
     fn drop(&mut self) {
         let _ = kill(self.program, Signal::SIGCONT);
         let _ = Command::new("umount").arg("--lazy").arg(&self.at).status();
-        let _ = Command::new("losetup").args(["--detach", &self.device]).status();
     }
 }
 
@@ -247,6 +246,7 @@ fn what_does_not_answer_and_is_not_read_holds_nothing_up() {
 }
 
 fn bind(from: &Path, at: &Path) {
+    mounts_of_our_own();
     sh(Command::new("mount").arg("--bind").args([from, at]));
 }
 

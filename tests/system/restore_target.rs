@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{Agent, Config, LoopDisk, Ran, Random, Scratch, Tmpfs, sh};
+use harness::{Agent, Config, LoopDevice, LoopDisk, Ran, Random, Scratch, Tmpfs, sh};
 
 const MIB: u64 = 1 << 20;
 const EXT4: &[&str] = &["mkfs.ext4", "-q", "-F"];
@@ -166,15 +166,13 @@ fn a_disk_without_links_and_attributes_gets_all_contents() {
     let (image, usb) = (scratch.join("usb.image"), scratch.directory("usb"));
     File::create(&image).unwrap().set_len(64 * MIB).unwrap();
     sh(Command::new("mkfs.exfat").arg(&image));
-    let device = sh(Command::new("losetup").args(["--find", "--show"]).arg(&image));
-    let device = device.trim();
-    sh(Command::new("mount.exfat-fuse").arg(device).arg(&usb));
+    let device = LoopDevice::of(&image);
+    sh(Command::new("mount.exfat-fuse").arg(device.path()).arg(&usb));
     let to = usb.join("to");
     let ran = restore(&agent, &to, &[]);
     let read = |name: &str| fs::read_to_string(below(&to, &source).join(name)).unwrap_or_default();
     let contents = ["a", "b/c", "hl", "m", "README", "z"].map(read);
     sh(Command::new("umount").arg(&usb));
-    sh(Command::new("losetup").args(["--detach", device]));
     assert_eq!(contents, ["a", "b/c", "a", "m", "README", "z"], "{ran}");
     let ran = ran.expect(5);
     names(&ran, "srv/hl", "no hard link");
