@@ -64,9 +64,9 @@ fn an_unchanged_night_is_two_requests_a_step() {
             assert_eq!(of_step(&seen, step), ["LIST", "PUT snapshots"], "{seen:#?}");
         }
         // The run's own, once: whose place it is, its history (which has changed), the status for who looks in from elsewhere.
-        let run = ["GET host.json", "PUT status.json"];
+        let run = ["GET host.json", "PUT host.json", "PUT status.json"];
         let asked = seen.below(&format!("{}/host/", Garage::BUCKET));
-        assert_eq!(asked.iter().filter(|asked| run.contains(&asked.as_str())).count(), 2, "{seen:#?}");
+        assert_eq!(asked.iter().filter(|asked| run.contains(&asked.as_str())).count(), 3, "{seen:#?}");
         assert_eq!(
             of_step(&seen, "agent"),
             ["LIST", "PUT data", "PUT data", "PUT index", "PUT snapshots"],

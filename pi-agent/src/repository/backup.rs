@@ -228,6 +228,7 @@ mod tests {
             id: id.into(),
             time,
             label: label.into(),
+            host: String::new(),
             unfinished,
             bytes: None,
             new_bytes: None,

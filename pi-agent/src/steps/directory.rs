@@ -99,7 +99,7 @@ impl Work<'_> {
     /// One night.
     fn backup(&self, prune: bool, check: Option<Check>, keep_everything: bool) -> Result<StepResult> {
         // 1. The place is ours, and the sources are what they were: else nothing is touched.
-        self.verify_place()?;
+        let of_the_place = self.verify_place()?;
         let mut sources = self.sources()?;
         let facts = self.facts(&sources)?;
 
@@ -121,25 +121,23 @@ impl Work<'_> {
         }
         result.facts = facts;
         result.place_verified = true;
+        if let Some(problem) = of_the_place {
+            result.degrade(problem);
+        }
         result.problems.extend(backup.remarks());
         result.problems.extend(repository.remarks().iter().cloned());
         // Told and not refused: a backup beside what is damaged, and a new beginning, are better than no backup.
         let damage = repository.damage();
         let is_damaged = !damage.is_empty();
         for problem in damage {
-            degrade(&mut result, problem);
+            result.degrade(problem);
         }
         if snapshots.is_empty() && self.job.was_here() && !is_damaged {
-            degrade(
-                &mut result,
-                Problem {
-                    message: format!(
-                        "{} held restore points before and holds none now",
-                        self.root.join(&self.step.name)
-                    ),
-                    hint: Some("find out who removed them; this backup is a new beginning".into()),
-                },
-            );
+            let place = self.root.join(&self.step.name);
+            result.degrade(Problem {
+                message: format!("{place} held restore points before and holds none now"),
+                hint: Some("find out who removed them; this backup is a new beginning".into()),
+            });
         }
         let is_complete = !backup.snapshot.unfinished;
         // What could not be listed may be all that an older snapshot still holds.
@@ -152,7 +150,7 @@ impl Work<'_> {
         // What was left out may be what an older point is kept for.
         let keep_everything = keep_everything || result.clock.is_some() || is_damaged;
         if all_listed && !keep_everything {
-            let victims = victims(&snapshots, self.step);
+            let victims = victims(&snapshots, self.step, &self.job.settings.host);
             if !victims.is_empty() {
                 let forgotten = maintenance::forget(&repository, &victims, self.monitor);
                 if forgotten.problem.is_none() {
@@ -189,7 +187,7 @@ impl Work<'_> {
         Ok(result)
     }
 
-    fn verify_place(&self) -> Result<()> {
+    fn verify_place(&self) -> Result<Option<Problem>> {
         self.monitor.phase("looking whose place it is");
         self.job.verify_place(&self.root)
     }
@@ -201,11 +199,15 @@ impl Work<'_> {
     }
 
     fn only_prune(&self, keep_everything: Option<&str>) -> Result<StepResult> {
-        self.verify_place()?;
+        let of_the_place = self.verify_place()?;
         let contradicted = self.contradicted(&self.existing()?.snapshots()?);
         match keep_everything.or(contradicted.as_deref()) {
             Some(why) => Ok(StepResult { clock: contradicted.clone(), ..StepResult::failed(&nothing_removed(why)) }),
-            None => self.alone(|repository| maintenance::prune(repository, self.monitor)),
+            None => {
+                let mut result = self.alone(|repository| maintenance::prune(repository, self.monitor))?;
+                of_the_place.into_iter().for_each(|problem| result.degrade(problem));
+                Ok(result)
+            }
         }
     }
 
@@ -299,15 +301,6 @@ impl Work<'_> {
     }
 }
 
-/// A usable restore point was made, and that needs a look.
-fn degrade(result: &mut StepResult, problem: Problem) {
-    if result.outcome == Outcome::Succeeded {
-        result.outcome = Outcome::Degraded;
-    }
-    result.error.get_or_insert(problem.clone());
-    result.problems.push(problem);
-}
-
 /// Where `path` comes to lie when it is restored to `target`.
 fn below(target: &Path, path: &Path) -> PathBuf {
     target.join(path.strip_prefix("/").unwrap_or(path))
@@ -323,9 +316,9 @@ pub fn newest<'a>(snapshots: &'a [Snapshot], step: &Step, pleases: impl Fn(&Snap
 }
 
 /// The snapshots to forget: those retention no longer keeps, and unfinished ones that a newer complete one makes
-/// useless. Another tool's snapshots are its own affair.
-fn victims(snapshots: &[Snapshot], step: &Step) -> Vec<String> {
-    let ours = || snapshots.iter().filter(|snapshot| snapshot.label == step.name);
+/// useless. Another tool's snapshots are its own affair, and so are another machine's.
+fn victims(snapshots: &[Snapshot], step: &Step, host: &str) -> Vec<String> {
+    let ours = || snapshots.iter().filter(|snapshot| snapshot.label == step.name && snapshot.host == host);
     let points: Vec<_> = ours()
         .filter(|snapshot| !snapshot.unfinished)
         .map(|snapshot| Point { id: snapshot.id.clone(), time: snapshot.time, full: true, needs: Vec::new() })
@@ -401,6 +394,7 @@ mod tests {
             id: id.into(),
             time,
             label: label.into(),
+            host: "pi".into(),
             unfinished,
             bytes: None,
             new_bytes: None,
@@ -413,17 +407,31 @@ mod tests {
     fn unfinished_snapshots_go_once_a_newer_complete_one_exists_and_count_for_nothing_before() {
         let old = snapshot("old", "s", 10, false);
         let begun = snapshot("begun", "s", 5, true);
-        assert!(victims(&[old.clone(), begun.clone()], &step()).is_empty());
+        assert!(victims(&[old.clone(), begun.clone()], &step(), "pi").is_empty());
         let complete = snapshot("complete", "s", 4, false);
-        assert_eq!(victims(&[old.clone(), begun.clone(), complete.clone()], &step()), ["begun"]);
+        assert_eq!(victims(&[old.clone(), begun.clone(), complete.clone()], &step(), "pi"), ["begun"]);
         let later = snapshot("later", "s", 1, true);
-        assert_eq!(victims(&[old, begun, complete, later], &step()), ["begun"]);
+        assert_eq!(victims(&[old, begun, complete, later], &step(), "pi"), ["begun"]);
+    }
+
+    #[test]
+    fn another_machines_snapshots_are_never_forgotten_and_keep_none_of_ours_from_it() {
+        let theirs = |id, days, unfinished| Snapshot { host: "other".into(), ..snapshot(id, "s", days, unfinished) };
+        let all = [
+            theirs("theirs", 40, false),
+            theirs("begun", 39, true),
+            snapshot("old", "s", 10, false),
+            snapshot("a", "s", 2, false),
+            snapshot("b", "s", 1, false),
+            theirs("newest", 0, false),
+        ];
+        assert_eq!(victims(&all, &step(), "pi"), ["old"]);
     }
 
     #[test]
     fn another_tools_snapshots_are_never_forgotten() {
         let (foreign, ours) = (snapshot("foreign", "", 400, false), snapshot("ours", "s", 0, false));
-        assert!(victims(&[foreign.clone(), ours.clone()], &step()).is_empty());
+        assert!(victims(&[foreign.clone(), ours.clone()], &step(), "pi").is_empty());
         assert_eq!(newest(&[ours.clone(), foreign.clone()], &step(), |_| true).unwrap().id, "ours");
         assert_eq!(newest(std::slice::from_ref(&foreign), &step(), |_| true).unwrap().id, "foreign");
     }

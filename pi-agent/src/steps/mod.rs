@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use log::warn;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Settings, Source, StateDirectory};
@@ -11,7 +12,8 @@ use crate::error::{Error, Kind, Result};
 use crate::health::Trouble;
 use crate::monitor::{Monitor, Problem};
 use crate::restore_test::{self, Earlier, Tested};
-use crate::storage::{Store, disk, place};
+use crate::storage::place::{self, Machine};
+use crate::storage::{Store, disk, token};
 
 pub mod child;
 pub mod directory;
@@ -48,23 +50,34 @@ pub(crate) const PLACE: &str = "place";
 
 impl Job {
     /// Makes sure that storage is this machine's, and where its backups were before: each step that it is on the same disk,
-    /// once a run that it is ours.
+    /// once a run that it is ours. What there is to tell of it.
     ///
     /// # Errors
     /// See [`disk::check`] and [`place::verify`].
-    fn verify_place(&self, root: &Store) -> Result<()> {
+    fn verify_place(&self, root: &Store) -> Result<Option<Problem>> {
         let (system, location) = (Path::new("/"), &self.settings.storage.location);
         // A disk may go between two steps; to look costs no request.
         let disk = disk::check(system, &self.state_directory, location)?;
         if self.place_verified {
-            return Ok(());
+            return Ok(None);
         }
-        let machine_id = place::machine_id(system)?;
-        let owner = place::verify(root, &self.settings.host, &machine_id, self.was_here(), disk.as_ref())?;
-        place::mark(root, owner, disk.as_ref())?;
+        let machine = Machine::of(system, &self.settings.host)?;
+        let tokens = token::known(&self.state_directory, location)?;
+        let owner = place::verify(root, &machine, self.was_here(), disk.as_ref(), &tokens)?;
         // A full state disk costs no backup, and is told elsewhere; the marker on the disk says the same.
+        let token = token::next(&self.state_directory, location).ok();
+        place::renew(root, &owner, &machine, disk.as_ref(), token)?;
         let _ = disk::remember(&self.state_directory, location, disk.as_ref());
-        Ok(())
+        let Some(before) = owner.renamed(&machine) else { return Ok(None) };
+        let message = format!("{root} was written by the machine {before} until now, and this one is {}", machine.host);
+        warn!("{message}");
+        Ok(Some(Problem {
+            message,
+            hint: Some(format!(
+                "nothing of {before} is ever forgotten, for there may be two: if this card is a clone, give it a place of its own in [storage] url and run \
+                 pi-agent adopt on {before}; if it has a new name, there is nothing to do"
+            )),
+        }))
     }
 
     /// A usable backup of this step was made to this storage before.
@@ -320,6 +333,15 @@ impl StepResult {
             machine: Vec::new(),
             tested: None,
         }
+    }
+
+    /// What was done is there and can be used, and needs a look.
+    pub(crate) fn degrade(&mut self, problem: Problem) {
+        if self.outcome == Outcome::Succeeded {
+            self.outcome = Outcome::Degraded;
+        }
+        self.error.get_or_insert(problem.clone());
+        self.problems.push(problem);
     }
 
     /// Notes what maintenance was done; one that failed makes a success degraded.

@@ -149,7 +149,8 @@ impl Work<'_> {
         zone: &TimeZone,
     ) -> Vec<Maintenance> {
         let mut done = Vec::new();
-        let victims = victims(snapshots, keep, now, zone);
+        let of_us: Vec<_> = snapshots.iter().filter(|dump| dump.host == self.job.settings.host).cloned().collect();
+        let victims = victims(&of_us, keep, now, zone);
         if !victims.is_empty() {
             done.push(of_dumps(maintenance::forget(repository, &victims, self.monitor)));
         }
@@ -237,6 +238,7 @@ mod tests {
             id: time.into(),
             time: at(time),
             label: String::new(),
+            host: String::new(),
             unfinished: false,
             bytes: None,
             new_bytes: None,

@@ -87,7 +87,7 @@ pub fn run(job: &Job, step: &Step, postgres: &Postgres, monitor: &Monitor) -> Re
 
 fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Monitor) -> Result<StepResult> {
     let user = user(&job.settings, step, postgres)?;
-    let store = open_place(job)?;
+    let (store, of_the_place) = open_place(job)?;
     let pgbackrest = PgBackRest::prepare(&job.settings, step, postgres, &user)?;
     let server = Server { postgres, user: &user };
     let work = Work { job, step, postgres, spool, monitor, server, pgbackrest, store };
@@ -100,6 +100,9 @@ fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Mon
         }
     };
     result.place_verified = true;
+    if let Some(problem) = of_the_place {
+        result.degrade(problem);
+    }
     result.requests = work.store.meter().requests();
     Ok(result)
 }
@@ -133,11 +136,11 @@ fn user(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<User> {
 }
 
 /// Opens the storage and makes sure that it is this machine's.
-fn open_place(job: &Job) -> Result<Store> {
+fn open_place(job: &Job) -> Result<(Store, Option<Problem>)> {
     let settings = &job.settings;
     let store = Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;
-    job.verify_place(&store)?;
-    Ok(store)
+    let told = job.verify_place(&store)?;
+    Ok((store, told))
 }
 
 fn check_versions(identity: &Identity) -> Result<()> {
