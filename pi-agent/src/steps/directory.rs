@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
+use super::claim::Claim;
 use super::points::{self, POINTS};
 use super::quiet;
 use super::{Check, Job, Maintenance, Outcome, StepResult, Task, maintenance, nothing_removed};
@@ -99,7 +100,7 @@ impl Work<'_> {
     /// One night.
     fn backup(&self, prune: bool, check: Option<Check>, keep_everything: bool) -> Result<StepResult> {
         // 1. The place is ours, and the sources are what they were: else nothing is touched.
-        let of_the_place = self.verify_place()?;
+        let claim = self.verify_place()?;
         let mut sources = self.sources()?;
         let facts = self.facts(&sources)?;
 
@@ -108,6 +109,7 @@ impl Work<'_> {
         let store = self.root.join(&self.step.name);
         let repository = Repository::open_or_init(&self.job.settings, &self.step.name, store, &self.secrets)?;
         let mut snapshots = repository.readable_snapshots()?;
+        claim.write_down()?;
         let contradicted = self.contradicted(&snapshots);
 
         // 3. The snapshot; what is written to day and night is read at one moment.
@@ -121,9 +123,7 @@ impl Work<'_> {
         }
         result.facts = facts;
         result.place_verified = true;
-        if let Some(problem) = of_the_place {
-            result.degrade(problem);
-        }
+        claim.told().into_iter().for_each(|problem| result.degrade(problem));
         result.problems.extend(backup.remarks());
         result.problems.extend(repository.remarks().iter().cloned());
         // Told and not refused: a backup beside what is damaged, and a new beginning, are better than no backup.
@@ -187,9 +187,9 @@ impl Work<'_> {
         Ok(result)
     }
 
-    fn verify_place(&self) -> Result<Option<Problem>> {
+    fn verify_place(&self) -> Result<Claim<'_>> {
         self.monitor.phase("looking whose place it is");
-        self.job.verify_place(&self.root)
+        Claim::verify(self.job, &self.root)
     }
 
     /// Why the clock is not trusted, if storage contradicts it just now.
@@ -199,13 +199,14 @@ impl Work<'_> {
     }
 
     fn only_prune(&self, keep_everything: Option<&str>) -> Result<StepResult> {
-        let of_the_place = self.verify_place()?;
+        let claim = self.verify_place()?;
         let contradicted = self.contradicted(&self.existing()?.snapshots()?);
         match keep_everything.or(contradicted.as_deref()) {
             Some(why) => Ok(StepResult { clock: contradicted.clone(), ..StepResult::failed(&nothing_removed(why)) }),
             None => {
+                claim.write_down()?;
                 let mut result = self.alone(|repository| maintenance::prune(repository, self.monitor))?;
-                of_the_place.into_iter().for_each(|problem| result.degrade(problem));
+                claim.told().into_iter().for_each(|problem| result.degrade(problem));
                 Ok(result)
             }
         }

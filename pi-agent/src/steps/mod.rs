@@ -1,21 +1,19 @@
 //! Inside a step's process: what it is asked ([`Job`]), what it answers ([`StepResult`]), one file per kind of source.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
-use log::warn;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Settings, Source, StateDirectory};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
 use crate::health::Trouble;
 use crate::monitor::{Monitor, Problem};
 use crate::restore_test::{self, Earlier, Tested};
-use crate::storage::place::{self, Machine};
-use crate::storage::{Store, disk, token};
 
 pub mod child;
+mod claim;
 pub mod directory;
 mod maintenance;
 pub mod points;
@@ -49,37 +47,6 @@ pub struct Job {
 pub(crate) const PLACE: &str = "place";
 
 impl Job {
-    /// Makes sure that storage is this machine's, and where its backups were before: each step that it is on the same disk,
-    /// once a run that it is ours. What there is to tell of it.
-    ///
-    /// # Errors
-    /// See [`disk::check`] and [`place::verify`].
-    fn verify_place(&self, root: &Store) -> Result<Option<Problem>> {
-        let (system, location) = (Path::new("/"), &self.settings.storage.location);
-        // A disk may go between two steps; to look costs no request.
-        let disk = disk::check(system, &self.state_directory, location)?;
-        if self.place_verified {
-            return Ok(None);
-        }
-        let machine = Machine::of(system, &self.settings.host)?;
-        let tokens = token::known(&self.state_directory, location)?;
-        let owner = place::verify(root, &machine, self.was_here(), disk.as_ref(), &tokens)?;
-        // A full state disk costs no backup, and is told elsewhere; the marker on the disk says the same.
-        let token = token::next(&self.state_directory, location).ok();
-        place::renew(root, &owner, &machine, disk.as_ref(), token)?;
-        let _ = disk::remember(&self.state_directory, location, disk.as_ref());
-        let Some(before) = owner.renamed(&machine) else { return Ok(None) };
-        let message = format!("{root} was written by the machine {before} until now, and this one is {}", machine.host);
-        warn!("{message}");
-        Ok(Some(Problem {
-            message,
-            hint: Some(format!(
-                "nothing of {before} is ever forgotten, for there may be two: if this card is a clone, give it a place of its own in [storage] url and run \
-                 pi-agent adopt on {before}; if it has a new name, there is nothing to do"
-            )),
-        }))
-    }
-
     /// A usable backup of this step was made to this storage before.
     pub fn was_here(&self) -> bool {
         self.facts.get(PLACE) == Some(&self.settings.storage.location.to_string())
