@@ -13,7 +13,8 @@ use crate::repository::{Purpose, Repository};
 use crate::secrets::Secrets;
 use crate::setup::Dialogue;
 use crate::shown::harmless;
-use crate::storage::{Store, disk, place};
+use crate::storage::place::{self, Machine};
+use crate::storage::{Store, disk, token};
 
 /// What a person asks for.
 pub struct Order {
@@ -48,7 +49,8 @@ pub fn repair(
     let (system, location) = (Path::new("/"), &settings.storage.location);
     let root = Store::open(&settings.storage, location, &secrets)?;
     let disk = disk::check(system, directory, location)?;
-    place::verify(&root, &settings.host, &place::machine_id(system)?, true, disk.as_ref())?;
+    let tokens = token::known(directory, location)?;
+    place::verify(&root, &Machine::of(system, &settings.host)?, true, disk.as_ref(), &tokens)?;
 
     let store = root.join(&step.name);
     let repository = Repository::open_what_is_left(settings, &step.name, store.clone(), &secrets)?

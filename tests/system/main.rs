@@ -41,3 +41,4 @@ mod rpo;
 mod setup;
 mod status;
 mod what_was_read;
+mod whose_place;

@@ -11,7 +11,8 @@ use crate::secrets::Secrets;
 use crate::state::State;
 use crate::steps::PLACE;
 use crate::storage::disk::{self, Disk};
-use crate::storage::{Store, place};
+use crate::storage::place::{self, Machine};
+use crate::storage::{Store, token};
 use crate::{Error, Result};
 
 const SUBJECT: &str = "storage";
@@ -48,7 +49,8 @@ pub(super) fn examine(
     let system = Path::new("/");
     let result = disk::check(system, directory, &hurried.location).and_then(|disk| {
         let store = Store::open(&hurried, &hurried.location, secrets)?;
-        look(&store, &settings.host, known, disk.as_ref(), || place::machine_id(system))
+        let tokens = token::known(directory, &hurried.location)?;
+        look(&store, known, disk.as_ref(), &tokens, || Machine::of(system, &settings.host))
     });
     result
         .unwrap_or_else(|error| vec![Finding::error(SUBJECT, &error, "check [storage] url and that it can be reached")])
@@ -61,34 +63,32 @@ fn held_backups(settings: &Settings, state: &State) -> bool {
     settings.steps.iter().any(was_there)
 }
 
-/// `ours` is this machine's id, asked only when there is one to compare with.
+/// `ours` is this machine, asked only when there is one to compare with.
 fn look(
     store: &Store,
-    host: &str,
     known: bool,
     disk: Option<&Disk>,
-    ours: impl Fn() -> Result<String>,
+    tokens: &[String],
+    ours: impl Fn() -> Result<Machine>,
 ) -> Result<Vec<Finding>> {
     if known {
         // Of a place that is known it only looks.
-        place::verify(store, host, &ours()?, known, disk)?;
+        place::verify(store, &ours()?, known, disk, tokens)?;
     }
     let owner = place::owner(store)?;
-    if let Some(owner) = &owner
-        && owner.machine_id != ours()?
-    {
-        let message = format!("{store} belongs to the machine {} since {:.0}", owner.host, owner.since);
-        let advice = "give this machine a place of its own in [storage] url; if it replaces that one: pi-agent adopt";
-        return Ok(vec![Finding::problem(SUBJECT, message, advice)]);
-    }
     let mut findings = Vec::new();
     match &owner {
-        Some(owner) if owner.host != host => findings.push(Finding::note(
-            SUBJECT,
-            format!("{store} was made by this machine under the name {}, now [host] name is {host}", owner.host),
-            "set [host] name back, or let `pi-agent adopt` write down the new one",
-        )),
-        Some(_) => {}
+        Some(owner) => {
+            let ours = ours()?;
+            owner.is(&ours, tokens, &store.to_string())?;
+            findings.extend(owner.renamed(&ours).map(|before| {
+                Finding::note(
+                    SUBJECT,
+                    format!("{store} was written by the machine {before} until now, and [host] name is {}", ours.host),
+                    "nothing, if that is a new name of this machine; a clone of its card needs a place of its own in [storage] url",
+                )
+            }));
+        }
         None if store.list("")?.is_empty() => findings.push(Finding::note(
             SUBJECT,
             format!("{store} is empty"),
@@ -143,8 +143,12 @@ mod tests {
         Store::open(&storage, &location, &Secrets::new("/nowhere")).unwrap()
     }
 
+    fn machine(id: &str) -> Machine {
+        Machine { host: "pi".into(), id: id.into(), serial: None }
+    }
+
     fn told(path: &Path) -> Result<Vec<(Severity, String)>> {
-        let findings = look(&store(path), "pi", false, None, || Ok("ours".into()))?;
+        let findings = look(&store(path), false, None, &["token".into()], || Ok(machine("ours")))?;
         Ok(findings.into_iter().map(|finding| (finding.severity, finding.message)).collect())
     }
 
@@ -160,11 +164,14 @@ mod tests {
     #[test]
     fn ours_is_well_and_another_machines_is_not_touched() {
         let directory = tempfile::tempdir().unwrap();
-        place::take_over(&store(directory.path()), "pi", "ours", None).unwrap();
-        assert!(matches!(&told(directory.path()).unwrap()[..], [(Severity::Ok, _)]));
-        place::take_over(&store(directory.path()), "pi", "theirs", None).unwrap();
-        let told = told(directory.path()).unwrap();
-        assert!(matches!(&told[..], [(Severity::Problem, message)] if message.contains("belongs to the machine pi")));
+        let owned_by = |id: &str, token: &str| {
+            place::take_over(&store(directory.path()), &machine(id), None, Some(token.into())).unwrap();
+            told(directory.path())
+        };
+        assert!(matches!(&owned_by("ours", "token").unwrap()[..], [(Severity::Ok, _)]));
+        let refused = |told: Result<_>| told.map(|_| ()).unwrap_err().to_string();
+        assert!(refused(owned_by("theirs", "token")).contains("belongs to the machine pi"));
+        assert!(refused(owned_by("ours", "another")).contains("also writes to"));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use crate::config::{Location, Settings, StateDirectory};
 use crate::error::Result;
 use crate::secrets::Secrets;
 use crate::storage::disk::{self, Disk};
-use crate::storage::{Store, place};
+use crate::storage::place::{self, Machine};
+use crate::storage::{Store, token};
 
 /// Takes the place over, whoever's it was.
 ///
@@ -19,6 +20,7 @@ pub fn adopt(settings: &Settings, directory: &StateDirectory) -> Result<()> {
         Location::File(path) => Disk::of(system, path),
         Location::S3(_) => None,
     };
-    place::take_over(&store, &settings.host, &place::machine_id(system)?, disk.as_ref())?;
+    let machine = Machine::of(system, &settings.host)?;
+    place::take_over(&store, &machine, disk.as_ref(), Some(token::next(directory, location)?))?;
     disk::remember(directory, location, disk.as_ref())
 }

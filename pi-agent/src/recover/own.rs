@@ -59,7 +59,7 @@ impl<'a> Own<'a> {
         beside.around(&stays)
     }
 
-    /// Of all this, what is at that place or, what other parts bring back, below.
+    /// Of all this, what is at that place or below; of other parts, what is below.
     fn below<'b>(&'b self, place: &'b Path, notes: &'b Notebook<'_>) -> impl Iterator<Item = &'b PathBuf> {
         let parts = self.databases.iter().chain(notes.places()).filter(move |part| *part != place);
         self.ours.iter().chain(parts).filter(move |path| path.starts_with(place))

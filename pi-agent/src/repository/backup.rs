@@ -232,6 +232,7 @@ mod tests {
             id: id.into(),
             time,
             label: label.into(),
+            host: String::new(),
             unfinished,
             bytes: None,
             new_bytes: None,

@@ -117,6 +117,8 @@ pub struct Snapshot {
     pub time: Timestamp,
     /// The step's name; another tool's snapshot may have none.
     pub label: String,
+    /// `[host] name` of the machine that made it.
+    pub host: String,
     /// Made by a backup that ran out of time: it lacks files.
     pub unfinished: bool,
     /// Bytes of the source it covers, when recorded.
@@ -392,6 +394,7 @@ impl From<&SnapshotFile> for Snapshot {
             id: file.id.to_hex().as_str().to_owned(),
             time: file.time.timestamp(),
             label: file.label.clone(),
+            host: file.hostname.clone(),
             unfinished: file.tags.contains(UNFINISHED),
             bytes: summary.map(|summary| summary.total_bytes_processed),
             new_bytes: summary.map(|summary| summary.data_added_files),

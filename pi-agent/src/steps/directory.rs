@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
+use super::claim::Claim;
 use super::inside::{self, IDLE_EXCLUDES, INSIDE, Inside, idle_excludes};
 use super::points::{self, POINTS};
 use super::quiet;
@@ -99,7 +100,7 @@ impl Work<'_> {
     /// One night.
     fn backup(&self, prune: bool, check: Option<Check>, keep_everything: bool) -> Result<StepResult> {
         // 1. The place is ours, and the sources are what they were: else nothing is touched.
-        self.verify_place()?;
+        let claim = self.verify_place()?;
         let mut sources = self.sources();
         let (mut facts, inside) = self.facts(&sources, &self.job.facts)?;
         sources.put_aside = inside.as_ref().map(Inside::put_aside).transpose()?.unwrap_or_default();
@@ -112,6 +113,7 @@ impl Work<'_> {
         let until = self.job.deadline.map(until);
         let lock = repository.lock_for_writing(clock_is_trusted, until, self.monitor)?;
         let mut snapshots = repository.readable_snapshots()?;
+        claim.write_down()?;
         let contradicted = self.contradicted(&snapshots);
 
         // 3. The snapshot; what is written to day and night is read at one moment.
@@ -129,32 +131,28 @@ impl Work<'_> {
         // What was unmounted while it was read is in the snapshot as an empty directory.
         if let Err(error) = self.facts(&self.sources(), &facts) {
             let changed = Problem::from(&error);
-            degrade(&mut result, Problem { message: format!("while it was read: {}", changed.message), ..changed });
+            result.degrade(Problem { message: format!("while it was read: {}", changed.message), ..changed });
         }
         if let Some(quieted) = quieted {
             quieted.note(&mut result);
         }
         result.facts = facts;
         result.place_verified = true;
+        claim.told().into_iter().for_each(|problem| result.degrade(problem));
         result.problems.extend(backup.remarks());
         result.problems.extend(repository.remarks().iter().cloned());
         // Told and not refused: a backup beside what is damaged, and a new beginning, are better than no backup.
         let damage = repository.damage();
         let is_damaged = !damage.is_empty();
         for problem in damage {
-            degrade(&mut result, problem);
+            result.degrade(problem);
         }
         if snapshots.is_empty() && self.job.was_here() && !is_damaged {
-            degrade(
-                &mut result,
-                Problem {
-                    message: format!(
-                        "{} held restore points before and holds none now",
-                        self.root.join(&self.step.name)
-                    ),
-                    hint: Some("find out who removed them; this backup is a new beginning".into()),
-                },
-            );
+            let place = self.root.join(&self.step.name);
+            result.degrade(Problem {
+                message: format!("{place} held restore points before and holds none now"),
+                hint: Some("find out who removed them; this backup is a new beginning".into()),
+            });
         }
         let is_complete = !backup.snapshot.unfinished;
         // What could not be listed may be all that an older snapshot still holds.
@@ -166,7 +164,11 @@ impl Work<'_> {
         result.clock = contradicted.or_else(|| self.contradicted(&[]));
         // What was left out may be what an older point is kept for.
         let keep_everything = keep_everything || result.clock.is_some() || is_damaged;
-        let victims = if all_listed && !keep_everything { victims(&snapshots, self.step) } else { Vec::new() };
+        let victims = if all_listed && !keep_everything {
+            victims(&snapshots, self.step, &self.job.settings.host)
+        } else {
+            Vec::new()
+        };
         // Past its time the step does no more than it must; what is due is due again next night.
         let in_time = || self.job.deadline.is_none_or(|deadline| Timestamp::now() < deadline);
         let prune = prune && succeeded && !keep_everything && in_time();
@@ -200,9 +202,9 @@ impl Work<'_> {
         Ok(result)
     }
 
-    fn verify_place(&self) -> Result<()> {
+    fn verify_place(&self) -> Result<Claim<'_>> {
         self.monitor.phase("looking whose place it is");
-        self.job.verify_place(&self.root)
+        Claim::verify(self.job, &self.root)
     }
 
     /// Why the clock is not trusted, if storage contradicts it just now.
@@ -212,11 +214,17 @@ impl Work<'_> {
     }
 
     fn only_prune(&self, keep_everything: Option<&str>) -> Result<StepResult> {
-        self.verify_place()?;
+        let claim = self.verify_place()?;
         let contradicted = self.contradicted(&self.existing()?.snapshots()?);
         match keep_everything.or(contradicted.as_deref()) {
             Some(why) => Ok(StepResult { clock: contradicted.clone(), ..StepResult::failed(&nothing_removed(why)) }),
-            None => self.alone(Purpose::Delete, |repository| maintenance::prune(repository, self.monitor)),
+            None => {
+                claim.write_down()?;
+                let mut result =
+                    self.alone(Purpose::Delete, |repository| maintenance::prune(repository, self.monitor))?;
+                claim.told().into_iter().for_each(|problem| result.degrade(problem));
+                Ok(result)
+            }
         }
     }
 
@@ -278,7 +286,7 @@ impl Work<'_> {
                 );
                 let hint =
                     "add it to `paths`, or one-file-system = false; the last restore point still holds what was there";
-                degrade(result, Problem { message, hint: Some(hint.into()) });
+                result.degrade(Problem { message, hint: Some(hint.into()) });
             }
         }
     }
@@ -329,15 +337,6 @@ impl Work<'_> {
     }
 }
 
-/// A usable restore point was made, and that needs a look.
-fn degrade(result: &mut StepResult, problem: Problem) {
-    if result.outcome == Outcome::Succeeded {
-        result.outcome = Outcome::Degraded;
-    }
-    result.error.get_or_insert(problem.clone());
-    result.problems.push(problem);
-}
-
 /// Where `path` comes to lie when it is restored to `target`.
 fn below(target: &Path, path: &Path) -> PathBuf {
     target.join(path.strip_prefix("/").unwrap_or(path))
@@ -353,9 +352,9 @@ pub fn newest<'a>(snapshots: &'a [Snapshot], step: &Step, pleases: impl Fn(&Snap
 }
 
 /// The snapshots to forget: those retention no longer keeps, and unfinished ones that a newer complete one makes
-/// useless. Another tool's snapshots are its own affair.
-fn victims(snapshots: &[Snapshot], step: &Step) -> Vec<String> {
-    let ours = || snapshots.iter().filter(|snapshot| snapshot.label == step.name);
+/// useless. Another tool's snapshots are its own affair, and so are another machine's.
+fn victims(snapshots: &[Snapshot], step: &Step, host: &str) -> Vec<String> {
+    let ours = || snapshots.iter().filter(|snapshot| snapshot.label == step.name && snapshot.host == host);
     let points: Vec<_> = ours()
         .filter(|snapshot| !snapshot.unfinished)
         .map(|snapshot| Point { id: snapshot.id.clone(), time: snapshot.time, full: true, needs: Vec::new() })
@@ -431,6 +430,7 @@ mod tests {
             id: id.into(),
             time,
             label: label.into(),
+            host: "pi".into(),
             unfinished,
             bytes: None,
             new_bytes: None,
@@ -443,17 +443,31 @@ mod tests {
     fn unfinished_snapshots_go_once_a_newer_complete_one_exists_and_count_for_nothing_before() {
         let old = snapshot("old", "s", 10, false);
         let begun = snapshot("begun", "s", 5, true);
-        assert!(victims(&[old.clone(), begun.clone()], &step()).is_empty());
+        assert!(victims(&[old.clone(), begun.clone()], &step(), "pi").is_empty());
         let complete = snapshot("complete", "s", 4, false);
-        assert_eq!(victims(&[old.clone(), begun.clone(), complete.clone()], &step()), ["begun"]);
+        assert_eq!(victims(&[old.clone(), begun.clone(), complete.clone()], &step(), "pi"), ["begun"]);
         let later = snapshot("later", "s", 1, true);
-        assert_eq!(victims(&[old, begun, complete, later], &step()), ["begun"]);
+        assert_eq!(victims(&[old, begun, complete, later], &step(), "pi"), ["begun"]);
+    }
+
+    #[test]
+    fn another_machines_snapshots_are_never_forgotten_and_keep_none_of_ours_from_it() {
+        let theirs = |id, days, unfinished| Snapshot { host: "other".into(), ..snapshot(id, "s", days, unfinished) };
+        let all = [
+            theirs("theirs", 40, false),
+            theirs("begun", 39, true),
+            snapshot("old", "s", 10, false),
+            snapshot("a", "s", 2, false),
+            snapshot("b", "s", 1, false),
+            theirs("newest", 0, false),
+        ];
+        assert_eq!(victims(&all, &step(), "pi"), ["old"]);
     }
 
     #[test]
     fn another_tools_snapshots_are_never_forgotten() {
         let (foreign, ours) = (snapshot("foreign", "", 400, false), snapshot("ours", "s", 0, false));
-        assert!(victims(&[foreign.clone(), ours.clone()], &step()).is_empty());
+        assert!(victims(&[foreign.clone(), ours.clone()], &step(), "pi").is_empty());
         assert_eq!(newest(&[ours.clone(), foreign.clone()], &step(), |_| true).unwrap().id, "ours");
         assert_eq!(newest(std::slice::from_ref(&foreign), &step(), |_| true).unwrap().id, "foreign");
     }

@@ -1,19 +1,19 @@
 //! Inside a step's process: what it is asked ([`Job`]), what it answers ([`StepResult`]), one file per kind of source.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Settings, Source, StateDirectory};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
 use crate::health::Trouble;
 use crate::monitor::{Monitor, Problem};
 use crate::restore_test::{self, Earlier, Tested};
-use crate::storage::{Store, disk, place};
 
 pub mod child;
+mod claim;
 pub mod directory;
 pub(crate) mod inside;
 mod maintenance;
@@ -48,26 +48,6 @@ pub struct Job {
 pub(crate) const PLACE: &str = "place";
 
 impl Job {
-    /// Makes sure that storage is this machine's, and where its backups were before: each step that it is on the same disk,
-    /// once a run that it is ours.
-    ///
-    /// # Errors
-    /// See [`disk::check`] and [`place::verify`].
-    fn verify_place(&self, root: &Store) -> Result<()> {
-        let (system, location) = (Path::new("/"), &self.settings.storage.location);
-        // A disk may go between two steps; to look costs no request.
-        let disk = disk::check(system, &self.state_directory, location)?;
-        if self.place_verified {
-            return Ok(());
-        }
-        let machine_id = place::machine_id(system)?;
-        let owner = place::verify(root, &self.settings.host, &machine_id, self.was_here(), disk.as_ref())?;
-        place::mark(root, owner, disk.as_ref())?;
-        // A full state disk costs no backup, and is told elsewhere; the marker on the disk says the same.
-        let _ = disk::remember(&self.state_directory, location, disk.as_ref());
-        Ok(())
-    }
-
     /// A usable backup of this step was made to this storage before.
     pub fn was_here(&self) -> bool {
         self.facts.get(PLACE) == Some(&self.settings.storage.location.to_string())
@@ -321,6 +301,15 @@ impl StepResult {
             machine: Vec::new(),
             tested: None,
         }
+    }
+
+    /// What was done is there and can be used, and needs a look.
+    pub(crate) fn degrade(&mut self, problem: Problem) {
+        if self.outcome == Outcome::Succeeded {
+            self.outcome = Outcome::Degraded;
+        }
+        self.error.get_or_insert(problem.clone());
+        self.problems.push(problem);
     }
 
     /// Notes what maintenance was done; one that failed makes a success degraded.

@@ -13,6 +13,7 @@ pub mod place;
 mod retry;
 mod s3;
 pub mod shaper;
+pub mod token;
 
 use std::net::TcpStream;
 use std::sync::Arc;

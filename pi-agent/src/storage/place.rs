@@ -1,5 +1,5 @@
 //! `host.json` at the root of a place: which machine writes there. Two machines that prune one repository with no lock
-//! between them would destroy it.
+//! between them would destroy it, and each would forget what the other keeps.
 
 use std::path::Path;
 
@@ -23,11 +23,76 @@ pub struct Owner {
     pub host: String,
     /// Its `/etc/machine-id`.
     pub machine_id: String,
+    /// Its hardware's own number, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
     /// Since when.
     pub since: Timestamp,
     /// The disk that it is on, when that is not the system's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Disk>,
+    /// Of its last run: see [`token`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// When that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Timestamp>,
+}
+
+/// Who this machine is. `/etc` is copied with a card, its hardware is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// `[host] name`.
+    pub host: String,
+    /// `/etc/machine-id`.
+    pub id: String,
+    /// The hardware's own number.
+    pub serial: Option<String>,
+}
+
+impl Machine {
+    /// The one below `root` (`/` but in tests).
+    ///
+    /// # Errors
+    /// See [`machine_id`].
+    pub fn of(root: &Path, host: &str) -> Result<Self> {
+        Ok(Self { host: host.into(), id: machine_id(root)?, serial: serial(root) })
+    }
+
+    /// In words.
+    fn words(&self) -> String {
+        named(&self.host, self.serial.as_ref())
+    }
+
+    fn owns(&self, disk: Option<&Disk>) -> Owner {
+        Owner {
+            schema: 1,
+            host: self.host.clone(),
+            machine_id: self.id.clone(),
+            serial: self.serial.clone(),
+            since: Timestamp::now(),
+            disk: disk.cloned(),
+            token: None,
+            written: None,
+        }
+    }
+}
+
+fn named(host: &str, serial: Option<&String>) -> String {
+    serial.map_or_else(|| host.to_owned(), |serial| format!("{host} (serial {serial})"))
+}
+
+/// A Pi's serial number, or what a PC's firmware calls it. Some firmware says the same of every machine, or only zeros.
+fn serial(root: &Path) -> Option<String> {
+    let known = ["sys/firmware/devicetree/base/serial-number", "sys/class/dmi/id/product_uuid"];
+    known.iter().find_map(|path| {
+        let text = std::fs::read_to_string(root.join(path)).ok()?;
+        let text = text.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_ascii_lowercase();
+        let digits: Vec<_> = text.chars().filter(char::is_ascii_hexdigit).collect();
+        let says_something = digits.iter().any(|digit| *digit != digits[0]);
+        let is_a_number = text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        (says_something && is_a_number).then_some(text)
+    })
 }
 
 /// This machine's id, below `root` (`/` but in tests).
@@ -62,27 +127,22 @@ pub fn owner(store: &Store) -> Result<Option<Owner>> {
     }
 }
 
-/// Makes sure that the place at the root of `store` is this machine's; an unclaimed one becomes it. `known`: backups were
-/// made there before, so a place without an owner is not a new one but a disk that is not mounted. `disk`: where it is now.
+/// Whether the place at the root of `store` is this machine's, or is nobody's and may become it: then what is to be written down
+/// there. `known`: backups were made there before, so a place without an owner is not a new one but a disk that is not mounted.
+/// `disk`: where it is now. `tokens`: those that this machine has put there.
 ///
 /// # Errors
-/// It belongs to another machine, it holds things but no owner, it was ours and is empty now, it is a copy on another
-/// disk, or storage fails.
-pub fn verify(store: &Store, host: &str, machine_id: &str, known: bool, disk: Option<&Disk>) -> Result<Owner> {
+/// It belongs to another machine, somebody else has written there since our last run, it holds things but no owner, it was
+/// ours and is empty now, it is a copy on another disk, or storage fails.
+pub fn verify(store: &Store, machine: &Machine, known: bool, disk: Option<&Disk>, tokens: &[String]) -> Result<Owner> {
     match owner(store)? {
-        Some(owner) if owner.machine_id == machine_id => {
+        Some(owner) => {
+            owner.is(machine, tokens, &store.to_string())?;
             if let Some(marked) = &owner.disk {
                 marked.expect(disk, &store.to_string())?;
             }
             Ok(owner)
         }
-        Some(owner) => Err(Error::new(format!(
-            "{store} belongs to the machine {} (id {}) since {}",
-            owner.host, owner.machine_id, owner.since
-        ))
-        .hint(
-            "each machine needs a place of its own in [storage] url; if this machine replaces that one: pi-agent adopt",
-        )),
         None if known => {
             Err(Error::new(format!("{store} held this machine's backups, and now does not even say whose it is"))
                 .hint("mount the disk it lies on; if the backups were given up on purpose: pi-agent adopt"))
@@ -91,7 +151,7 @@ pub fn verify(store: &Store, host: &str, machine_id: &str, known: bool, disk: Op
             store.make_root()?;
             // A listing that fails ends here: it does not make the place ours.
             if store.list("")?.is_empty() {
-                take_over(store, host, machine_id, disk)
+                Ok(machine.owns(disk))
             } else {
                 Err(Error::new(format!("{store} is not empty, and says nothing of whose it is"))
                     .hint("if what lies there is this machine's: pi-agent adopt"))
@@ -100,27 +160,188 @@ pub fn verify(store: &Store, host: &str, machine_id: &str, known: bool, disk: Op
     }
 }
 
-/// Makes the place this machine's, whoever's it was.
+impl Owner {
+    /// Makes sure that it is that machine, and nobody else has written since its last run.
+    ///
+    /// # Errors
+    /// It is another one, or somebody else has: who, and when.
+    pub fn is(&self, machine: &Machine, tokens: &[String], place: &str) -> Result<()> {
+        let owner = named(&self.host, self.serial.as_ref());
+        if self.machine_id != machine.id {
+            return Err(Error::new(format!(
+                "{place} belongs to the machine {owner} (id {}) since {:.0}",
+                self.machine_id, self.since
+            ))
+            .hint(A_PLACE_EACH));
+        }
+        if let (Some(theirs), Some(ours)) = (&self.serial, &machine.serial)
+            && theirs != ours
+        {
+            return Err(Error::new(format!(
+                "{place} belongs to another machine with this card's machine-id: {owner} since {:.0}, and this is {}",
+                self.since,
+                machine.words()
+            ))
+            .hint(A_CLONE));
+        }
+        // Without a token of ours the state directory is new, and nothing says that this is not what it was.
+        let Some(token) = self.token.as_ref().filter(|token| !tokens.is_empty() && !tokens.contains(token)) else {
+            return Ok(());
+        };
+        let written = self.written.map_or_else(String::new, |written| format!(" on {written:.0}"));
+        Err(Error::new(format!(
+            "another machine or card also writes to {place}: {owner} did{written} (token {token}), and this one, {}, did not",
+            machine.words()
+        ))
+        .hint(A_CLONE))
+    }
+
+    /// The name it had when it last wrote, if that was another one.
+    pub fn renamed<'a>(&'a self, machine: &Machine) -> Option<&'a str> {
+        (self.host != machine.host).then_some(&self.host)
+    }
+}
+
+const A_PLACE_EACH: &str =
+    "each machine needs a place of its own in [storage] url; if this machine replaces that one: pi-agent adopt";
+
+/// Which of both it is only a person knows.
+const A_CLONE: &str = "nothing was written or removed. If this card is a clone: give it another [host] name, a place of its own in [storage] url and an id of its own \
+     (rm /etc/machine-id; systemd-machine-id-setup). If it is the only one from now on, as an older image of the card that was put back or a card that was \
+     put into new hardware: pi-agent adopt";
+
+/// Makes the place this machine's, whoever's it was, with that token.
 ///
 /// # Errors
 /// Storage fails.
-pub fn take_over(store: &Store, host: &str, machine_id: &str, disk: Option<&Disk>) -> Result<Owner> {
-    let (host, machine_id, disk) = (host.into(), machine_id.into(), disk.cloned());
-    write(store, Owner { schema: 1, host, machine_id, since: Timestamp::now(), disk })
+pub fn take_over(store: &Store, machine: &Machine, disk: Option<&Disk>, token: Option<String>) -> Result<()> {
+    write(store, &Owner { token, written: Some(Timestamp::now()), ..machine.owns(disk) })
 }
 
-/// Marks the disk that the place is on, unless it is marked already.
+/// Writes down that this machine has written there, with that token, and on which disk the place is. Without a token only when something
+/// else is new.
 ///
 /// # Errors
 /// Storage fails.
-pub fn mark(store: &Store, owner: Owner, disk: Option<&Disk>) -> Result<()> {
-    // A UUID that is not to be seen just now is not forgotten.
-    let same = disk.is_none_or(|disk| owner.disk.as_ref().is_some_and(|marked| marked == disk || disk.uuid.is_none()));
-    if same { Ok(()) } else { write(store, Owner { disk: disk.cloned(), ..owner }).map(drop) }
+pub fn renew(
+    store: &Store,
+    owner: &Owner,
+    machine: &Machine,
+    disk: Option<&Disk>,
+    token: Option<String>,
+) -> Result<()> {
+    // A UUID or a serial number that is not to be seen just now is not forgotten.
+    let unseen = disk.is_none_or(|disk| disk.uuid.is_none() && owner.disk.is_some());
+    let renewed = Owner {
+        host: machine.host.clone(),
+        serial: machine.serial.clone().or_else(|| owner.serial.clone()),
+        disk: if unseen { owner.disk.clone() } else { disk.cloned() },
+        written: if token.is_some() { Some(Timestamp::now()) } else { owner.written },
+        token: token.or_else(|| owner.token.clone()),
+        ..owner.clone()
+    };
+    // That of a new place was not written yet, and has no time.
+    if renewed == *owner && owner.written.is_some() { Ok(()) } else { write(store, &renewed) }
 }
 
-fn write(store: &Store, owner: Owner) -> Result<Owner> {
-    let text = serde_json::to_vec_pretty(&owner).context(|| "cannot write down the owner".into())?;
-    store.put(KEY, &[Bytes::from(text)])?;
-    Ok(owner)
+fn write(store: &Store, owner: &Owner) -> Result<()> {
+    let text = serde_json::to_vec_pretty(owner).context(|| "cannot write down the owner".into())?;
+    store.put(KEY, &[Bytes::from(text)])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn machine(host: &str, id: &str, serial: Option<&str>) -> Machine {
+        Machine { host: host.into(), id: id.into(), serial: serial.map(str::to_owned) }
+    }
+
+    fn owner(machine: &Machine, token: Option<&str>) -> Owner {
+        Owner { token: token.map(str::to_owned), written: Some(Timestamp::UNIX_EPOCH), ..machine.owns(None) }
+    }
+
+    fn refused(owner: &Owner, machine: &Machine, tokens: &[&str]) -> Option<String> {
+        let tokens: Vec<_> = tokens.iter().map(|token| (*token).to_owned()).collect();
+        owner.is(machine, &tokens, "PLACE").err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_token_of_ours_says_that_nobody_else_wrote() {
+        for serial in [None, Some("10000000abcd")] {
+            let pi = machine("pi", "id", serial);
+            assert_eq!(refused(&owner(&pi, Some("b")), &pi, &["a", "b", "c"]), None);
+            // Of before there were tokens; and with a state directory that was lost.
+            assert_eq!(refused(&owner(&pi, None), &pi, &["a"]), None);
+            assert_eq!(refused(&owner(&pi, Some("b")), &pi, &[]), None);
+            let told = refused(&owner(&pi, Some("z")), &pi, &["a", "b"]).unwrap();
+            assert!(told.starts_with("another machine or card also writes to PLACE: pi"), "{told}");
+            assert!(told.contains("did on 1970-01-01T00:00:00Z (token z)"), "{told}");
+        }
+    }
+
+    #[test]
+    fn hardware_of_its_own_is_a_machine_of_its_own() {
+        let (pi, clone) = (machine("pi", "id", Some("1000abcd")), machine("pi", "id", Some("1000dcba")));
+        let told = refused(&owner(&pi, Some("a")), &clone, &["a"]).unwrap();
+        assert!(told.contains("another machine with this card's machine-id: pi (serial 1000abcd)"), "{told}");
+        assert!(told.ends_with("this is pi (serial 1000dcba)"), "{told}");
+        // Not to be seen on one side it says nothing.
+        let unseen = machine("pi", "id", None);
+        assert_eq!(refused(&owner(&pi, Some("a")), &unseen, &["a"]), None);
+        assert_eq!(refused(&owner(&unseen, Some("a")), &pi, &["a"]), None);
+        let other = machine("other", "another", Some("1000abcd"));
+        assert!(refused(&owner(&pi, Some("a")), &other, &["a"]).unwrap().contains("belongs to the machine pi"));
+    }
+
+    #[test]
+    fn a_new_name_is_the_same_machine() {
+        let (old, new) = (machine("old", "id", None), machine("new", "id", None));
+        let owner = owner(&old, Some("a"));
+        assert_eq!((refused(&owner, &new, &["a"]), owner.renamed(&new)), (None, Some("old")));
+        assert_eq!(owner.renamed(&old), None);
+    }
+
+    #[test]
+    fn numbers_that_say_nothing_are_none() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+            serial(root.path())
+        };
+        assert_eq!(serial(root.path()), None);
+        let dmi = "sys/class/dmi/id/product_uuid";
+        assert_eq!(write(dmi, "00000000-0000-0000-0000-000000000000\n"), None);
+        assert_eq!(write(dmi, "Not Specified\n"), None);
+        assert_eq!(write(dmi, "4C4C4544-0051\n").as_deref(), Some("4c4c4544-0051"));
+        let pi = "sys/firmware/devicetree/base/serial-number";
+        assert_eq!(write(pi, "0000000000000000\0").as_deref(), Some("4c4c4544-0051"));
+        assert_eq!(write(pi, "10000000abcdef01\0").as_deref(), Some("10000000abcdef01"));
+    }
+
+    #[test]
+    fn what_is_not_to_be_seen_just_now_is_not_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = crate::config::Location::File(folder.path().join("place"));
+        let text = format!(
+            "[host]\nname = \"pi\"\n[storage]\nurl = \"{location}\"\n[[step]]\nname = \"s\"\nkind = \"directory\"\npaths = [\"/srv\"]\n"
+        );
+        let settings = crate::config::parse(&text, Path::new("/etc/pi-agent/config.toml")).unwrap();
+        let store = Store::open(&settings.storage, &location, &crate::secrets::Secrets::new("/none")).unwrap();
+        let seen = machine("pi", "id", Some("1000abcd"));
+        let disk = Disk { mounted_at: "/mnt/usb".into(), uuid: Some("aaaa".into()) };
+        let new = verify(&store, &seen, false, Some(&disk), &[]).unwrap();
+        renew(&store, &new, &seen, Some(&disk), None).unwrap();
+        let unseen = machine("pi", "id", None);
+        let written = super::owner(&store).unwrap().unwrap();
+        assert_eq!((written.serial.as_deref(), written.token.as_deref()), (Some("1000abcd"), None));
+        let hidden = Disk { uuid: None, ..disk.clone() };
+        renew(&store, &written, &unseen, Some(&hidden), Some("t".into())).unwrap();
+        let written = super::owner(&store).unwrap().unwrap();
+        assert_eq!((written.serial.as_deref(), written.token.as_deref()), (Some("1000abcd"), Some("t")));
+        assert_eq!(written.disk, Some(disk));
+    }
 }

@@ -162,7 +162,8 @@ impl Work<'_> {
         now: Timestamp,
         zone: &TimeZone,
     ) -> Tidied {
-        let tidied = maintenance::tidy(repository, &victims(snapshots, keep, now, zone), true, self.monitor);
+        let of_us: Vec<_> = snapshots.iter().filter(|dump| dump.host == self.job.settings.host).cloned().collect();
+        let tidied = maintenance::tidy(repository, &victims(&of_us, keep, now, zone), true, self.monitor);
         Tidied { done: tidied.done.into_iter().map(of_dumps).collect(), ..tidied }
     }
 
@@ -255,6 +256,7 @@ mod tests {
             id: time.into(),
             time: at(time),
             label: String::new(),
+            host: String::new(),
             unfinished: false,
             bytes: None,
             new_bytes: None,

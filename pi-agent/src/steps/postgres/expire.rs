@@ -16,9 +16,12 @@ impl Work<'_> {
         if let Some(why) = keep_everything.or(contradicted.as_deref()) {
             return Ok(StepResult { clock: contradicted.clone(), ..StepResult::failed(&nothing_removed(why)) });
         }
+        self.claim.write_down()?;
         let mut done = vec![self.expire(&info, None)];
         done.extend(self.prune_dumps()?);
-        Ok(self.maintained(done))
+        let mut result = self.maintained(done);
+        self.claim.told().into_iter().for_each(|problem| result.degrade(problem));
+        Ok(result)
     }
 
     /// Removes what retention no longer keeps. The backup that was just made is not endangered by a failure here.

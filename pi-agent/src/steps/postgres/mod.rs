@@ -31,6 +31,7 @@ pub use self::look::{Look, look};
 use self::losses::{Losses, hole, hole_behind};
 use self::server::{Identity, Server};
 pub use self::switch::switch;
+use super::claim::Claim;
 use super::{Job, Maintenance, StepResult, Task};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Kind, Result};
@@ -69,6 +70,7 @@ struct Work<'a> {
     server: Server<'a>,
     pgbackrest: PgBackRest,
     store: Store,
+    claim: Claim<'a>,
 }
 
 /// Does what the job asks.
@@ -87,10 +89,10 @@ pub fn run(job: &Job, step: &Step, postgres: &Postgres, monitor: &Monitor) -> Re
 
 fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Monitor) -> Result<StepResult> {
     let user = user(&job.settings, step, postgres)?;
-    let store = open_place(job)?;
+    let (store, claim) = open_place(job)?;
     let pgbackrest = PgBackRest::prepare(&job.settings, step, postgres, &user)?;
     let server = Server { postgres, user: &user };
-    let work = Work { job, step, postgres, spool, monitor, server, pgbackrest, store };
+    let work = Work { job, step, postgres, spool, monitor, server, pgbackrest, store, claim };
     let mut result = match &job.task {
         Task::Backup { full, keep_everything, .. } => work.backup(*full, keep_everything.as_deref())?,
         Task::Prune { keep_everything } => work.only_expire(keep_everything.as_deref())?,
@@ -133,11 +135,11 @@ fn user(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<User> {
 }
 
 /// Opens the storage and makes sure that it is this machine's.
-fn open_place(job: &Job) -> Result<Store> {
+fn open_place(job: &Job) -> Result<(Store, Claim<'_>)> {
     let settings = &job.settings;
     let store = Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;
-    job.verify_place(&store)?;
-    Ok(store)
+    let claim = Claim::verify(job, &store)?;
+    Ok((store, claim))
 }
 
 fn check_versions(identity: &Identity) -> Result<()> {
@@ -173,6 +175,7 @@ impl Work<'_> {
 
         // 2. The cluster is the one the repository knows; a first or an upgraded one is made known.
         let info = self.pgbackrest.info()?;
+        self.claim.write_down()?;
         let upgraded = self.know_cluster(&identity, &info)?;
 
         // 3. A WAL segment gets all the way into the repository.
@@ -203,6 +206,7 @@ impl Work<'_> {
         problems.extend(Hole::close(&self.spool.here, began).err().map(|error| Problem::from(&error)));
         let mut result = self.result(&identity, made, warnings, problems, expired, &objects);
         dumped.tell(&mut result);
+        self.claim.told().into_iter().for_each(|problem| result.degrade(problem));
         result.clock = contradicted;
         Ok(result)
     }
