@@ -8,7 +8,7 @@ help: ## this list
 demo: ## three nights of a household, a disaster, and everything restored (under three minutes after the build)
 	@demo/demo.sh
 
-test: ## every test in its short form: PostgreSQL 15 and 17, pgBackRest, restic, an S3 server, whole machines (20 to 25 minutes)
+test: ## every test in its short form: PostgreSQL 15 and 17, pgBackRest, restic, an S3 server, whole machines (20 minutes; the first time 20 more, and 6 GB; as root)
 	@tests/run.sh short
 
 test-long: ## every test at full strength, on both packages, and with the PostgreSQL of Debian unstable (two hours)
@@ -35,7 +35,7 @@ lint: ## formatting, clippy, unused dependencies, licences and advisories
 	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; \
 	else echo "lint: NOT CHECKED: advisories (their database cannot be fetched)"; fi
 
-bench: ## nights, restore and check beside restic, rustic and borg, into a folder and into S3: time, memory, requests; a table and a chart (ten minutes, and twenty to build the tools once)
+bench: ## nights, restore and check beside restic, rustic and borg, into a folder and into S3: time, memory, requests; a table and a chart (thirteen minutes, and twenty to build the tools once)
 	@bench/bench.sh
 
 bench-neighbour: ## what a database's users notice of a backup by pi-agent and by restic (an hour, on a machine with nothing else to do)
@@ -50,5 +50,6 @@ deb-reproducible: ## the package twice, from two directories: the same bytes (te
 generated: ## write again what is made from the sources: manual pages, completions, licences
 	@cargo run --quiet --package pi-agent-tests --example generate
 
-clean: ## remove what was built here
+clean: ## remove target/ and build/ (the tests' systems stay in /var/cache/pi-agent-tests)
 	cargo clean
+	rm -rf build

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A night on an emulated Raspberry Pi 4: installs build/pi-agent_*_arm64.deb, sets
-# it up, lets the timer back up, pulls the plug in the middle, starts it again and looks. Up to 30 minutes. Needs root.
-# The whole console goes to build/pi.log.
+# An emulated Raspberry Pi 4 with build/pi-agent_*_arm64.deb: pi.sh [night] [files], both without an argument. Needs root.
+# `night` sets it up, lets the timer back up, pulls the plug in the middle, starts it again and looks: up to 30 minutes.
+# `files` tries tests/file-systems.sh with all file systems that a Pi's kernel has. The whole console goes to build/pi.log.
 set -euo pipefail
 
 [ "$(id -u)" -eq 0 ] || exec sudo --preserve-env=PI_AGENT_TEST_CACHE "$0" "$@"
@@ -27,13 +27,14 @@ mkdir "$work/mounted"
 unshare --mount bash -euo pipefail -c '
     mount -o loop "$1/card" "$1/mounted"
     cp "$2" "$1/mounted/root/pi-agent.deb"
-    install -m 0755 "$3" "$1/mounted/root/in-machine"
+    install -m 0755 "$3"/pi/in-machine.sh "$1/mounted/root/in-machine"
+    install -m 0755 "$3"/file-systems.sh "$1/mounted/root/file-systems.sh"
     unit=$1/mounted/etc/systemd/system/pi-test.service
     printf "[Service]\nExecStart=/root/in-machine\nStandardOutput=tty\nStandardError=tty\nTTYPath=/dev/console\n" >"$unit"
     mkdir -p "$1/mounted/etc/systemd/system/multi-user.target.wants"
     ln -s ../pi-test.service "$1/mounted/etc/systemd/system/multi-user.target.wants/"
     umount "$1/mounted"
-' bash "$work" "$package" "$here/pi/in-machine.sh"
+' bash "$work" "$package" "$here"
 
 switch_on() { # DAY
     # The Pi 4: four cores of this kind and, in its smallest form, 1 GB. Two cores are what a build machine has.
@@ -57,16 +58,34 @@ wait_for() { # DAY TEXT SECONDS
     done
 }
 
-echo "pi: the first day (its console: $log)"
 trap 'cat "$work"/*.log >"$log" 2>/dev/null || true; cleanup' EXIT
-switch_on first
-wait_for first "PULL THE PLUG" 1000
-kill -9 "$emulator"
-wait "$emulator" 2>/dev/null || true
-echo "pi: the plug was pulled after $SECONDS s; the second day"
-switch_on second
-wait_for second GOOD 800
-wait "$emulator" || true
-emulator=
-grep -h -a 'PI-TEST' "$work/first.log" "$work/second.log" | tr -d '\r'
+
+# It has switched itself off.
+ends_well() { # DAY SECONDS
+    wait_for "$1" GOOD "$2"
+    wait "$emulator" || true
+    emulator=
+    grep -h -a 'PI-TEST' "$work/$1.log" | tr -d '\r'
+}
+
+night() {
+    echo "pi: the first day (its console: $log)"
+    switch_on first
+    wait_for first "PULL THE PLUG" 1000
+    kill -9 "$emulator"
+    wait "$emulator" 2>/dev/null || true
+    grep -h -a 'PI-TEST' "$work/first.log" | tr -d '\r'
+    echo "pi: the plug was pulled after $SECONDS s; the second day"
+    switch_on second
+    ends_well second 800
+}
+
+files() {
+    echo "pi: file systems (its console: $log)"
+    switch_on files
+    ends_well files 1800
+}
+
+[ $# -gt 0 ] || set -- night files
+for day; do "$day"; done
 echo "pi: good after $SECONDS s"

@@ -55,6 +55,9 @@ no_cluster=(
 # What the package depends on or recommends is there already: apt has no network in a booted machine.
 booted=systemd,systemd-sysv,dbus,libpam-systemd,ca-certificates,curl,procps
 
+# For tests/file-systems.sh.
+file_systems=attr,btrfs-progs,dosfstools,exfatprogs,f2fs-tools,nfs-common,nfs-kernel-server,ntfs-3g,python3-minimal,xfsprogs
+
 make_root() { # MACHINE
     case $1 in
     bookworm | trixie)
@@ -73,7 +76,7 @@ make_root() { # MACHINE
         ;;
     pi)
         # Emulated, making an initramfs takes a quarter of an hour, twice: it is made once, with what this machine needs.
-        root pi trixie "$booted,udev,kmod,linux-image-arm64,restic" --architectures=arm64 \
+        root pi trixie "$booted,udev,kmod,linux-image-arm64,restic,$file_systems" --architectures=arm64 \
             --essential-hook='chroot "$1" dpkg-divert --quiet --local --rename --add /usr/sbin/update-initramfs' \
             --essential-hook='ln -s /bin/true "$1/usr/sbin/update-initramfs"' \
             --customize-hook='chroot "$1" sh -ec "rm /usr/sbin/update-initramfs

@@ -59,7 +59,16 @@ second_day() {
     systemctl poweroff
 }
 
+file_systems() {
+    [ -x /usr/bin/pi-agent ] || apt-get install --yes --quiet /root/pi-agent.deb
+    systemctl start nfs-server
+    /root/file-systems.sh /usr/bin/pi-agent | while IFS= read -r line; do say "$line"; done
+    say GOOD
+    systemctl poweroff
+}
+
 case $(cat /proc/cmdline) in
 *pi-test=first*) first_day ;;
 *pi-test=second*) second_day ;;
+*pi-test=files*) file_systems ;;
 esac

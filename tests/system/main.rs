@@ -15,6 +15,7 @@ mod directory;
 mod directory_s3;
 mod doctor;
 mod documents;
+mod file_systems;
 mod health;
 mod history;
 mod in_place;

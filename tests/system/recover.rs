@@ -479,6 +479,10 @@ fn a_moment_is_a_moment_of_everything() {
 
     let _ = home.recover(&["--at", &moment]).expect(0);
     equal(&trees, &home.trees());
+    // The same command without it is another recovery, and says so instead of advising to overwrite what was chosen.
+    home.recover(&[]).expect(1).says("was recovered with --at").says("repeat it with --at");
+    equal(&trees, &home.trees());
+    let _ = home.recover(&["--at", &moment]).expect(0);
     home.cluster.start();
     assert_eq!(home.dump(), dump);
 }

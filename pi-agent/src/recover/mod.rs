@@ -122,7 +122,7 @@ pub fn recover(
         clusters: &kit.clusters,
         own: Own::of(options, &kit, directory),
     };
-    let mut notes = Notebook::open(directory, &kit.marks.keys, &at)?;
+    let mut notes = Notebook::open(directory, &kit.marks.keys, &at, options.overwrite)?;
     room::check(&order, &probe::Trial::of(&kit)?.settings, &notes)?;
 
     // 2. This machine becomes the lost one.
@@ -229,7 +229,7 @@ fn part_of(report: &mut Report, step: &str, what: &str, work: impl FnOnce() -> R
 /// How the note names the moment.
 fn words_of(at: &At) -> Result<String> {
     match at {
-        At::Latest => Ok("latest".into()),
+        At::Latest => Ok(note::LATEST.into()),
         At::Time(time) if *time > Timestamp::now() => {
             Err(Error::usage(format!("{time} is in the future")).hint("give a moment with its offset, such as +10:00"))
         }

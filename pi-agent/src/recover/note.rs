@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::StateDirectory;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::restore::Restored;
 use crate::secrets::{read_private, write_private};
 
@@ -64,6 +64,26 @@ impl Part {
     }
 }
 
+/// How the newest state is asked for.
+pub const LATEST: &str = "latest";
+
+impl Note {
+    /// Something is back as it was then.
+    fn is_of_a_moment(&self) -> bool {
+        self.parts.values().any(|part| fs::symlink_metadata(&part.to).is_ok())
+    }
+
+    /// It would replace a state that somebody chose, or be refused by each place with the advice to overwrite it.
+    fn refuses(&self, at: &str) -> Error {
+        let flag = |at: &str| if at == LATEST { "without --at".into() } else { format!("with --at {at}") };
+        Error::new(format!("this host was recovered {} before, and now {}", flag(&self.at), flag(at))).hint(format!(
+            "nothing was changed; to go on with that recovery, repeat it {}; to begin this one instead: --overwrite, which keeps what is back now as \
+             *.before-restore-TIME",
+            flag(&self.at)
+        ))
+    }
+}
+
 /// The note of one recovery, in its file.
 pub struct Notebook<'a> {
     directory: &'a StateDirectory,
@@ -74,10 +94,14 @@ impl<'a> Notebook<'a> {
     /// That of this recovery; another one's is forgotten with the first word that is written.
     ///
     /// # Errors
-    /// It cannot be read.
-    pub fn open(directory: &'a StateDirectory, keys: &str, at: &str) -> Result<Self> {
+    /// It cannot be read; or, unless this recovery may `overwrite`, another one has brought the host back as of another moment.
+    pub fn open(directory: &'a StateDirectory, keys: &str, at: &str, overwrite: bool) -> Result<Self> {
         let known = read_private(&file(directory))?.and_then(|text| serde_json::from_str::<Note>(text.reveal()).ok());
-        let note = known.filter(|note| note.keys == keys && note.at == at);
+        let note = match known.filter(|note| note.keys == keys) {
+            Some(note) if note.at == at => Some(note),
+            Some(other) if !overwrite && other.is_of_a_moment() => return Err(other.refuses(at)),
+            _ => None,
+        };
         let new = || Note { schema: 1, keys: keys.into(), at: at.into(), parts: BTreeMap::new() };
         Ok(Self { directory, note: note.unwrap_or_else(new) })
     }
