@@ -16,6 +16,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, geteuid};
 use rustic_core::repofile::{Node, NodeType};
 
+use super::attribute::is_data;
 use super::target::{Identity, Item, Place, identity};
 use crate::monitor::Problem;
 
@@ -71,7 +72,7 @@ fn set_attributes(item: &Item, node: &Node) -> Vec<(String, io::Error)> {
         }
     }
     let mut unset = Vec::new();
-    for attribute in recorded {
+    for attribute in recorded.iter().filter(|attribute| is_data(OsStr::new(&attribute.name))) {
         let (name, value) = (&attribute.name, attribute.value.as_deref().unwrap_or_default());
         if item.attribute(name).ok().flatten().as_deref() == Some(value) {
             continue;
@@ -107,7 +108,7 @@ impl Item {
 
     fn attributes(&self) -> Vec<std::ffi::OsString> {
         let names = if self.is_link() { xattr::list(&self.path) } else { xattr::list_deref(&self.path) };
-        names.map(Iterator::collect).unwrap_or_default()
+        names.map(|names| names.filter(|name| is_data(name)).collect()).unwrap_or_default()
     }
 
     fn attribute(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
@@ -216,7 +217,7 @@ impl Compared {
         if meta.mtime.is_some_and(|recorded| seconds(recorded) != modified) {
             differs("has another modification time".into(), unset.times.as_ref());
         }
-        for attribute in &meta.extended_attributes {
+        for attribute in meta.extended_attributes.iter().filter(|attribute| is_data(OsStr::new(&attribute.name))) {
             let value = attribute.value.as_deref().unwrap_or_default();
             let why = unset.attributes.iter().find(|(name, _)| *name == attribute.name).map(|(_, why)| why);
             match item.attribute(&attribute.name).ok().flatten() {

@@ -5,6 +5,7 @@
 //! not say whether they may pass (the backend remembers what storage said).
 
 mod any_source;
+mod attribute;
 mod backend;
 mod backup;
 mod buffers;
