@@ -165,7 +165,7 @@ impl Repository {
             Err(error) => return Ok(Err(error)),
         };
         let fresh = selection.fresh;
-        let writing = Writing { repository: self, rustic, target, fresh, for_people: true };
+        let writing = Writing { repository: self, rustic, target, fresh, test: None };
         let mut compared = Compared::default();
         let made = writing.write(takes.zeros, nodes, &mut compared)?;
         if let Err(error) = writing.settle(&made) {
