@@ -107,7 +107,7 @@ impl Repository {
     /// # Errors
     /// The repository cannot be read.
     pub fn takes(&self, snapshot: &Snapshot) -> Result<u64> {
-        self.cached("look into a snapshot of", |rustic| {
+        self.reading("look into a snapshot of", |rustic| {
             let rustic = rustic.to_indexed()?;
             let file = rustic.get_snapshots(&[&snapshot.id])?.remove(0);
             let root = rustic.node_from_snapshot_and_path(&file, "")?;
