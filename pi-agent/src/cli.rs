@@ -469,12 +469,12 @@ fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, outpu
             serde_json::json!({
                 "schema": report::SCHEMA, "step": step, "to": request.to, "in_place": in_place.is_some(),
                 "restore_point": restored.restore_point, "time": words::stamp(restored.time), "bytes": restored.bytes,
-                "problems": restored.problems, "next": restored.next,
+                "problems": restored.told().collect::<Vec<_>>(), "next": restored.next,
             })
         },
         || restored.text(&step, &place),
     )?;
-    Ok(if restored.problems.is_empty() { 0 } else { 5 })
+    Ok(if restored.told().next().is_none() { 0 } else { 5 })
 }
 
 /// When it is told to end, this process removes its locks from storage first; the next run would.

@@ -26,8 +26,8 @@ pub struct Order {
     pub read_data: bool,
 }
 
-/// Says what is wrong, asks, and mends it; `watch` makes a monitor for each part of that. The exit code: 0 all is well then, 3 something is damaged still, 5 something is that cannot be mended
-/// here.
+/// Says what is wrong, asks, and mends it; `watch` makes a monitor for each part of that. The exit code: 0 all is well then, 3
+/// something is damaged still, also because the person said no, 5 something is that cannot be mended here.
 ///
 /// # Errors
 /// There is no such repository, somebody else is at work on it, storage fails, or nobody can be asked.
@@ -82,7 +82,7 @@ pub fn repair(
         })?;
         if !dialogue.yes("Go on", false)? {
             println!("nothing was changed");
-            return Ok(0);
+            return Ok(3);
         }
     }
     let findings = repository.mend(diagnosis, &watch(&format!("repair of {}", step.name)))?;

@@ -252,6 +252,35 @@ fn holes_need_no_room_and_a_full_disk_costs_only_what_it_cannot_take() {
 }
 
 #[test]
+fn a_file_that_fails_fails_by_all_its_names() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    let folder = scratch.directory("srv/small");
+    let content = Random::new(9).bytes(3_000_000);
+    fs::write(folder.join("a"), &content).unwrap();
+    fs::hard_link(folder.join("a"), folder.join("b")).unwrap();
+    fs::hard_link(folder.join("a"), folder.join("c")).unwrap();
+    fs::write(source.join("z"), "z").unwrap();
+    let agent = backed_up(&scratch, &source);
+    // Of a target that is spread over disks nobody knows beforehand what fits where.
+    let to = scratch.directory("to");
+    let small = below(&to, &folder);
+    let disk = Tmpfs::mount(&small, MIB);
+    let ran = restore(&agent, &to, &["--overwrite"]).expect(5);
+    for name in ["a", "b", "c"] {
+        names(&ran, &format!("small/{name}"), "was not restored: the disk is full");
+        assert!(!small.join(name).exists(), "{name} looks like the file: {ran}");
+    }
+    assert_eq!(fs::read_to_string(below(&to, &source).join("z")).unwrap(), "z");
+    // With room, the same command goes on.
+    sh(Command::new("mount").args(["-o", "remount,size=8m"]).arg(disk.path()));
+    let _ = restored(&agent, &to, &["--overwrite"]);
+    let inode = |name: &str| small.join(name).metadata().unwrap().ino();
+    assert!(inode("a") == inode("b") && inode("a") == inode("c"));
+    assert_eq!(fs::read(small.join("c")).unwrap(), content);
+}
+
+#[test]
 fn the_note_of_another_restore_stays() {
     let scratch = Scratch::new();
     let (one, two) = (scratch.directory("srv/one"), scratch.directory("srv/two"));

@@ -56,7 +56,7 @@ pub fn bring_back(
     // 2. Into its place.
     server.stop()?;
     let aside = home.beside.exchange()?;
-    let mut problems = restored.problems.clone();
+    let mut problems: Vec<_> = restored.told().cloned().collect();
     if let Err(error) = tablespaces::settle(&home.beside, aside.as_deref(), postgres.container.as_ref()) {
         problems.push(Problem::from(&error));
     }

@@ -86,7 +86,7 @@ pub fn bring_back(
     notes.keep(&name, part.clone())?;
     beside.end()?;
     let stage = beside.stage.display().to_string();
-    let mut problems = restored.problems;
+    let mut problems: Vec<_> = restored.told().cloned().collect();
     problems.iter_mut().for_each(|problem| problem.message = problem.message.replace(&stage, ""));
     problems.extend(stopped.end().err().map(|error| Problem::from(&error)));
     Ok(Back { part, problems, was_there: false })

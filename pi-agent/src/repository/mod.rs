@@ -10,6 +10,7 @@ mod backend;
 mod backup;
 mod buffers;
 pub mod cache;
+mod capabilities;
 mod cipher;
 mod contents;
 mod damage;
@@ -65,6 +66,7 @@ use lookup::Lookup;
 use progress::{Bars, Gauge};
 
 pub use backup::{Backup, UNFINISHED};
+pub use capabilities::NotHeld;
 pub(crate) use cipher::hexadecimal;
 pub use diagnose::Diagnosis;
 pub use hold::{Held, Hold};
@@ -159,8 +161,7 @@ impl Repository {
         let opened = this.with_credentials(&Credentials::password(password.reveal()));
         let opened = opened.map_err(|error| match error.is_incorrect_password() {
             _ if let Ok(Some(trouble)) = this.key_trouble() => trouble,
-            true => Error::usage(format!("open {}: {NOT_ITS_PASSWORD}", this.backend.store()))
-                .hint("put the password it was made with into restic.key"),
+            true => this.not_its_password(),
             false => this.failed("open", &error).error,
         })?;
         this.key = opened.key();
@@ -207,6 +208,11 @@ impl Repository {
         Ok(this)
     }
 
+    fn not_its_password(&self) -> Error {
+        Error::usage(format!("open {}: {NOT_ITS_PASSWORD}", self.store()))
+            .hint("put the password it was made with into restic.key")
+    }
+
     fn closed(settings: &Settings, step: &str, store: Store) -> Self {
         let cache = cache::of(settings, step);
         // Without a cache all works, only slower; rustic says nothing then, so neither need we.
@@ -251,7 +257,7 @@ impl Repository {
     /// The repository cannot be read.
     pub fn holding(&self, snapshots: &[Snapshot], path: &Path) -> Result<Vec<(Snapshot, Option<u64>, usize)>> {
         let ids: Vec<_> = snapshots.iter().map(|snapshot| snapshot.id.as_str()).collect();
-        let found = self.cached("look into the snapshots of", |rustic| {
+        let found = self.reading("look into the snapshots of", |rustic| {
             let files = rustic.get_snapshots(&ids)?;
             let rustic = rustic.to_indexed_ids()?;
             let mut lookup = Lookup::new(path);
@@ -276,7 +282,7 @@ impl Repository {
     /// # Errors
     /// The repository cannot be read.
     pub fn find(&self, snapshot: &Snapshot, name: &str) -> Result<Option<PathBuf>> {
-        self.cached("look into the snapshots of", |rustic| {
+        self.reading("look into the snapshots of", |rustic| {
             let file = rustic.get_snapshots(&[&snapshot.id])?.remove(0);
             let rustic = rustic.to_indexed_ids()?;
             let found =

@@ -68,7 +68,6 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
     }
     let selection = Selection::new(snapshot, request.to.clone(), request.paths.clone(), fresh);
     let Written { bytes, mut problems, full } = repository.restore(&selection, monitor)?;
-    problems.splice(0..0, repository.damage());
     if is_repaired(&selection.snapshot) {
         let message = "this restore point was repaired: what it had lost is not in it".into();
         problems.push(Problem { message, hint: Some("an earlier or later one may have it: pi-agent points".into()) });
@@ -81,6 +80,7 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
         last_commit: None,
         hole: false,
         problems,
+        remarks: repository.damage(),
         unfinished: full,
         next: next(step, request),
     })

@@ -7,18 +7,18 @@ use super::{Point, Request, Restored, Unfinished};
 use crate::Result;
 use crate::config::{Postgres, Settings, Step};
 use crate::error::Context;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Problem};
 use crate::pgbackrest::server_user;
 use crate::repository::{Purpose, Selection, Snapshot, Written};
 use crate::steps::postgres::dumps;
 use crate::steps::postgres::pg_dump::{ENDING, GLOBALS};
 
-/// The dumps of a step, oldest first.
+/// The dumps of a step, oldest first. Also what of their repository is damaged.
 ///
 /// # Errors
 /// Their repository cannot be read.
-pub fn points(settings: &Settings, step: &Step) -> Result<Vec<Point>> {
-    let Some(repository) = dumps::open(settings, step)? else { return Ok(Vec::new()) };
+pub fn points(settings: &Settings, step: &Step) -> Result<(Vec<Point>, Vec<Problem>)> {
+    let Some(repository) = dumps::open_what_is_left(settings, step)? else { return Ok((Vec::new(), Vec::new())) };
     let point = |snapshot: Snapshot| Point {
         step: step.name.clone(),
         time: snapshot.time,
@@ -29,7 +29,8 @@ pub fn points(settings: &Settings, step: &Step) -> Result<Vec<Point>> {
         postgresql: dumps::version(&snapshot),
         id: snapshot.id,
     };
-    Ok(repository.snapshots()?.into_iter().map(point).collect())
+    let points = repository.readable_snapshots()?.into_iter().map(point).collect();
+    Ok((points, repository.damage()))
 }
 
 /// It could be a dump's id: pgBackRest's labels hold more than hexadecimal digits.
@@ -50,9 +51,10 @@ pub fn restore(
     monitor: &Monitor,
 ) -> Result<Restored> {
     monitor.phase("opening the dumps");
-    let repository = dumps::open(settings, step)?.ok_or_else(|| nothing(step, &format!("there is no dump {id}")))?;
+    let repository = dumps::open_what_is_left(settings, step)?;
+    let repository = repository.ok_or_else(|| nothing(step, &format!("there is no dump {id}")))?;
     let _lock = repository.lock(Purpose::Restore, true, None, monitor)?;
-    let snapshot = by_id(&repository.snapshots()?, step, id)?.clone();
+    let snapshot = by_id(&repository.readable_snapshots()?, step, id)?.clone();
     let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
     if fresh {
         Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
@@ -69,6 +71,7 @@ pub fn restore(
         last_commit: None,
         hole: false,
         problems,
+        remarks: repository.damage(),
         unfinished: full,
         next,
     })

@@ -82,7 +82,8 @@ impl<'a> InPlace<'a> {
     /// Does it. `request.to` is not used.
     ///
     /// # Errors
-    /// As of a restore into a directory; then the old is where it was, and who was stopped is started.
+    /// As of a restore into a directory, or something did not come back as it was; then the old is where it was, and who was
+    /// stopped is started. Damage of the repository that made no difference is in the result.
     pub fn restore(&self, directory: &StateDirectory, request: &Request, monitor: &Monitor) -> Result<Restored> {
         make_private(directory.path())?;
         let _lock = RunLock::take(&directory.run_lock(), "restore")?;
@@ -116,6 +117,8 @@ impl<'a> InPlace<'a> {
             at = super::At::Id(found.restore_point.clone());
             if let Some(first) = whole.take() {
                 found.bytes = Some(found.bytes.unwrap_or(0) + first.bytes.unwrap_or(0));
+                found.remarks.retain(|remark| !first.remarks.contains(remark));
+                found.remarks.extend(first.remarks);
             }
             whole = Some(found);
         }

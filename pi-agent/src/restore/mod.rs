@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Settings, Source, Step};
 use crate::error::{Context, Error, Result};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Problem};
 use crate::report::{short, words};
 
 pub use in_place::InPlace;
@@ -111,7 +111,10 @@ pub struct Restored {
     /// Databases: WAL that should have been there was not.
     pub hole: bool,
     /// Files that could not be restored as they were.
-    pub problems: Vec<crate::monitor::Problem>,
+    pub problems: Vec<Problem>,
+    /// What is wrong with the repository, and made no difference to what was restored.
+    #[serde(default)]
+    pub remarks: Vec<Problem>,
     /// A full disk kept some of it back: with more room the same command goes on.
     #[serde(default)]
     pub unfinished: bool,
@@ -120,12 +123,17 @@ pub struct Restored {
 }
 
 impl Restored {
+    /// All that a person must know: with any of it, not all is well.
+    pub fn told(&self) -> impl Iterator<Item = &Problem> {
+        self.remarks.iter().chain(&self.problems)
+    }
+
     /// For people; `place`: where it is now.
     pub fn text(&self, step: &str, place: &str) -> String {
         let size = self.bytes.map_or_else(String::new, |bytes| format!(", {}", words::size(bytes)));
         let point = short(&self.restore_point);
         let mut text = format!("{step} of {} (restore point {point}{size}) is in {place}\n", words::time(self.time));
-        for problem in &self.problems {
+        for problem in self.told() {
             text.push_str(&format!("! {}\n", problem.message));
         }
         for line in &self.next {

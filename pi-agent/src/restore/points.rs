@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Settings, Source, Step};
 use crate::error::{Error, Result};
+use crate::monitor::Problem;
 use crate::report::{SCHEMA, short, table, words};
 use crate::restore::{Point, Window, directory, dumps, postgres};
 
@@ -42,7 +43,11 @@ fn ask(settings: &Settings, step: &Step, path: Option<&PathBuf>, found: &mut Poi
         Source::Postgres(source) if path.is_none() => {
             // One of the two that cannot be asked does not hide the other.
             let (backups, dumps) = (postgres::points(settings, step, source), dumps::points(settings, step));
-            let mut points: Vec<_> = dumps.as_ref().map(Clone::clone).unwrap_or_default();
+            let mut points = Vec::new();
+            if let Ok((dumps, damage)) = &dumps {
+                points.extend(dumps.iter().cloned());
+                found.tell(step, damage);
+            }
             if let Ok((backups, window)) = &backups {
                 points.extend(backups.iter().cloned());
                 found.windows.extend(window.clone());
@@ -56,13 +61,19 @@ fn ask(settings: &Settings, step: &Step, path: Option<&PathBuf>, found: &mut Poi
         Source::Directory(_) | Source::Agent(_) => {
             let (points, damage) = directory::points(settings, step, path.map(PathBuf::as_path))?;
             found.points.extend(points);
-            found.failures.extend(damage.into_iter().map(|problem| (step.name.clone(), Error::new(problem.message))));
+            found.tell(step, &damage);
         }
     }
     Ok(())
 }
 
 impl Points {
+    /// What of a step's repository is damaged.
+    fn tell(&mut self, step: &Step, damage: &[Problem]) {
+        let told = |problem: &Problem| (step.name.clone(), Error::new(&problem.message));
+        self.failures.extend(damage.iter().map(told));
+    }
+
     /// For programs.
     pub fn json(&self) -> Value {
         json!({

@@ -152,6 +152,7 @@ fn restore_as(
         last_commit: recovery.last_transaction,
         hole: missing.is_some() && !recovery.reached(&info),
         problems: missing.into_iter().chain(damaged(backup)).collect(),
+        remarks: Vec::new(),
         unfinished: false,
         next: place.next(&programs, postgres, step, &user, &recovery, kept_tablespaces),
     })

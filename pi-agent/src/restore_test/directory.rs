@@ -76,11 +76,11 @@ pub(super) fn test(work: &Work<'_>, sheet: &mut Sheet) -> Result<()> {
         0 => String::new(),
         count => format!("; {count} device files were not made"),
     };
-    let attributes = match proven.not_held {
-        0 => String::new(),
-        count => format!("; {count} attributes were not tested, because this test cannot set them here"),
+    let not_held = match proven.not_held {
+        nothing if nothing.is_nothing() => String::new(),
+        some => format!("; {some} were not tested, because this test cannot set them here"),
     };
-    told(sheet, "owners, modes, times", proven.metadata, format!("as they were{devices}{attributes}"));
+    told(sheet, "owners, modes, times", proven.metadata, format!("as they were{devices}{not_held}"));
 
     // 3. What must not be missing.
     for (text, glob) in &globs {

@@ -172,6 +172,19 @@ impl Local {
         }
     }
 
+    pub(super) fn rename(&self, key: &str, to: &str) -> Result<()> {
+        let (path, to) = (self.begin(Operation::Put, key), self.place.join(to));
+        let rename = || {
+            let (from, into) = path.parent().zip(to.parent()).ok_or(io::ErrorKind::InvalidInput)?;
+            self.create_directories(into)?;
+            fs::rename(&path, &to)?;
+            // The new name first.
+            durable::sync_directory(into)?;
+            durable::sync_directory(from)
+        };
+        rename().map_err(|error| self.failed(Operation::Put, &path, error))
+    }
+
     pub(super) fn list(&self, prefix: &str, after: &str) -> Result<Vec<(String, u64)>> {
         let path = self.begin(Operation::List, prefix);
         let mut found = Vec::new();

@@ -171,6 +171,17 @@ impl Store {
         }
     }
 
+    /// Gives an object another key without reading it; false: this is a bucket, which cannot.
+    ///
+    /// # Errors
+    /// It may still have the old key.
+    pub fn rename(&self, key: &str, to: &str) -> Result<bool> {
+        match self {
+            Self::Local(local) => local.rename(key, to).map(|()| true),
+            Self::S3(_) => Ok(false),
+        }
+    }
+
     /// Every object below `prefix` (a directory: empty, or ending with `/`), as key and size in bytes, in no order.
     ///
     /// # Errors

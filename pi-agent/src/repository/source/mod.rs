@@ -43,6 +43,7 @@ use named::Named;
 pub(crate) use open::READ_AGAIN;
 use open::Terms;
 pub use sources::{Look, Sources};
+pub(super) use stamp::Stamp;
 pub(super) use tally::Shared;
 pub use tally::Tally;
 

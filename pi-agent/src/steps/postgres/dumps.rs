@@ -57,9 +57,23 @@ fn name(step: &Step) -> String {
 /// # Errors
 /// It cannot be read.
 pub fn open(settings: &Settings, step: &Step) -> Result<Option<Repository>> {
+    let (store, secrets) = place(settings, step)?;
+    Repository::open(settings, &name(step), store, &secrets)
+}
+
+/// The same for who only reads, also where something of it is lost.
+///
+/// # Errors
+/// It cannot be read.
+pub fn open_what_is_left(settings: &Settings, step: &Step) -> Result<Option<Repository>> {
+    let (store, secrets) = place(settings, step)?;
+    Repository::open_what_is_left(settings, &name(step), store, &secrets)
+}
+
+fn place(settings: &Settings, step: &Step) -> Result<(Store, Secrets)> {
     let secrets = Secrets::new(&settings.secrets);
     let root = Store::open(&settings.storage, &settings.storage.location, &secrets)?;
-    Repository::open(settings, &name(step), root.join(&step.name).join(PLACE), &secrets)
+    Ok((root.join(&step.name).join(PLACE), secrets))
 }
 
 /// The major version of PostgreSQL that a dump is of.
