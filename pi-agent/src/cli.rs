@@ -469,7 +469,7 @@ fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, outpu
             serde_json::json!({
                 "schema": report::SCHEMA, "step": step, "to": request.to, "in_place": in_place.is_some(),
                 "restore_point": restored.restore_point, "time": words::stamp(restored.time), "bytes": restored.bytes,
-                "problems": restored.problems, "next": restored.next,
+                "problems": restored.problems, "remark": restored.remark, "next": restored.next,
             })
         },
         || restored.text(&step, &place),

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{BackupOptions, IndexedIdsStatus, ParentOptions, Repository as Rustic, SnapshotOptions};
 
 use super::source::{Source, Sources, Tally};
 use super::{Repository, Snapshot, any_source};
 use crate::monitor::{Monitor, Problem};
+use crate::retention::is_of_the_future;
 use crate::steps::Figures;
 use crate::{Error, Result, shown};
 
@@ -216,7 +218,10 @@ impl Backup {
 /// another tool made serves with its newest.
 fn parents(known: &[Snapshot], step: &str) -> Vec<String> {
     let ours: Vec<_> = known.iter().filter(|snapshot| snapshot.label == step).collect();
-    let candidates = if ours.is_empty() { known.iter().collect() } else { ours };
+    let mut candidates = if ours.is_empty() { known.iter().collect() } else { ours };
+    // One of the future is older than it says.
+    let now = Timestamp::now();
+    candidates.sort_by_key(|snapshot| !is_of_the_future(snapshot.time, now));
     let complete = candidates.iter().rposition(|snapshot| !snapshot.unfinished);
     let unfinished = candidates.iter().rposition(|snapshot| snapshot.unfinished).filter(|at| Some(*at) > complete);
     complete.into_iter().chain(unfinished).map(|at| candidates[at].id.clone()).collect()
@@ -227,7 +232,7 @@ mod tests {
     use super::*;
 
     fn snapshot(id: &str, label: &str, unfinished: bool) -> Snapshot {
-        let time = jiff::Timestamp::UNIX_EPOCH;
+        let time = Timestamp::UNIX_EPOCH;
         Snapshot {
             id: id.into(),
             time,
@@ -248,6 +253,9 @@ mod tests {
         assert_eq!(parents(&[b.clone(), a.clone()], "s"), ["a"]);
         assert_eq!(parents(&[b, c], "s"), ["c"]);
         assert!(parents(&[], "s").is_empty());
+        let future = Snapshot { time: Timestamp::MAX, ..snapshot("f", "s", false) };
+        assert_eq!(parents(&[a, future.clone()], "s"), ["a"]);
+        assert_eq!(parents(&[future], "s"), ["f"]);
     }
 
     #[test]

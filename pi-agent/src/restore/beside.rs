@@ -471,6 +471,7 @@ mod tests {
             last_commit: None,
             hole: false,
             problems: Vec::new(),
+            remark: None,
             unfinished: false,
             next: Vec::new(),
         }

@@ -69,6 +69,7 @@ pub fn restore(
         last_commit: None,
         hole: false,
         problems,
+        remark: None,
         unfinished: full,
         next,
     })

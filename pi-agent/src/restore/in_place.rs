@@ -116,6 +116,7 @@ impl<'a> InPlace<'a> {
             at = super::At::Id(found.restore_point.clone());
             if let Some(first) = whole.take() {
                 found.bytes = Some(found.bytes.unwrap_or(0) + first.bytes.unwrap_or(0));
+                found.remark = first.remark;
             }
             whole = Some(found);
         }

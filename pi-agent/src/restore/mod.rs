@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Settings, Source, Step};
 use crate::error::{Context, Error, Result};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Problem};
 use crate::report::{short, words};
 
 pub use in_place::InPlace;
@@ -111,7 +111,10 @@ pub struct Restored {
     /// Databases: WAL that should have been there was not.
     pub hole: bool,
     /// Files that could not be restored as they were.
-    pub problems: Vec<crate::monitor::Problem>,
+    pub problems: Vec<Problem>,
+    /// Another point may be meant: there is one of the future.
+    #[serde(default)]
+    pub remark: Option<String>,
     /// A full disk kept some of it back: with more room the same command goes on.
     #[serde(default)]
     pub unfinished: bool,
@@ -125,6 +128,9 @@ impl Restored {
         let size = self.bytes.map_or_else(String::new, |bytes| format!(", {}", words::size(bytes)));
         let point = short(&self.restore_point);
         let mut text = format!("{step} of {} (restore point {point}{size}) is in {place}\n", words::time(self.time));
+        if let Some(remark) = &self.remark {
+            text.push_str(&format!("! {remark}\n"));
+        }
         for problem in &self.problems {
             text.push_str(&format!("! {}\n", problem.message));
         }
