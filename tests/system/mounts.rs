@@ -146,23 +146,48 @@ fn a_disk_that_goes_while_it_is_to_be_read_makes_no_good_night() {
     let data = scratch.directory("srv/data");
     let disk = Tmpfs::mount(data.join("disk"), 1 << 20);
     fs::write(disk.path().join("file"), "x").unwrap();
-    let (agent, run) = run_under_way(&scratch, &data, "one-file-system = false");
+    let (agent, run) = run_under_way(&scratch, &data, "one-file-system = false", Moment::Looked);
     drop(disk);
     degraded(run, &format!("while it was read: {} is not mounted any more", data.join("disk").display()));
     agent.run(["run"]).expect(3).says("is not mounted any more");
 }
 
-/// A directory whose first files take four seconds to read, and a run that has begun to read them.
-fn run_under_way(scratch: &Scratch, data: &Path, more: &str) -> (Agent, Running) {
+/// When something happens to a run.
+#[derive(Clone, Copy)]
+enum Moment {
+    /// The paths were looked at, and nothing is read yet.
+    Looked,
+    /// The first file is open.
+    Reading,
+}
+
+impl Moment {
+    fn has_come(self, scratch: &Scratch, data: &Path) -> bool {
+        match self {
+            Self::Looked => scratch.join("storage/d/keys").exists(),
+            Self::Reading => {
+                let begins = format!("{}/before-", data.display());
+                let is_read =
+                    |file: PathBuf| fs::read_link(file).is_ok_and(|to| to.to_string_lossy().starts_with(&begins));
+                let processes = fs::read_dir("/proc").unwrap().flatten();
+                let mut files =
+                    processes.filter_map(|process| fs::read_dir(process.path().join("fd")).ok()).flatten().flatten();
+                files.any(|file| is_read(file.path()))
+            }
+        }
+    }
+}
+
+/// A directory whose first files take four seconds to read, and a run that has come so far with it.
+fn run_under_way(scratch: &Scratch, data: &Path, more: &str, moment: Moment) -> (Agent, Running) {
     for number in 0..12 {
         fs::write(data.join(format!("before-{number:02}")), vec![number; 100_000]).unwrap();
     }
     let config = Config::local(scratch.path()).directory("d", &[data], more);
     let agent = config.table("[limits]\nread = \"300KiB\"").write();
     let run = agent.start(["run", "--json"]);
-    let begun = scratch.join("storage/d/keys");
     let started = Instant::now();
-    while !begun.exists() {
+    while !moment.has_come(scratch, data) {
         assert!(started.elapsed() < Duration::from_secs(30), "it does not begin");
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -185,7 +210,7 @@ fn a_disk_that_is_mounted_again_while_it_is_read_makes_no_good_night() {
     let disk = ext4(&data.join("disk"));
     fs::write(disk.path().join("file"), "x").unwrap();
     let (image, at) = (disk.image().to_owned(), disk.path().to_owned());
-    let (agent, run) = run_under_way(&scratch, &data, "one-file-system = false");
+    let (agent, run) = run_under_way(&scratch, &data, "one-file-system = false", Moment::Looked);
     // Not by the way, while it is read.
     let busy = Command::new("umount").arg(&at).output().unwrap();
     assert!(String::from_utf8_lossy(&busy.stderr).contains("busy"), "{busy:?}");
@@ -193,18 +218,27 @@ fn a_disk_that_is_mounted_again_while_it_is_read_makes_no_good_night() {
     let again = LoopDisk::mount(&image, &at, "rw");
     degraded(run, &format!("while it was read: {} was mounted again", at.display()));
     agent.ok(["run"]);
-    drop(again);
-    std::mem::forget(disk);
+    again.unmount();
+    drop(disk);
 }
 
 #[test]
-fn a_disk_that_comes_while_it_is_read_is_told() {
+fn a_disk_that_comes_before_its_place_is_read_is_told() {
+    a_disk_comes(Moment::Looked);
+}
+
+#[test]
+fn a_disk_that_comes_while_others_are_read_is_told() {
+    a_disk_comes(Moment::Reading);
+}
+
+fn a_disk_comes(moment: Moment) {
     let scratch = Scratch::new();
     mounts_of_our_own();
     let data = scratch.directory("srv/data");
     let late = scratch.directory("srv/data/late");
     fs::write(late.join("covered"), "on the card").unwrap();
-    let (agent, run) = run_under_way(&scratch, &data, "");
+    let (agent, run) = run_under_way(&scratch, &data, "", moment);
     let disk = Tmpfs::mount(&late, 1 << 20);
     fs::write(disk.path().join("file"), "on the disk").unwrap();
     degraded(run, &format!("{} is left out: something was mounted there while the backup was made", late.display()));

@@ -1,6 +1,6 @@
 //! Making a snapshot.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -24,6 +24,8 @@ pub struct Backup {
     pub snapshot: Snapshot,
     /// What was left out.
     pub tally: Tally,
+    /// Mounts that were left out as such.
+    pub left_out: Vec<PathBuf>,
     /// Files that rustic left out without our source knowing why; 0 unless something is badly wrong.
     pub lost: u64,
     /// Sizes and counts.
@@ -60,6 +62,7 @@ impl Repository {
         Ok(Backup {
             snapshot: Snapshot { id, unfinished: tally.stopped, ..Snapshot::from(&archived) },
             lost: tally.handed_over.saturating_sub(handed_on),
+            left_out: source.left_out().map(|inside| inside.at.clone()).collect(),
             tally,
             figures,
         })
@@ -190,10 +193,7 @@ impl Backup {
             let message = format!("the attributes and ACLs of {more} more files cannot be read");
             problems.push(Problem { message, hint: None });
         }
-        problems.extend(self.tally.mounted_meanwhile.iter().map(|path| Problem {
-            message: format!("{} is left out: something was mounted there while the backup was made", shown(path)),
-            hint: Some("the next backup says what it is".into()),
-        }));
+        problems.extend(self.tally.mounted_meanwhile.iter().map(|path| mounted_meanwhile(path)));
         if self.lost > 0 {
             let message = format!("{} files were left out for an unknown reason", self.lost);
             problems.push(Problem { message, hint: Some("the journal may say why; run the step again".into()) });
@@ -211,6 +211,14 @@ impl Backup {
             hint: Some(format!("give it another one, if it matters: touch {}", shown(path))),
         };
         self.tally.without_time.iter().map(remark).collect()
+    }
+}
+
+/// What is said of a directory that something was mounted on since the paths were looked at.
+pub(crate) fn mounted_meanwhile(path: &Path) -> Problem {
+    Problem {
+        message: format!("{} is left out: something was mounted there while the backup was made", shown(path)),
+        hint: Some("the next backup says what it is".into()),
     }
 }
 

@@ -64,6 +64,7 @@ use backend::Backend;
 use lookup::Lookup;
 use progress::{Bars, Gauge};
 
+pub(crate) use backup::mounted_meanwhile;
 pub use backup::{Backup, UNFINISHED};
 pub(crate) use cipher::hexadecimal;
 pub use diagnose::Diagnosis;

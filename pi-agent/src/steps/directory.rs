@@ -17,7 +17,7 @@ use crate::config::{Directory, Source, Step};
 use crate::error::{Context, Kind};
 use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem};
-use crate::repository::{Anchors, Backup, Purpose, Repository, Selection, Snapshot, Sources, cache};
+use crate::repository::{Anchors, Backup, Purpose, Repository, Selection, Snapshot, Sources, cache, mounted_meanwhile};
 use crate::retention::{self, Family, Point, is_of_the_future};
 use crate::secrets::Secrets;
 use crate::storage::Store;
@@ -128,6 +128,7 @@ impl Work<'_> {
         let mut result = result_of(&backup);
         if let Some(inside) = &inside {
             result.problems.extend(inside.news(&backup.tally));
+            inside.unseen(&backup.left_out).for_each(|place| result.degrade(mounted_meanwhile(place)));
             self.note_covered(&mut result, inside, &repository, &snapshots);
             facts.insert(INSIDE.into(), inside.fact(&backup.tally));
             facts.insert(IDLE_EXCLUDES.into(), idle_excludes(&self.directory.exclude, &backup.tally));

@@ -146,6 +146,12 @@ impl Inside {
         news
     }
 
+    /// Of what a backup left out, that which was not mounted yet when this looked.
+    pub fn unseen<'a>(&self, left_out: &'a [PathBuf]) -> impl Iterator<Item = &'a Path> {
+        let seen: BTreeSet<_> = self.mounted.left_out().map(|inside| &inside.at).collect();
+        left_out.iter().filter(move |place| !seen.contains(place)).map(PathBuf::as_path)
+    }
+
     /// What is left out, and no run has told.
     pub fn untold(&self) -> impl Iterator<Item = &repository::Inside> {
         self.mounted.left_out().filter(|inside| !self.known.told.contains(&*inside.at.to_string_lossy()))

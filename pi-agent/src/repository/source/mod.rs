@@ -100,7 +100,8 @@ impl Source {
         directory.ancestors().take_while(|place| place != path).all(wanted)
     }
 
-    fn left_out(&self) -> impl Iterator<Item = &Inside> {
+    /// What is not read for no other reason than that it is mounted, without what is excluded.
+    pub(super) fn left_out(&self) -> impl Iterator<Item = &Inside> {
         self.interior.left_out.iter().filter(|inside| self.wants(&inside.at))
     }
 
