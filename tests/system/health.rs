@@ -236,7 +236,7 @@ fn a_restore_point_of_the_future_is_told_and_counts_for_nothing_by_a_clock_that_
     write("new");
     assert_eq!(points(&agent), 2, "a clock that is years ahead removes nothing");
     let night = agent.ok(["run", "--json"]);
-    assert!(machine(&night.step("foundry")).contains("but the last run was at 20"), "{night}");
+    assert!(machine(&night.step("foundry")).contains("but the newest restore point is of 20"), "{night}");
     assert_eq!(points(&agent), 3, "nobody says which of them is wrong");
     agent.run(["prune", "foundry"]).expect(3).says("nothing is removed: the clock shows");
     let to = scratch.join("by-time");
@@ -281,6 +281,31 @@ fn a_restore_point_of_the_future_is_told_and_counts_for_nothing_by_a_clock_that_
         let night = agent.ok(["run", "--json"]);
         assert_eq!(night.step("foundry")["problems"].to_string(), "[]", "{night}");
     });
+}
+
+#[test]
+fn the_storage_servers_date_confirms_a_clock_against_points_and_records() {
+    let (garage, scratch) = (Garage::start(), Scratch::new());
+    let proxy = TlsProxy::before(&garage);
+    let source = scratch.directory("srv/foundry");
+    fs::write(source.join("world.json"), "{}").unwrap();
+    let keys = (Garage::KEY_ID, Garage::KEY);
+    let agent = Config::s3(scratch.path(), "s3://backups/host", &proxy.endpoint(), proxy.ca_file(), keys)
+        .directory("foundry", &[&source], "")
+        .write();
+    // Ahead by what a server bears; then both show what is right.
+    agent.ok(["run"]);
+    let agent = with_clock(&scratch, &agent, "-12m");
+    proxy.set(Faults::clock(-720));
+    let night = agent.run(["run", "--json"]).expect(5);
+    for step in ["foundry", "agent"] {
+        let step = night.step(step);
+        assert!(step["error"]["message"].as_str().unwrap().contains("a clock that was wrong made it"), "{night}");
+        assert!(!machine(&step).contains("the newest restore point"), "{night}");
+    }
+    agent.run(["prune", "foundry"]).expect(5).says("a clock that was wrong made it");
+    proxy.set(Faults::none());
+    agent.run(["prune", "foundry"]).expect(3).says("behind the storage server's");
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn a_disk_that_is_mounted_again_while_it_is_read_makes_no_good_night() {
     let disk = ext4(&data.join("disk"));
     fs::write(disk.path().join("file"), "x").unwrap();
     let (image, at) = (disk.image().to_owned(), disk.path().to_owned());
-    let (agent, run) = run_under_way(&scratch, &data, "one-file-system = false", Moment::Looked);
+    let (agent, run) = run_under_way(&scratch, &data, "one-file-system = false", Moment::Reading);
     // Not by the way, while it is read.
     let busy = Command::new("umount").arg(&at).output().unwrap();
     assert!(String::from_utf8_lossy(&busy.stderr).contains("busy"), "{busy:?}");

@@ -24,6 +24,7 @@ use crate::config::{Settings, Source, Step};
 use crate::error::{Context, Error, Result};
 use crate::monitor::{Monitor, Problem};
 use crate::report::{short, words};
+use crate::retention::is_of_the_future;
 
 pub use in_place::InPlace;
 pub(crate) use recovery::with_a_name;
@@ -75,11 +76,12 @@ pub enum At {
 impl At {
     /// The one of these, oldest first, that it means. A dump only by its id.
     pub fn of<'a>(&self, points: &'a [Point]) -> Option<&'a Point> {
-        let mut points = points.iter().rev();
+        let now = Timestamp::now();
+        let mut backups = points.iter().rev().filter(|point| point.kind != "dump");
         match self {
-            Self::Latest => points.find(|point| point.kind != "dump"),
-            Self::Time(time) => points.find(|point| point.time <= *time && point.kind != "dump"),
-            Self::Id(id) => points.find(|point| point.id.starts_with(id)),
+            Self::Latest => backups.clone().find(|point| !is_of_the_future(point.time, now)).or_else(|| backups.next()),
+            Self::Time(time) => backups.find(|point| point.time <= *time),
+            Self::Id(id) => points.iter().rev().find(|point| point.id.starts_with(id)),
         }
     }
 }

@@ -104,7 +104,6 @@ impl Work<'_> {
         let mut sources = self.sources();
         let (mut facts, inside) = self.facts(&sources, &self.job.facts)?;
         sources.put_aside = inside.as_ref().map(Inside::put_aside).transpose()?.unwrap_or_default();
-        let anchors = anchors(&sources, inside.as_ref());
 
         // 2. The repository, made on first use.
         self.monitor.phase("opening the repository");
@@ -124,6 +123,7 @@ impl Work<'_> {
         let live = self.directory.live.as_ref();
         let quieted =
             live.map(|live| quiet::hold(self.job, self.step, live, &mut sources, self.monitor)).transpose()?;
+        let anchors = anchors(&sources, inside.as_ref());
         let backup = repository.backup(sources, &snapshots, self.monitor)?;
         let mut result = result_of(&backup);
         if let Some(inside) = &inside {

@@ -15,7 +15,7 @@ pub(crate) fn told(time: Timestamp, id: &str, remove: &str) -> Problem {
             "restore point {} is of {time:.0}: a clock that was wrong made it, so it counts for nothing",
             short(id)
         ),
-        hint: Some(format!("nobody knows when that was; if others hold what it holds: {remove}")),
+        hint: Some(format!("it can be restored as any other; when nobody needs it: {remove}")),
     }
 }
 

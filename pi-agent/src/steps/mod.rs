@@ -345,7 +345,10 @@ impl StepResult {
 /// Deleting was asked for, and the clock is not trusted.
 fn nothing_removed(why: &str) -> Error {
     Error::new(format!("nothing is removed: {why}"))
-        .hint("look at `timedatectl`: `timedatectl set-ntp true`; what is kept too long does no harm")
+        .hint(
+            "look at `timedatectl`: `timedatectl set-ntp true`; once the network has set the clock, a restore point of the future says nothing \
+             against it; what is kept too long does no harm",
+        )
 }
 
 /// Does the job; a failure is a result too.

@@ -103,7 +103,8 @@ impl Shared {
         match fs::symlink_metadata(path) {
             Ok(found) if !found.is_dir() && !held => return true,
             Ok(_) => {
-                self.unreadable(path, &io::Error::other("it was not there for a while when it was read, and is again"))
+                let back = io::Error::other("it was not there for a while when it was read, and is again");
+                self.unreadable(path, &back);
             }
             Err(error) if has_no_name(&error) => {
                 self.lock().vanished += 1;
