@@ -293,10 +293,10 @@ fn the_storage_servers_date_confirms_a_clock_against_points_and_records() {
     let agent = Config::s3(scratch.path(), "s3://backups/host", &proxy.endpoint(), proxy.ca_file(), keys)
         .directory("foundry", &[&source], "")
         .write();
-    // Ahead by what a server bears; then both show what is right.
-    agent.ok(["run"]);
-    let agent = with_clock(&scratch, &agent, "-12m");
-    proxy.set(Faults::clock(-720));
+    // Ahead by what a server bears, with a server that agrees; then both show what is right.
+    proxy.set(Faults::clock(720));
+    with_clock(&scratch, &agent, "+12m").ok(["run"]);
+    proxy.set(Faults::none());
     let night = agent.run(["run", "--json"]).expect(5);
     for step in ["foundry", "agent"] {
         let step = night.step(step);
@@ -304,7 +304,7 @@ fn the_storage_servers_date_confirms_a_clock_against_points_and_records() {
         assert!(!machine(&step).contains("the newest restore point"), "{night}");
     }
     agent.run(["prune", "foundry"]).expect(5).says("a clock that was wrong made it");
-    proxy.set(Faults::none());
+    proxy.set(Faults::clock(300));
     agent.run(["prune", "foundry"]).expect(3).says("behind the storage server's");
 }
 

@@ -207,9 +207,11 @@ fn degraded(run: Running, wanted: &str) {
 fn a_disk_that_is_mounted_again_while_it_is_read_makes_no_good_night() {
     let scratch = Scratch::new();
     let data = scratch.directory("srv/data");
-    let disk = ext4(&data.join("disk"));
-    fs::write(disk.path().join("file"), "x").unwrap();
-    let (image, at) = (disk.image().to_owned(), disk.path().to_owned());
+    let made = ext4(&scratch.join("disk"));
+    fs::write(made.path().join("file"), "x").unwrap();
+    let (image, at) = (made.image().to_owned(), data.join("disk"));
+    made.unmount();
+    let disk = LoopDisk::mount(&image, &at, "rw");
     let (agent, run) = run_under_way(&scratch, &data, "one-file-system = false", Moment::Reading);
     // Not by the way, while it is read.
     let busy = Command::new("umount").arg(&at).output().unwrap();
