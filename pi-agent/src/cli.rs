@@ -469,7 +469,8 @@ fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, outpu
             serde_json::json!({
                 "schema": report::SCHEMA, "step": step, "to": request.to, "in_place": in_place.is_some(),
                 "restore_point": restored.restore_point, "time": words::stamp(restored.time), "bytes": restored.bytes,
-                "problems": restored.told().collect::<Vec<_>>(), "next": restored.next,
+                "problems": restored.told().collect::<Vec<_>>(), "passed_over": restored.passed_over,
+                "next": restored.next,
             })
         },
         || restored.text(&step, &place),

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::failure::printable;
 use crate::error::{Context, Error, Result};
+use crate::retention::is_of_the_future;
 
 /// What a repository holds of one stanza.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,9 +69,10 @@ impl Info {
         self.clusters.last().copied()
     }
 
-    /// The newest backup.
-    pub fn newest(&self) -> Option<&Backup> {
-        self.backups.last()
+    /// The newest backup that is not of the future; else the newest. pgBackRest dates them by the server's clock.
+    pub fn newest(&self, now: Timestamp) -> Option<&Backup> {
+        let possible = self.backups.iter().rfind(|backup| !is_of_the_future(backup.stopped, now));
+        possible.or(self.backups.last())
     }
 }
 

@@ -66,6 +66,17 @@ pub enum BackupType {
     Incremental,
 }
 
+impl BackupType {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Full => Self::Incremental,
+            Self::Incremental => Self::Full,
+        }
+    }
+}
+
 /// How far a restored cluster is recovered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {

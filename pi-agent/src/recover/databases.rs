@@ -60,7 +60,8 @@ pub fn bring_back(
     if let Err(error) = tablespaces::settle(&home.beside, aside.as_deref(), postgres.container.as_ref()) {
         problems.push(Problem::from(&error));
     }
-    let part = Part { left: server.left(), ..Part::new(&restored, &home.beside.place, aside) };
+    let mut part = Part::new(&restored, &home.beside.place, aside);
+    part.left.extend(server.left());
     notes.keep(&step.name, part.clone())?;
     home.beside.end()?;
 

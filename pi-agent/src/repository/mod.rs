@@ -57,6 +57,7 @@ use rustic_core::{
 use crate::config::Settings;
 use crate::error::{Context, Kind};
 use crate::monitor::{Monitor, Problem};
+use crate::report::short;
 use crate::secrets::{Secrets, read_private, write_private};
 use crate::storage::Store;
 use crate::{Error, Result};
@@ -65,6 +66,7 @@ use backend::Backend;
 use lookup::Lookup;
 use progress::{Bars, Gauge};
 
+pub(crate) use backup::mounted_meanwhile;
 pub use backup::{Backup, UNFINISHED};
 pub use capabilities::NotHeld;
 pub(crate) use cipher::hexadecimal;
@@ -76,7 +78,7 @@ pub use mend::REPAIRED;
 pub use prove::{Order, Proven, Share};
 pub use restore::Selection;
 pub(crate) use source::READ_AGAIN;
-pub use source::{Inside, Look, Mounted, Sources, Tally};
+pub use source::{Anchors, Inside, Look, Mounted, Sources, Tally};
 pub use streams::Stream;
 pub use writing::Written;
 
@@ -237,6 +239,11 @@ impl Repository {
     /// Where it lies.
     pub fn store(&self) -> &Store {
         self.backend.store()
+    }
+
+    /// The command with which a person forgets a snapshot.
+    pub fn forgets(&self, id: &str) -> String {
+        format!("restic -r {} forget {}", damage::restic_names(self.store()), short(id))
     }
 
     /// All snapshots, oldest first.

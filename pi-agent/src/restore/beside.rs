@@ -472,6 +472,7 @@ mod tests {
             hole: false,
             problems: Vec::new(),
             remarks: Vec::new(),
+            passed_over: None,
             unfinished: false,
             next: Vec::new(),
         }

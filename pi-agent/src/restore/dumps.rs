@@ -72,6 +72,7 @@ pub fn restore(
         hole: false,
         problems,
         remarks: repository.damage(),
+        passed_over: None,
         unfinished: full,
         next,
     })

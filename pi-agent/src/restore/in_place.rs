@@ -119,6 +119,7 @@ impl<'a> InPlace<'a> {
                 found.bytes = Some(found.bytes.unwrap_or(0) + first.bytes.unwrap_or(0));
                 found.remarks.retain(|remark| !first.remarks.contains(remark));
                 found.remarks.extend(first.remarks);
+                found.passed_over = first.passed_over;
             }
             whole = Some(found);
         }

@@ -24,6 +24,7 @@ use crate::config::{Settings, Source, Step};
 use crate::error::{Context, Error, Result};
 use crate::monitor::{Monitor, Problem};
 use crate::report::{short, words};
+use crate::retention::is_of_the_future;
 
 pub use in_place::InPlace;
 pub(crate) use recovery::with_a_name;
@@ -75,11 +76,12 @@ pub enum At {
 impl At {
     /// The one of these, oldest first, that it means. A dump only by its id.
     pub fn of<'a>(&self, points: &'a [Point]) -> Option<&'a Point> {
-        let mut points = points.iter().rev();
+        let now = Timestamp::now();
+        let mut backups = points.iter().rev().filter(|point| point.kind != "dump");
         match self {
-            Self::Latest => points.find(|point| point.kind != "dump"),
-            Self::Time(time) => points.find(|point| point.time <= *time && point.kind != "dump"),
-            Self::Id(id) => points.find(|point| point.id.starts_with(id)),
+            Self::Latest => backups.clone().find(|point| !is_of_the_future(point.time, now)).or_else(|| backups.next()),
+            Self::Time(time) => backups.find(|point| point.time <= *time),
+            Self::Id(id) => points.iter().rev().find(|point| point.id.starts_with(id)),
         }
     }
 }
@@ -115,6 +117,9 @@ pub struct Restored {
     /// What is wrong with the repository, and made no difference to what was restored.
     #[serde(default)]
     pub remarks: Vec<Problem>,
+    /// Another point may be meant: there is one of the future.
+    #[serde(default)]
+    pub passed_over: Option<String>,
     /// A full disk kept some of it back: with more room the same command goes on.
     #[serde(default)]
     pub unfinished: bool,
@@ -133,6 +138,9 @@ impl Restored {
         let size = self.bytes.map_or_else(String::new, |bytes| format!(", {}", words::size(bytes)));
         let point = short(&self.restore_point);
         let mut text = format!("{step} of {} (restore point {point}{size}) is in {place}\n", words::time(self.time));
+        if let Some(passed_over) = &self.passed_over {
+            text.push_str(&format!("! {passed_over}\n"));
+        }
         for problem in self.told() {
             text.push_str(&format!("! {}\n", problem.message));
         }

@@ -18,6 +18,7 @@ use crate::mounts::within_reach;
 use crate::pgbackrest::{self, Backup, Info, PgBackRest, RestoreOrder, Target};
 use crate::process::User;
 use crate::retention;
+use crate::steps::future;
 use crate::steps::postgres::programs::Found;
 use crate::steps::postgres::{container, image};
 
@@ -31,7 +32,7 @@ pub fn points(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<(
     let info = pgbackrest.info()?;
     let newest_wal = pgbackrest.newest_wal_time(&info)?;
     let window = wal_begins(&info, step).map(|from| {
-        let newest_backup = info.newest().map_or(from, |backup| backup.stopped);
+        let newest_backup = info.newest(Timestamp::now()).map_or(from, |backup| backup.stopped);
         Window { step: step.name.clone(), from, to: newest_wal.map_or(newest_backup, |wal| wal.max(newest_backup)) }
     });
     let points = info.backups.into_iter().map(|backup| Point {
@@ -153,6 +154,7 @@ fn restore_as(
         hole: missing.is_some() && !recovery.reached(&info),
         problems: missing.into_iter().chain(damaged(backup)).collect(),
         remarks: Vec::new(),
+        passed_over: None,
         unfinished: false,
         next: place.next(&programs, postgres, step, &user, &recovery, kept_tablespaces),
     })
@@ -186,7 +188,9 @@ pub(crate) fn wal_begins(info: &Info, step: &Step) -> Option<Timestamp> {
 fn choose<'a>(info: &'a Info, step: &Step, at: &At, now: Timestamp) -> Result<(&'a Backup, Target)> {
     let listed = format!("see: pi-agent points {}", step.name);
     let missing = |what: String| Error::new(what).kind_of(Kind::NotFound).hint(listed.clone());
-    let newest = info.newest().ok_or_else(|| missing(format!("there is no backup of {}", step.name)))?;
+    // Whichever is taken, all WAL behind it is read.
+    let newest = future::newest(&info.backups, |backup| (backup.stopped, backup.label.as_str()), None);
+    let (newest, _) = newest.ok_or_else(|| missing(format!("there is no backup of {}", step.name)))?;
     match at {
         At::Latest => Ok((newest, Target::Latest)),
         At::Id(id) => {

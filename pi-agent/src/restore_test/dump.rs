@@ -11,6 +11,7 @@ use crate::error::{Context, Result};
 use crate::monitor::Problem;
 use crate::report::words;
 use crate::repository::Selection;
+use crate::steps::future;
 use crate::steps::postgres::catalogue::Psql;
 use crate::steps::postgres::dumps;
 use crate::steps::postgres::pg_dump::ENDING;
@@ -30,9 +31,11 @@ fn try_to(work: &Work<'_>, psql: &Psql<'_>, data: &Path, sheet: &mut Sheet) -> R
     let Work { step, place, monitor, .. } = work;
     monitor.phase("restoring the monthly dump");
     let Some(repository) = dumps::open(&place.settings, step)? else { return Ok(()) };
-    let Some(snapshot) = repository.snapshots()?.into_iter().max_by_key(|snapshot| snapshot.time) else {
-        return Ok(());
-    };
+    let (snapshots, ahead) = (repository.snapshots()?, repository.store().clock_ahead());
+    let newest = future::newest(&snapshots, |snapshot| (snapshot.time, snapshot.id.as_str()), ahead);
+    let Some((snapshot, remark)) = newest else { return Ok(()) };
+    let snapshot = snapshot.clone();
+    sheet.remark(remark);
     // As files, and as a database.
     if let Err(error) = place.room(2 * snapshot.bytes.unwrap_or_default()) {
         sheet.untested(NAME, error.to_string());

@@ -198,6 +198,11 @@ impl Sheet {
         self.problems.push(Problem { message, hint: problem.hint });
     }
 
+    /// Something else that needs a look.
+    fn remark(&mut self, remark: Option<String>) {
+        self.problems.extend(remark.map(|message| Problem { message, hint: None }));
+    }
+
     /// How long it took, for so many bytes of all.
     fn timed(&mut self, took: Duration, bytes: u64, whole: u64) {
         let milliseconds = took.as_millis();

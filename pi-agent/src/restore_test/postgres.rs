@@ -21,6 +21,7 @@ use crate::report::words;
 use crate::restore::postgres::{points, restore};
 use crate::restore::{At, Point, Request, Restored, Window, with_a_name};
 use crate::secrets::{Secrets, random};
+use crate::steps::future;
 use crate::steps::postgres::catalogue::{CATALOGUE, Catalogue, Psql};
 use crate::steps::postgres::losses::Losses;
 use crate::steps::postgres::programs::{Found, Programs};
@@ -45,7 +46,9 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
     let pushed = Reached::read(&spool_directory(settings, postgres));
     let (points, window) = points(settings, step, postgres)?;
     let nothing = || Error::new(format!("there is no backup of {}", step.name)).kind_of(Kind::NotFound);
-    let newest = points.last().ok_or_else(nothing)?;
+    let (newest, remark) =
+        future::newest(&points, |point| (point.time, point.id.as_str()), None).ok_or_else(nothing)?;
+    sheet.remark(remark);
     let version = newest.postgresql.unwrap_or_default();
     sheet.restore_point = Some(newest.id.clone());
     let size = newest.bytes.unwrap_or_default();

@@ -109,15 +109,19 @@ impl State {
                 first_success: moment(&format!(
                     "select coalesce(min(iif(json_extract(result, '$.clock') is null, started_at, null)), min(started_at)) {USABLE}"
                 ))?,
+                // By row, not by time, here and below: what was done once while the clock was ahead would never be done again.
                 // pgBackRest's labels of full backups end with F.
-                last_full: moment(&format!("select max(started_at) {USABLE} and restore_point like '%F'"))?,
+                last_full: moment(&format!(
+                    "select started_at {USABLE} and restore_point like '%F' order by rowid desc limit 1"
+                ))?,
                 last_prune: moment(
-                    "select max(at) from maintenance where step = ? and what = 'prune' and problem is null",
+                    "select at from maintenance where step = ? and what = 'prune' and problem is null
+                     order by rowid desc limit 1",
                 )?,
                 last_check: moment(
-                    "select max(at) from maintenance where step = ? and what like 'check%' and problem is null",
+                    "select at from maintenance where step = ? and what like 'check%' and problem is null
+                     order by rowid desc limit 1",
                 )?,
-                // By row, not by time: a clock that was ahead once would have the same part read again and again.
                 last_data_check: self
                     .connection
                     .query_row(
@@ -132,7 +136,7 @@ impl State {
         read().context(|| format!("read the history of step {step}"))
     }
 
-    /// A step's backups from that moment on, newest first.
+    /// A step's backups from that moment on, the last recorded first.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -140,7 +144,7 @@ impl State {
         let read = || -> rusqlite::Result<_> {
             let mut query = self.connection.prepare(
                 "select run_id, step, started_at, finished_at, outcome, result from step_run
-                 where step = ? and task = 'backup' and started_at >= ? order by started_at desc",
+                 where step = ? and task = 'backup' and started_at >= ? order by rowid desc",
             )?;
             query.query_map(params![step, since.as_millisecond()], record)?.collect()
         };
@@ -188,7 +192,7 @@ impl State {
             .query_row(
                 "select run_id, step, started_at, finished_at, outcome, result from step_run
                  where step = ? and task = 'backup' and outcome in ('succeeded', 'degraded')
-                 order by started_at desc limit 1",
+                 order by rowid desc limit 1",
                 [step],
                 record,
             )

@@ -12,13 +12,13 @@ use super::claim::Claim;
 use super::inside::{self, IDLE_EXCLUDES, INSIDE, Inside, idle_excludes};
 use super::points::{self, POINTS};
 use super::quiet;
-use super::{Check, Job, Maintenance, Outcome, StepResult, Task, maintenance, nothing_removed};
+use super::{Check, Job, Maintenance, Outcome, StepResult, Task, future, maintenance, nothing_removed};
 use crate::config::{Directory, Source, Step};
 use crate::error::{Context, Kind};
 use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem};
-use crate::repository::{Backup, Purpose, Repository, Selection, Snapshot, Sources, cache};
-use crate::retention::{self, Family, Point};
+use crate::repository::{Anchors, Backup, Purpose, Repository, Selection, Snapshot, Sources, cache, mounted_meanwhile};
+use crate::retention::{self, Family, Point, is_of_the_future};
 use crate::secrets::Secrets;
 use crate::storage::Store;
 use crate::{Error, Result, shown};
@@ -81,7 +81,7 @@ impl Work<'_> {
     fn perform(&self) -> Result<StepResult> {
         match &self.job.task {
             Task::Backup { prune, check, keep_everything, .. } => {
-                self.backup(*prune, *check, keep_everything.is_some())
+                self.backup(*prune, *check, keep_everything.as_deref())
             }
             Task::Prune { keep_everything } => self.only_prune(keep_everything.as_deref()),
             Task::Check(check) => self.alone(Purpose::Read, |repository| {
@@ -98,7 +98,7 @@ impl Work<'_> {
     }
 
     /// One night.
-    fn backup(&self, prune: bool, check: Option<Check>, keep_everything: bool) -> Result<StepResult> {
+    fn backup(&self, prune: bool, check: Option<Check>, keep_everything: Option<&str>) -> Result<StepResult> {
         // 1. The place is ours, and the sources are what they were: else nothing is touched.
         let claim = self.verify_place()?;
         let mut sources = self.sources();
@@ -109,21 +109,26 @@ impl Work<'_> {
         self.monitor.phase("opening the repository");
         let store = self.root.join(&self.step.name);
         let repository = Repository::open_or_init(&self.job.settings, &self.step.name, store, &self.secrets)?;
+        let keep_everything = self.job.doubt(keep_everything, self.root.clock_ahead()).is_some();
         let clock_is_trusted = !keep_everything && self.contradicted(&[]).is_none();
         let until = self.job.deadline.map(until);
         let lock = repository.lock_for_writing(clock_is_trusted, until, self.monitor)?;
         let mut snapshots = repository.readable_snapshots()?;
         claim.write_down()?;
         let contradicted = self.contradicted(&snapshots);
+        let of_the_future =
+            if contradicted.is_none() { self.of_the_future(&repository, &snapshots) } else { Vec::new() };
 
         // 3. The snapshot; what is written to day and night is read at one moment.
         let live = self.directory.live.as_ref();
         let quieted =
             live.map(|live| quiet::hold(self.job, self.step, live, &mut sources, self.monitor)).transpose()?;
+        let anchors = anchors(&sources, inside.as_ref());
         let backup = repository.backup(sources, &snapshots, self.monitor)?;
         let mut result = result_of(&backup);
         if let Some(inside) = &inside {
             result.problems.extend(inside.news(&backup.tally));
+            inside.unseen(&backup.left_out).for_each(|place| result.degrade(mounted_meanwhile(place)));
             self.note_covered(&mut result, inside, &repository, &snapshots);
             facts.insert(INSIDE.into(), inside.fact(&backup.tally));
             facts.insert(IDLE_EXCLUDES.into(), idle_excludes(&self.directory.exclude, &backup.tally));
@@ -133,6 +138,7 @@ impl Work<'_> {
             let changed = Problem::from(&error);
             result.degrade(Problem { message: format!("while it was read: {}", changed.message), ..changed });
         }
+        anchors.moved().for_each(|place| result.degrade(mounted_again(place)));
         if let Some(quieted) = quieted {
             quieted.note(&mut result);
         }
@@ -159,6 +165,8 @@ impl Work<'_> {
         let all_listed = is_complete && !backup.tally.listing_incomplete && backup.lost == 0;
         let succeeded = result.outcome == Outcome::Succeeded;
         snapshots.push(backup.snapshot);
+        // It stays until a person removes it, and must not keep all others that long.
+        of_the_future.into_iter().for_each(|problem| result.degrade(problem));
 
         // 4. Forget, prune, check; each failure is told, and none undoes the snapshot.
         result.clock = contradicted.or_else(|| self.contradicted(&[]));
@@ -209,20 +217,36 @@ impl Work<'_> {
 
     /// Why the clock is not trusted, if storage contradicts it just now.
     fn contradicted(&self, snapshots: &[Snapshot]) -> Option<String> {
-        let newest = snapshots.iter().map(|snapshot| snapshot.time).max();
+        let newest = self.ours(snapshots).map(|snapshot| (snapshot.time, snapshot.id.as_str())).max();
         judge_by_others(Timestamp::now(), self.root.clock_ahead(), newest)
+    }
+
+    /// Those that this step of this host made: what others do with their clocks is their affair.
+    fn ours<'s>(&self, snapshots: &'s [Snapshot]) -> impl Iterator<Item = &'s Snapshot> {
+        let (label, host) = (self.step.name.clone(), self.job.settings.host.clone());
+        snapshots.iter().filter(move |snapshot| snapshot.label == label && snapshot.host == host)
+    }
+
+    /// What is said of restore points of the future, by a clock that nothing contradicts.
+    fn of_the_future(&self, repository: &Repository, snapshots: &[Snapshot]) -> Vec<Problem> {
+        let now = Timestamp::now();
+        let points = self.ours(snapshots).filter(|snapshot| is_of_the_future(snapshot.time, now));
+        points.map(|point| future::told(point.time, &point.id, &repository.forgets(&point.id))).collect()
     }
 
     fn only_prune(&self, keep_everything: Option<&str>) -> Result<StepResult> {
         let claim = self.verify_place()?;
-        let contradicted = self.contradicted(&self.existing()?.snapshots()?);
-        match keep_everything.or(contradicted.as_deref()) {
+        let repository = self.existing()?;
+        let snapshots = repository.snapshots()?;
+        let contradicted = self.contradicted(&snapshots);
+        match self.job.doubt(keep_everything, self.root.clock_ahead()).or(contradicted.as_deref()) {
             Some(why) => Ok(StepResult { clock: contradicted.clone(), ..StepResult::failed(&nothing_removed(why)) }),
             None => {
                 claim.write_down()?;
                 let mut result =
                     self.alone(Purpose::Delete, |repository| maintenance::prune(repository, self.monitor))?;
-                claim.told().into_iter().for_each(|problem| result.degrade(problem));
+                let of_the_future = self.of_the_future(&repository, &snapshots);
+                claim.told().into_iter().chain(of_the_future).for_each(|problem| result.degrade(problem));
                 Ok(result)
             }
         }
@@ -276,7 +300,7 @@ impl Work<'_> {
 
     /// What is left out from now on, and was in the backup until now, is worth more than a line.
     fn note_covered(&self, result: &mut StepResult, inside: &Inside, repository: &Repository, snapshots: &[Snapshot]) {
-        let Some(last) = newest(snapshots, self.step, |_| true) else { return };
+        let Some((last, _)) = newest(snapshots, self.step, self.root.clock_ahead()) else { return };
         for place in inside.untold() {
             // A snapshot that cannot be read is told elsewhere.
             if repository.holds_below(last, &place.at).unwrap_or(false) {
@@ -320,7 +344,7 @@ impl Work<'_> {
     fn fetch_state(&self, to: &Path) -> Result<StepResult> {
         let repository = self.existing()?;
         let snapshots = repository.readable_snapshots()?;
-        let snapshot = newest(&snapshots, self.step, |_| true)
+        let (snapshot, _) = newest(&snapshots, self.step, self.root.clock_ahead())
             .ok_or_else(|| Error::new(format!("{} holds no snapshot", repository.store())).kind_of(Kind::NotFound))?;
         // By its name: the directory it was copied to may have been another then.
         let saved = repository.find(snapshot, "state.db")?.ok_or_else(|| {
@@ -342,13 +366,24 @@ fn below(target: &Path, path: &Path) -> PathBuf {
     target.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// The newest snapshot of the step that is complete and pleases; where the step has made none, another tool's.
-pub fn newest<'a>(snapshots: &'a [Snapshot], step: &Step, pleases: impl Fn(&Snapshot) -> bool) -> Option<&'a Snapshot> {
+/// The complete snapshots of the step, oldest first; where the step has made none, another tool's.
+pub(crate) fn complete<'a>(snapshots: &'a [Snapshot], step: &Step) -> Vec<&'a Snapshot> {
     let any_of_ours = snapshots.iter().any(|snapshot| snapshot.label == step.name);
-    snapshots
-        .iter()
-        .filter(|snapshot| !snapshot.unfinished && (snapshot.label == step.name || !any_of_ours) && pleases(snapshot))
-        .max_by_key(|snapshot| snapshot.time)
+    let ours = |snapshot: &&Snapshot| snapshot.label == step.name || !any_of_ours;
+    let mut complete: Vec<_> = snapshots.iter().filter(|snapshot| !snapshot.unfinished).filter(ours).collect();
+    complete.sort_by_key(|snapshot| snapshot.time);
+    complete
+}
+
+/// The newest of them, and what is to be said of one of the future: see [`future::newest`].
+pub(crate) fn newest<'a>(
+    snapshots: &'a [Snapshot],
+    step: &Step,
+    ahead: Option<SignedDuration>,
+) -> Option<(&'a Snapshot, Option<String>)> {
+    let complete = complete(snapshots, step);
+    let (newest, said) = future::newest(&complete, |snapshot| (snapshot.time, snapshot.id.as_str()), ahead)?;
+    Some((*newest, said))
 }
 
 /// The snapshots to forget: those retention no longer keeps, and unfinished ones that a newer complete one makes
@@ -359,11 +394,25 @@ fn victims(snapshots: &[Snapshot], step: &Step, host: &str) -> Vec<String> {
         .filter(|snapshot| !snapshot.unfinished)
         .map(|snapshot| Point { id: snapshot.id.clone(), time: snapshot.time, full: true, needs: Vec::new() })
         .collect();
-    let newest = points.iter().map(|point| point.time).max();
+    let now = Timestamp::now();
+    let newest = points.iter().map(|point| point.time).filter(|time| !is_of_the_future(*time, now)).max();
     let superseded = ours().filter(|snapshot| snapshot.unfinished && Some(snapshot.time) < newest);
-    let mut victims = retention::victims(&points, &step.keep, Timestamp::now(), &TimeZone::system());
+    let mut victims = retention::victims(&points, &step.keep, now, &TimeZone::system());
     victims.extend(superseded.map(|snapshot| snapshot.id.clone()));
     victims
+}
+
+/// The mounts that are read.
+fn anchors(sources: &Sources, inside: Option<&Inside>) -> Anchors {
+    let paths = sources.paths.iter().map(PathBuf::as_path);
+    Anchors::hold(paths.chain(inside.into_iter().flat_map(Inside::entered)))
+}
+
+fn mounted_again(place: &Path) -> Problem {
+    Problem {
+        message: format!("while it was read: {} was mounted again, so some of it may be missing", shown(place)),
+        hint: Some("the next backup reads all of it: pi-agent run; the journal may say what mounts it".into()),
+    }
 }
 
 fn result_of(backup: &Backup) -> StepResult {
@@ -468,7 +517,8 @@ mod tests {
     fn another_tools_snapshots_are_never_forgotten() {
         let (foreign, ours) = (snapshot("foreign", "", 400, false), snapshot("ours", "s", 0, false));
         assert!(victims(&[foreign.clone(), ours.clone()], &step(), "pi").is_empty());
-        assert_eq!(newest(&[ours.clone(), foreign.clone()], &step(), |_| true).unwrap().id, "ours");
-        assert_eq!(newest(std::slice::from_ref(&foreign), &step(), |_| true).unwrap().id, "foreign");
+        let newest = |snapshots: &[Snapshot]| newest(snapshots, &step(), None).unwrap().0.id.clone();
+        assert_eq!(newest(&[ours.clone(), foreign.clone()]), "ours");
+        assert_eq!(newest(std::slice::from_ref(&foreign)), "foreign");
     }
 }

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Settings, Source, StateDirectory};
 use crate::error::{Error, Kind};
-use crate::health::Trouble;
+use crate::health::{Trouble, is_confirmed};
 use crate::monitor::{Monitor, Problem};
 use crate::restore_test::{self, Earlier, Tested};
 
 pub mod child;
 mod claim;
 pub mod directory;
+pub(crate) mod future;
 pub(crate) mod inside;
 mod maintenance;
 pub mod points;
@@ -40,6 +41,8 @@ pub struct Job {
     pub place_verified: bool,
     /// Facts this step recorded earlier (see [`StepResult::facts`]).
     pub facts: BTreeMap<String, String>,
+    /// The task's `keep_everything` says no more than that a later run is on record: see [`crate::health::Doubt`].
+    pub by_record: bool,
     /// The `agent` step: what goes to `URL/status.json`. Made as the step began, so it tells of this one's last time.
     pub status: Option<String>,
 }
@@ -51,6 +54,12 @@ impl Job {
     /// A usable backup of this step was made to this storage before.
     pub fn was_here(&self) -> bool {
         self.facts.get(PLACE) == Some(&self.settings.storage.location.to_string())
+    }
+
+    /// `keep_everything`, unless it is a record's word against that of the storage's server. `ahead`: by how much the clock is before
+    /// the server's.
+    fn doubt<'a>(&self, keep_everything: Option<&'a str>, ahead: Option<SignedDuration>) -> Option<&'a str> {
+        keep_everything.filter(|_| !(self.by_record && ahead.is_some() && is_confirmed(ahead)))
     }
 }
 
@@ -336,7 +345,10 @@ impl StepResult {
 /// Deleting was asked for, and the clock is not trusted.
 fn nothing_removed(why: &str) -> Error {
     Error::new(format!("nothing is removed: {why}"))
-        .hint("look at `timedatectl`: `timedatectl set-ntp true`; what is kept too long does no harm")
+        .hint(
+            "look at `timedatectl`: `timedatectl set-ntp true`; once the network has set the clock, a restore point of the future says nothing \
+             against it; what is kept too long does no harm",
+        )
 }
 
 /// Does the job; a failure is a result too.

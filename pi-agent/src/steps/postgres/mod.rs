@@ -32,14 +32,15 @@ use self::losses::{Losses, hole, hole_behind};
 use self::server::{Identity, Server};
 pub use self::switch::switch;
 use super::claim::Claim;
-use super::{Job, Maintenance, StepResult, Task};
+use super::{Job, Maintenance, StepResult, Task, future};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Kind, Result};
 use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem, Progress, Unit};
-use crate::pgbackrest::{self, Backup, BackupType, PgBackRest};
+use crate::pgbackrest::{self, Backup, BackupType, Code, Info, PgBackRest, code_of};
 use crate::process::User;
 use crate::restore::postgres::wal_begins;
+use crate::retention::is_of_the_future;
 use crate::secrets::Secrets;
 use crate::storage::Store;
 use crate::wal::{self, Hole, Reached};
@@ -186,27 +187,35 @@ impl Work<'_> {
 
         // 4. The backup itself, with WAL flowing beside it.
         let kind = if full || upgraded { BackupType::Full } else { BackupType::Incremental };
-        let before = info.newest().cloned();
-        let began = Timestamp::now();
-        let (warnings, mut problems) = self.back_up(kind, style)?;
+        let (known, began) = (info, Timestamp::now());
+        let (warnings, mut problems) = self.back_up(kind, style).or_else(|error| match code_of(&error) {
+            // Beside a label of the future the other kind's may be later.
+            Some(Code::CLOCK) => self.back_up(kind.other(), style).map_err(|_| error),
+            _ => Err(error),
+        })?;
 
         // 5. What retention no longer keeps goes.
         let info = self.pgbackrest.info()?;
-        let made = info.newest().filter(|made| before.as_ref().is_none_or(|before| before.label != made.label));
+        // The newest by its time may be another.
+        let is_new = |backup: &&Backup| !known.backups.iter().any(|known| known.label == backup.label);
+        let made = info.backups.iter().rfind(is_new);
         let made =
             made.ok_or_else(|| Error::new("pgBackRest succeeded, but its new backup is not in the repository"))?;
-        let contradicted = self.contradicted(before.as_ref(), began);
-        let keep_everything = keep_everything.or(contradicted.as_deref());
+        let contradicted = self.contradicted(&known, began);
+        let keep_everything = self.job.doubt(keep_everything, self.store.clock_ahead()).or(contradicted.as_deref());
         let expired = self.expire(&info, keep_everything);
 
         // 6. The month's dump, unless nobody knows which month it is; then the books.
         let dumped = if keep_everything.is_none() { self.dump_if_due(&identity) } else { Dumped::default() };
         let objects = self.objects();
-        problems.extend(before.and_then(|before| self.hole_since(&before, made, &identity, &objects)));
+        problems.extend(known.newest(began).and_then(|before| self.hole_since(before, made, &identity, &objects)));
         problems.extend(Hole::close(&self.spool.here, began).err().map(|error| Problem::from(&error)));
         let mut result = self.result(&identity, made, warnings, problems, expired, &objects);
         dumped.tell(&mut result);
         self.claim.told().into_iter().for_each(|problem| result.degrade(problem));
+        if contradicted.is_none() {
+            self.of_the_future(&known).into_iter().for_each(|problem| result.degrade(problem));
+        }
         result.clock = contradicted;
         Ok(result)
     }
@@ -286,9 +295,23 @@ impl Work<'_> {
         problems
     }
 
-    /// Why the clock is not trusted, if storage contradicts it. `newest`: the newest backup at that moment.
-    fn contradicted(&self, newest: Option<&Backup>, then: Timestamp) -> Option<String> {
-        judge_by_others(then, self.store.clock_ahead(), newest.map(|newest| newest.stopped))
+    /// Why the clock is not trusted, if storage contradicts it. `info`: the backups at that moment.
+    fn contradicted(&self, info: &Info, then: Timestamp) -> Option<String> {
+        let newest = info.backups.last().map(|newest| (newest.stopped, newest.label.as_str()));
+        judge_by_others(then, self.store.clock_ahead(), newest)
+    }
+
+    /// What is said of backups of the future, by a clock that nothing contradicts.
+    fn of_the_future(&self, info: &Info) -> Vec<Problem> {
+        let (now, stanza) = (Timestamp::now(), &self.postgres.stanza);
+        let backups = info.backups.iter().filter(|backup| is_of_the_future(backup.stopped, now));
+        let remove = |label: &str| {
+            format!(
+                "pgbackrest --stanza={stanza} expire --set={label}, which takes along what builds upon it; until it is gone from \
+                 backup/{stanza}/backup.history too, pgBackRest may refuse full backups"
+            )
+        };
+        backups.map(|backup| future::told(backup.stopped, &backup.label, &remove(&backup.label))).collect()
     }
 
     fn verify(&self) -> Result<StepResult> {
