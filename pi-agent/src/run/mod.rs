@@ -339,6 +339,7 @@ impl Night<'_> {
             task: step.task.without_trust(self.clock.as_ref()),
             deadline: max_duration.and_then(|limit| Timestamp::now().checked_add(limit).ok()),
             place_verified: self.place_verified,
+            place_known: self.state.knows_place(&self.settings.storage.location).unwrap_or_default(),
             facts: self.state.facts(&step.name).unwrap_or_default(),
             status: status.map(|status| status.json().to_string()),
         };

@@ -131,6 +131,7 @@ fn job(settings: &Settings, directory: &StateDirectory) -> Job {
         task: Task::FetchState { to: fetched },
         deadline: None,
         place_verified: true, // Restores may look into another machine's place.
+        place_known: false,
         facts: BTreeMap::new(),
         status: None,
     }

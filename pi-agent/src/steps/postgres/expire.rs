@@ -19,9 +19,7 @@ impl Work<'_> {
         self.claim.write_down()?;
         let mut done = vec![self.expire(&info, None)];
         done.extend(self.prune_dumps()?);
-        let mut result = self.maintained(done);
-        self.claim.told().into_iter().for_each(|problem| result.degrade(problem));
-        Ok(result)
+        Ok(self.maintained(done))
     }
 
     /// Removes what retention no longer keeps. The backup that was just made is not endangered by a failure here.
