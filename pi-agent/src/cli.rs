@@ -396,9 +396,9 @@ impl Cli {
             Command::Wal { command: WalCommand::Push { steps, switch, retry_for } } => {
                 let settings =
                     settings()?.handed_over(std::env::var_os(CREDENTIALS), std::env::var_os("RUNTIME_DIRECTORY"));
-                let known = wal::Known::at_hand(&directory);
-                let switched = !switch || steps::postgres::switch(&settings, &steps, &known)?;
-                let pushed = wal::drain(&settings, &steps, &known, retry_for.unwrap_or_default())?;
+                let record = wal::Record::at_hand(&directory);
+                let switched = !switch || steps::postgres::switch(&settings, &steps, &record)?;
+                let pushed = wal::drain(&settings, &steps, &record, retry_for.unwrap_or_default())?;
                 Ok(u8::from(!(switched && pushed)))
             }
             Command::Logs { command: LogsCommand::Audit { output } } => {
@@ -500,7 +500,7 @@ fn adopt(settings: &Settings, directory: &StateDirectory, step: Option<&str>) ->
     };
     let step = settings.step(name)?;
     if let Source::Postgres(postgres) = &step.source {
-        steps::postgres::adopt(settings, step, postgres)?;
+        steps::postgres::adopt(settings, step, postgres, &wal::Record::at_hand(directory))?;
     }
     match State::open(&directory.database())? {
         Opened::Ready(state) | Opened::Fresh(state, _) => state.forget_source(name)?,

@@ -27,7 +27,7 @@ pub use drain::{drain, tell};
 pub use reached::{Hole, Mark, Reached};
 pub use segment::place;
 pub use state::WalState;
-pub use whose::{Known, Whose};
+pub use whose::{Record, Whose};
 
 /// What one pass did.
 #[derive(Debug, Default)]

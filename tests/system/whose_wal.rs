@@ -38,6 +38,7 @@ fn a_clone_of_the_card_pushes_no_wal() {
     let segment = host.cluster.finish_segment();
     refused(&clone.run(["wal", "push"]));
     refused(&clone.run(["wal", "push", "--switch"]));
+    let _ = clone.run(["adopt", "database"]).expect(1).says("another machine or card also writes to");
     assert!(host.waiting().contains(&segment), "everything stays in the spool");
     host.agent.ok(["wal", "push"]);
     assert_eq!(host.waiting(), [""; 0]);

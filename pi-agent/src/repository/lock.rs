@@ -15,7 +15,6 @@ use super::Repository;
 use super::cipher::{self, Cipher};
 use super::damage::restic_names;
 use super::lock_file::{Here, LARGEST, LockFile, RENEWED, STALE};
-use super::lock_record;
 use crate::error::{Context, Kind};
 use crate::monitor::{Monitor, Problem};
 use crate::storage::Store;
@@ -102,7 +101,6 @@ struct Held {
     cipher: Cipher,
     exclusive: bool,
     here: Here,
-    token: Option<String>,
     /// Its name; `None`: it is gone.
     name: Mutex<Option<String>>,
     changed: Condvar,
@@ -118,8 +116,7 @@ impl Held {
     /// Writes a lock file, and renews it from then on.
     fn write(store: &Store, cipher: Cipher, exclusive: bool, here: Here) -> Result<Arc<Self>> {
         let (name, changed) = (Mutex::default(), Condvar::new());
-        let held =
-            Arc::new(Self { store: store.clone(), cipher, exclusive, here, token: lock_record::own(), name, changed });
+        let held = Arc::new(Self { store: store.clone(), cipher, exclusive, here, name, changed });
         *lock(&held.name) = Some(held.put()?);
         lock(&HELD).push(Arc::downgrade(&held));
         let renewing = held.clone();
@@ -134,8 +131,7 @@ impl Held {
     }
 
     fn put(&self) -> Result<String> {
-        let content = LockFile::of_this_process(&self.here, self.token.clone(), self.exclusive, now(&self.store))
-            .seal(&self.cipher)?;
+        let content = LockFile::of_this_process(&self.here, self.exclusive, now(&self.store)).seal(&self.cipher)?;
         let name = cipher::name(&content);
         self.store.put(&key(&name), &[content.into()])?;
         Ok(name)
@@ -392,7 +388,7 @@ mod tests {
     fn a_lock_that_nobody_renews_while_we_look_is_stale_whatever_the_clocks_say() {
         let (here, then) = (Here::new(), Timestamp::now() + Duration::from_hours(5000));
         // Of this process, which lives, and of a clock that is far ahead.
-        let file = Some(LockFile::of_this_process(&here, None, true, then));
+        let file = Some(LockFile::of_this_process(&here, true, then));
         let other = |ago: Duration| Other { name: String::new(), seen: Instant::now() - ago, file: file.clone() };
         assert!(!other(Duration::from_secs(10)).is_stale(&here, Some(Timestamp::now())));
         assert!(!other(STALE - Duration::from_secs(10)).is_stale(&here, None));

@@ -80,7 +80,7 @@ impl Here {
 
 impl LockFile {
     /// Of this process, as of `now`.
-    pub(super) fn of_this_process(here: &Here, token: Option<String>, exclusive: bool, now: Timestamp) -> Self {
+    pub(super) fn of_this_process(here: &Here, exclusive: bool, now: Timestamp) -> Self {
         let user = User::from_uid(geteuid()).ok().flatten();
         Self {
             time: now,
@@ -92,7 +92,7 @@ impl LockFile {
             gid: getegid().as_raw(),
             machine: here.machine.clone(),
             boot: here.boot.clone(),
-            token,
+            token: lock_record::own(),
         }
     }
 
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_lock_is_read_as_it_was_written_also_compressed_and_with_another_zone() {
         let cipher = Cipher::of(&MasterKey::new());
-        let ours = LockFile::of_this_process(&here(), Some("t1".into()), true, at(0));
+        let ours = LockFile::of_this_process(&here(), true, at(0));
         let opened = LockFile::open(&ours.seal(&cipher).unwrap(), &cipher).unwrap();
         assert_eq!((opened.time, opened.exclusive, opened.pid), (at(0), true, ours.pid));
         let json = b"{\"time\":\"2026-11-30T04:15:14.713+11:00\",\"exclusive\":false,\"hostname\":\"h\",\"username\":\"u\",\"pid\":7}";

@@ -11,24 +11,24 @@ use crate::secrets::{CREDENTIALS, Secrets};
 use crate::storage::place::{self, Machine};
 use crate::storage::{Store, token};
 
-/// What a push knows of that.
+/// What the caller knows of whose the place is.
 #[derive(Clone, Copy, Debug)]
 pub enum Whose<'a> {
     /// It is ours: the step that pushes has looked.
     Ours,
-    /// Nothing; what storage says is held against the tokens that are on record there.
-    Unknown(&'a Known),
+    /// Nothing yet; what storage says is compared with what is on record.
+    Unknown(&'a Record),
 }
 
-/// Where the tokens of this machine are on record.
+/// The record of this machine's tokens: see [`token`].
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct Record {
     directory: StateDirectory,
     /// It is a copy of the time when this process was started, for a user who may not read the record itself.
     is_copy: bool,
 }
 
-impl Known {
+impl Record {
     /// The copy that systemd hands over, else the record in the state directory.
     pub fn at_hand(directory: &StateDirectory) -> Self {
         match std::env::var_os(CREDENTIALS) {
@@ -39,19 +39,19 @@ impl Known {
 
     /// The token there may be one of ours that is younger than the copy.
     fn may_be_behind(&self, written: Option<Timestamp>) -> bool {
-        let copied = || self.directory.path().join(token::PLACE).metadata()?.modified();
-        let copied = || Timestamp::try_from(copied().ok()?).ok();
-        self.is_copy && written.zip(copied()).is_some_and(|(written, copied)| written >= copied)
+        let copied = self.directory.path().join(token::PLACE).metadata().and_then(|copy| copy.modified());
+        let copied = copied.ok().and_then(|time| Timestamp::try_from(time).ok());
+        self.is_copy && written.zip(copied).is_some_and(|(written, copied)| written >= copied)
     }
 }
 
 impl Whose<'_> {
-    /// Whether WAL may go there. `false`: a later push has to find that out.
+    /// Whether it may be written to. `false`: a later push has to find that out; only one by a copy of the record.
     ///
     /// # Errors
     /// Another machine writes there, or storage fails.
-    pub(super) fn allows(self, settings: &Settings) -> Result<bool> {
-        let Self::Unknown(known) = self else { return Ok(true) };
+    pub(crate) fn allows(self, settings: &Settings) -> Result<bool> {
+        let Self::Unknown(record) = self else { return Ok(true) };
         let location = &settings.storage.location;
         let store = Store::open(&settings.storage, location, &Secrets::new(&settings.secrets))?;
         let owner = match place::owner(&store) {
@@ -64,9 +64,9 @@ impl Whose<'_> {
         };
         let machine = Machine::of(Path::new("/"), &settings.host)?;
         // Read after storage has answered: a run has its token on record before it is there.
-        let tokens = token::known(&known.directory, location).unwrap_or_default();
+        let tokens = token::known(&record.directory, location).unwrap_or_default();
         match owner.is(&machine, &tokens, &store.to_string()) {
-            Err(_) if known.may_be_behind(owner.written) => Ok(false),
+            Err(_) if record.may_be_behind(owner.written) => Ok(false),
             Err(error) => Err(error),
             Ok(()) => Ok(true),
         }

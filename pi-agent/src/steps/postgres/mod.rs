@@ -42,7 +42,7 @@ use crate::process::User;
 use crate::restore::postgres::wal_begins;
 use crate::secrets::Secrets;
 use crate::storage::Store;
-use crate::wal::{self, Hole, Reached, Whose};
+use crate::wal::{self, Hole, Reached, Record, Whose};
 
 const SYSTEM_ID: &str = "system-id";
 const VERSION: &str = "version";
@@ -114,8 +114,9 @@ fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Mon
 /// Accepts the cluster that is there now as the one to back up from now on. What earlier ones left stays restorable.
 ///
 /// # Errors
-/// The server does not answer, or pgBackRest refuses.
-pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<()> {
+/// The place in storage is another machine's, the server does not answer, or pgBackRest refuses.
+pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres, record: &Record) -> Result<()> {
+    Whose::Unknown(record).allows(settings)?;
     container::at(settings, postgres, |Seat { postgres, .. }| {
         let user = user(settings, step, postgres)?;
         let identity = Server { postgres, user: &user }.identity()?;
