@@ -13,7 +13,7 @@ use crate::repository::{Purpose, Repository};
 use crate::secrets::Secrets;
 use crate::setup::Dialogue;
 use crate::shown::harmless;
-use crate::storage::place::{self, Machine};
+use crate::storage::place::{self, Machine, Unowned};
 use crate::storage::{Store, disk, token};
 
 /// What a person asks for.
@@ -50,7 +50,7 @@ pub fn repair(
     let root = Store::open(&settings.storage, location, &secrets)?;
     let disk = disk::check(system, directory, location)?;
     let tokens = token::known(directory, location)?;
-    place::verify(&root, &Machine::of(system, &settings.host)?, true, disk.as_ref(), &tokens)?;
+    place::verify(&root, &Machine::of(system, &settings.host)?, Unowned::Unused, disk.as_ref(), &tokens)?;
 
     let store = root.join(&step.name);
     let repository = Repository::open_what_is_left(settings, &step.name, store.clone(), &secrets)?

@@ -43,3 +43,4 @@ mod setup;
 mod status;
 mod what_was_read;
 mod whose_place;
+mod whose_wal;

@@ -137,8 +137,9 @@ impl PgBackRest {
     /// Makes the stanza.
     ///
     /// # Errors
-    /// pgBackRest's.
+    /// pgBackRest's; or the folder for it cannot be made.
     pub fn create_stanza(&self) -> Result<()> {
+        self.files.make_folder(&self.user)?;
         self.run(View::Server, "stanza-create", [], SHORT, &mut |_, _| ()).map(drop)
     }
 

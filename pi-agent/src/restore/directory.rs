@@ -10,6 +10,7 @@ use crate::monitor::{Monitor, Problem};
 use crate::repository::{Purpose, REPAIRED, Repository, Selection, Snapshot, Written};
 use crate::secrets::Secrets;
 use crate::steps::directory::{complete, newest};
+use crate::steps::points::other_host;
 use crate::storage::Store;
 use crate::{Error, Result};
 
@@ -22,6 +23,7 @@ pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<(
     let Some(repository) = open(settings, step)? else { return Ok((Vec::new(), Vec::new())) };
     let snapshots = repository.readable_snapshots()?;
     let point = |snapshot: Snapshot| Point {
+        other_host: other_host(&snapshot, &step.name, &settings.host).map(str::to_owned),
         step: step.name.clone(),
         time: snapshot.time,
         kind: kind(&snapshot).into(),

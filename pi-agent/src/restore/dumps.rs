@@ -10,6 +10,7 @@ use crate::error::Context;
 use crate::monitor::{Monitor, Problem};
 use crate::pgbackrest::server_user;
 use crate::repository::{Purpose, Selection, Snapshot, Written};
+use crate::steps::points::other_host;
 use crate::steps::postgres::dumps;
 use crate::steps::postgres::pg_dump::{ENDING, GLOBALS};
 
@@ -20,6 +21,7 @@ use crate::steps::postgres::pg_dump::{ENDING, GLOBALS};
 pub fn points(settings: &Settings, step: &Step) -> Result<(Vec<Point>, Vec<Problem>)> {
     let Some(repository) = dumps::open_what_is_left(settings, step)? else { return Ok((Vec::new(), Vec::new())) };
     let point = |snapshot: Snapshot| Point {
+        other_host: other_host(&snapshot, &dumps::name(step), &settings.host).map(str::to_owned),
         step: step.name.clone(),
         time: snapshot.time,
         kind: "dump".into(),

@@ -150,7 +150,8 @@ impl<'a> InPlace<'a> {
             return Err(Error::transient(format!("the server in {} still runs", beside.place.display())));
         }
         monitor.phase("pushing WAL");
-        let pushed = wal::drain(self.settings, std::slice::from_ref(&self.step.name), std::time::Duration::ZERO);
+        let (steps, record) = (std::slice::from_ref(&self.step.name), wal::Record::at_hand(directory));
+        let pushed = wal::drain(self.settings, steps, &record, std::time::Duration::ZERO);
         if !pushed? && request.at == super::At::Latest {
             return Err(Error::new("some WAL is not in the repository: the newest moment would be lost")
                 .hint("`pi-agent wal push` says why; an older moment is restored with --at TIME"));

@@ -49,6 +49,8 @@ pub struct Point {
     pub same: bool,
     /// Databases: PostgreSQL's major version. A backup needs that one to be restored, a dump that one or a newer.
     pub postgresql: Option<u32>,
+    /// The host that made it, where that is another one.
+    pub other_host: Option<String>,
 }
 
 /// A stretch of time to any moment of which a database can be restored.

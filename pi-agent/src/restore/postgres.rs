@@ -44,6 +44,7 @@ pub fn points(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<(
         new_bytes: Some(backup.copied),
         same: false,
         postgresql: Some(backup.version),
+        other_host: None,
     });
     Ok((points.collect(), window))
 }

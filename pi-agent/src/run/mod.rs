@@ -343,6 +343,7 @@ impl Night<'_> {
             deadline: max_duration.and_then(|limit| Timestamp::now().checked_add(limit).ok()),
             place_verified: self.place_verified,
             by_record: by_record && self.clock.is_none(),
+            place_known: self.state.knows_place(&self.settings.storage.location).unwrap_or_default(),
             facts: self.state.facts(&step.name).unwrap_or_default(),
             status: status.map(|status| status.json().to_string()),
         };

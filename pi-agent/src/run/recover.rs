@@ -132,6 +132,7 @@ fn job(settings: &Settings, directory: &StateDirectory) -> Job {
         deadline: None,
         place_verified: true, // Restores may look into another machine's place.
         by_record: false,
+        place_known: false,
         facts: BTreeMap::new(),
         status: None,
     }

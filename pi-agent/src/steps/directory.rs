@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
-use super::claim::Claim;
+use super::claim::{Claim, in_our_place};
 use super::inside::{self, IDLE_EXCLUDES, INSIDE, Inside, idle_excludes};
 use super::points::{self, POINTS};
 use super::quiet;
-use super::{Check, Job, Maintenance, Outcome, StepResult, Task, future, maintenance, nothing_removed};
+use super::{Check, Job, Maintenance, Outcome, SOURCE, StepResult, Task, future, maintenance, nothing_removed};
 use crate::config::{Directory, Source, Step};
 use crate::error::{Context, Kind};
 use crate::health::judge_by_others;
@@ -35,8 +35,8 @@ pub fn run(job: &Job, step: &Step, directory: &Directory, monitor: &Monitor) -> 
     let root = Store::open(&job.settings.storage, &job.settings.storage.location, &secrets)?;
     let work = Work { job, step, directory, monitor, secrets, root };
     let mut result = work.perform().unwrap_or_else(|error| StepResult::failed(&error));
-    // Nothing is written to a place that is not known to be ours.
-    if let Some(status) = job.status.as_ref().filter(|_| job.place_verified || result.place_verified)
+    // Nothing is written to a place that this step has not seen to be ours.
+    if let Some(status) = job.status.as_ref().filter(|_| result.place_verified)
         && let Err(error) = work.root.put("status.json", &[Bytes::from(status.clone())])
     {
         result.problems.push((&error).into());
@@ -51,7 +51,7 @@ pub fn run(job: &Job, step: &Step, directory: &Directory, monitor: &Monitor) -> 
     Ok(result)
 }
 
-/// What the last run saw and what is there no more: only runs forget, and they note what is left.
+/// What the last run saw of ours and what is there no more: only runs forget, and they note what is left.
 pub(crate) fn lost_points(job: &Job, there: &[Snapshot], store: &Store) -> Option<Problem> {
     let known = points::understood(job.facts.get(POINTS).filter(|_| job.was_here())?, Family::Snapshots);
     let lost: Vec<_> =
@@ -81,9 +81,11 @@ impl Work<'_> {
     fn perform(&self) -> Result<StepResult> {
         match &self.job.task {
             Task::Backup { prune, check, keep_everything, .. } => {
-                self.backup(*prune, *check, keep_everything.as_deref())
+                self.in_our_place(|claim| self.backup(claim, *prune, *check, keep_everything.as_deref()))
             }
-            Task::Prune { keep_everything } => self.only_prune(keep_everything.as_deref()),
+            Task::Prune { keep_everything } => {
+                self.in_our_place(|claim| self.only_prune(claim, keep_everything.as_deref()))
+            }
             Task::Check(check) => self.alone(Purpose::Read, |repository| {
                 let (checked, _) = maintenance::check(repository, *check, self.monitor);
                 let problem = checked.problem.or_else(|| {
@@ -97,10 +99,20 @@ impl Work<'_> {
         }
     }
 
+    fn in_our_place(&self, work: impl FnOnce(&Claim<'_>) -> Result<StepResult>) -> Result<StepResult> {
+        self.monitor.phase("looking whose place it is");
+        in_our_place(self.job, &self.root, work)
+    }
+
     /// One night.
-    fn backup(&self, prune: bool, check: Option<Check>, keep_everything: Option<&str>) -> Result<StepResult> {
+    fn backup(
+        &self,
+        claim: &Claim<'_>,
+        prune: bool,
+        check: Option<Check>,
+        keep_everything: Option<&str>,
+    ) -> Result<StepResult> {
         // 1. The place is ours, and the sources are what they were: else nothing is touched.
-        let claim = self.verify_place()?;
         let mut sources = self.sources();
         let (mut facts, inside) = self.facts(&sources, &self.job.facts)?;
         sources.put_aside = inside.as_ref().map(Inside::put_aside).transpose()?.unwrap_or_default();
@@ -143,8 +155,6 @@ impl Work<'_> {
             quieted.note(&mut result);
         }
         result.facts = facts;
-        result.place_verified = true;
-        claim.told().into_iter().for_each(|problem| result.degrade(problem));
         result.problems.extend(backup.remarks());
         result.problems.extend(repository.remarks().iter().cloned());
         // Told and not refused: a backup beside what is damaged, and a new beginning, are better than no backup.
@@ -179,7 +189,7 @@ impl Work<'_> {
         };
         // Past its time the step does no more than it must; what is due is due again next night.
         let in_time = || self.job.deadline.is_none_or(|deadline| Timestamp::now() < deadline);
-        let prune = prune && succeeded && !keep_everything && in_time();
+        let prune = prune && succeeded && !claim.is_renamed() && !keep_everything && in_time();
         let tidied = maintenance::tidy(&repository, &victims, prune, self.monitor);
         if tidied.forgotten {
             snapshots.retain(|snapshot| !victims.contains(&snapshot.id));
@@ -198,7 +208,9 @@ impl Work<'_> {
         }
 
         // 5. Figures.
-        let ours = || snapshots.iter().filter(|snapshot| snapshot.label == self.step.name && !snapshot.unfinished);
+        let (label, host) = (&self.step.name, &self.job.settings.host);
+        let ours = || points::ours(&snapshots, label, host).filter(|snapshot| !snapshot.unfinished);
+        result.figures.points_of_others = points::of_others(&snapshots, label, host);
         result.figures.restore_points = Some(ours().count() as u64);
         result.figures.bytes_restorable = ours().map(|snapshot| snapshot.bytes).sum();
         result.facts.insert(POINTS.into(), points::told(ours().map(|snapshot| (snapshot.time, snapshot.id.as_str()))));
@@ -210,11 +222,6 @@ impl Work<'_> {
         Ok(result)
     }
 
-    fn verify_place(&self) -> Result<Claim<'_>> {
-        self.monitor.phase("looking whose place it is");
-        Claim::verify(self.job, &self.root)
-    }
-
     /// Why the clock is not trusted, if storage contradicts it just now.
     fn contradicted(&self, snapshots: &[Snapshot]) -> Option<String> {
         let newest = self.ours(snapshots).map(|snapshot| (snapshot.time, snapshot.id.as_str())).max();
@@ -222,9 +229,8 @@ impl Work<'_> {
     }
 
     /// Those that this step of this host made: what others do with their clocks is their affair.
-    fn ours<'s>(&self, snapshots: &'s [Snapshot]) -> impl Iterator<Item = &'s Snapshot> {
-        let (label, host) = (self.step.name.clone(), self.job.settings.host.clone());
-        snapshots.iter().filter(move |snapshot| snapshot.label == label && snapshot.host == host)
+    fn ours<'s>(&'s self, snapshots: &'s [Snapshot]) -> impl Iterator<Item = &'s Snapshot> {
+        points::ours(snapshots, &self.step.name, &self.job.settings.host)
     }
 
     /// What is said of restore points of the future, by a clock that nothing contradicts.
@@ -234,8 +240,7 @@ impl Work<'_> {
         points.map(|point| future::told(point.time, &point.id, &repository.forgets(&point.id))).collect()
     }
 
-    fn only_prune(&self, keep_everything: Option<&str>) -> Result<StepResult> {
-        let claim = self.verify_place()?;
+    fn only_prune(&self, claim: &Claim<'_>, keep_everything: Option<&str>) -> Result<StepResult> {
         let repository = self.existing()?;
         let snapshots = repository.snapshots()?;
         let contradicted = self.contradicted(&snapshots);
@@ -246,7 +251,7 @@ impl Work<'_> {
                 let mut result =
                     self.alone(Purpose::Delete, |repository| maintenance::prune(repository, self.monitor))?;
                 let of_the_future = self.of_the_future(&repository, &snapshots);
-                claim.told().into_iter().chain(of_the_future).for_each(|problem| result.degrade(problem));
+                of_the_future.into_iter().for_each(|problem| result.degrade(problem));
                 Ok(result)
             }
         }
@@ -282,7 +287,7 @@ impl Work<'_> {
                 // Ours; and what is in memory lies on another file system after each start.
                 continue;
             }
-            let key = format!("source:{}", path.display());
+            let key = format!("{SOURCE}{}", path.display());
             if let Some(change) = known.get(&key).and_then(|fact| look.change_since(fact)) {
                 return Err(changed(format!("{} {change}", path.display())));
             }
@@ -386,10 +391,10 @@ pub(crate) fn newest<'a>(
     Some((*newest, said))
 }
 
-/// The snapshots to forget: those retention no longer keeps, and unfinished ones that a newer complete one makes
-/// useless. Another tool's snapshots are its own affair, and so are another machine's.
+/// The snapshots of ours to forget: those retention no longer keeps, and unfinished ones that a newer complete one makes
+/// useless.
 fn victims(snapshots: &[Snapshot], step: &Step, host: &str) -> Vec<String> {
-    let ours = || snapshots.iter().filter(|snapshot| snapshot.label == step.name && snapshot.host == host);
+    let ours = || points::ours(snapshots, &step.name, host);
     let points: Vec<_> = ours()
         .filter(|snapshot| !snapshot.unfinished)
         .map(|snapshot| Point { id: snapshot.id.clone(), time: snapshot.time, full: true, needs: Vec::new() })

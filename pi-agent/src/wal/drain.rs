@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use log::{error, info};
 
-use super::push;
+use super::{Record, Whose, push};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::Result;
 use crate::monitor::Problem;
@@ -18,20 +18,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// A name that no step has.
-pub fn drain(settings: &Settings, names: &[String], retry_for: Duration) -> Result<bool> {
+pub fn drain(settings: &Settings, names: &[String], record: &Record, retry_for: Duration) -> Result<bool> {
     let mut all_well = true;
     for (step, postgres) in settings.databases(names)? {
-        all_well &= drain_one(settings, step, postgres, retry_for);
+        all_well &= drain_one(settings, step, postgres, record, retry_for);
     }
     Ok(all_well)
 }
 
-fn drain_one(settings: &Settings, step: &Step, postgres: &Postgres, retry_for: Duration) -> bool {
+fn drain_one(settings: &Settings, step: &Step, postgres: &Postgres, record: &Record, retry_for: Duration) -> bool {
     let mut pause = PAUSE;
     let mut moved = Instant::now();
     let mut pushed = 0;
     let problems = loop {
-        let (problems, try_again) = match push(settings, step, postgres) {
+        let (problems, try_again) = match push(settings, step, postgres, Whose::Unknown(record)) {
             Ok(report) => {
                 pushed += report.pushed;
                 if let Some(hole) = &report.hole {

@@ -9,7 +9,7 @@ use super::server::{Identity, Server};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Result};
 use crate::pgbackrest::PgBackRest;
-use crate::wal;
+use crate::wal::{self, Whose};
 
 /// How WAL gets into the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +132,7 @@ pub(super) struct Way<'a> {
     pub spool: &'a Spool,
     pub server: &'a Server<'a>,
     pub pgbackrest: &'a PgBackRest,
+    pub whose: Whose<'a>,
 }
 
 impl Way<'_> {
@@ -152,7 +153,7 @@ impl Way<'_> {
         let mut failing_since = None;
         loop {
             let report = match style {
-                Style::Spool => wal::push(self.settings, self.step, self.postgres)?,
+                Style::Spool => wal::push(self.settings, self.step, self.postgres, self.whose)?,
                 Style::Push => wal::PushReport::default(),
             };
             if report.pushed > 0 {

@@ -21,6 +21,7 @@ use crate::repository::{Purpose, Repository, Snapshot};
 use crate::retention::{self, Point};
 use crate::secrets::Secrets;
 use crate::steps::maintenance::{self, Tidied};
+use crate::steps::points;
 use crate::steps::{Check, Figures, Maintenance, StepResult};
 use crate::storage::Store;
 use crate::{Error, Result};
@@ -48,7 +49,7 @@ impl Dumped {
 }
 
 /// The name of the repository for its key, its cache and its snapshots' label. No step's name holds a dot.
-fn name(step: &Step) -> String {
+pub fn name(step: &Step) -> String {
     format!("{}.{PLACE}", step.name)
 }
 
@@ -176,7 +177,8 @@ impl Work<'_> {
         now: Timestamp,
         zone: &TimeZone,
     ) -> Tidied {
-        let of_us: Vec<_> = snapshots.iter().filter(|dump| dump.host == self.job.settings.host).cloned().collect();
+        let label = name(self.step);
+        let of_us: Vec<_> = points::ours(snapshots, &label, &self.job.settings.host).cloned().collect();
         let tidied = maintenance::tidy(repository, &victims(&of_us, keep, now, zone), true, self.monitor);
         Tidied { done: tidied.done.into_iter().map(of_dumps).collect(), ..tidied }
     }

@@ -21,7 +21,7 @@ impl Work<'_> {
         let mut done = vec![self.expire(&info, None)];
         done.extend(self.prune_dumps()?);
         let mut result = self.maintained(done);
-        self.claim.told().into_iter().chain(self.of_the_future(&info)).for_each(|problem| result.degrade(problem));
+        self.of_the_future(&info).into_iter().for_each(|problem| result.degrade(problem));
         Ok(result)
     }
 

@@ -31,7 +31,7 @@ pub use self::look::{Look, look};
 use self::losses::{Losses, hole, hole_behind};
 use self::server::{Identity, Server};
 pub use self::switch::switch;
-use super::claim::Claim;
+use super::claim::{Claim, in_our_place};
 use super::{Job, Maintenance, StepResult, Task, future};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Kind, Result};
@@ -43,7 +43,7 @@ use crate::restore::postgres::wal_begins;
 use crate::retention::is_of_the_future;
 use crate::secrets::Secrets;
 use crate::storage::Store;
-use crate::wal::{self, Hole, Reached};
+use crate::wal::{self, Hole, Reached, Record, Whose};
 
 const SYSTEM_ID: &str = "system-id";
 const VERSION: &str = "version";
@@ -55,6 +55,9 @@ const ARRIVAL: Duration = Duration::from_secs(600);
 
 /// The fact that says how large a segment of WAL is, for who does not ask the server.
 const SEGMENT: &str = "wal-segment-size";
+
+/// The facts about the server.
+pub(super) const OF_SERVER: [&str; 4] = [SYSTEM_ID, VERSION, ARCHIVE_TIMEOUT, SEGMENT];
 
 /// How large a segment of WAL is, by what a step recorded; `None`: no backup of it was made yet.
 pub(crate) fn segment_size(facts: &BTreeMap<String, String>) -> Option<u64> {
@@ -70,8 +73,8 @@ struct Work<'a> {
     monitor: &'a Monitor,
     server: Server<'a>,
     pgbackrest: PgBackRest,
-    store: Store,
-    claim: Claim<'a>,
+    store: &'a Store,
+    claim: &'a Claim<'a>,
 }
 
 /// Does what the job asks.
@@ -89,29 +92,32 @@ pub fn run(job: &Job, step: &Step, postgres: &Postgres, monitor: &Monitor) -> Re
 }
 
 fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Monitor) -> Result<StepResult> {
-    let user = user(&job.settings, step, postgres)?;
-    let (store, claim) = open_place(job)?;
-    let pgbackrest = PgBackRest::prepare(&job.settings, step, postgres, &user)?;
-    let server = Server { postgres, user: &user };
-    let work = Work { job, step, postgres, spool, monitor, server, pgbackrest, store, claim };
-    let mut result = match &job.task {
-        Task::Backup { full, keep_everything, .. } => work.backup(*full, keep_everything.as_deref())?,
-        Task::Prune { keep_everything } => work.only_expire(keep_everything.as_deref())?,
-        Task::Check(_) => work.verify()?,
-        Task::FetchState { .. } | Task::RestoreTest(_) => {
-            return Err(Error::new("a database step holds no state of the agent"));
+    let settings = &job.settings;
+    let user = &user(settings, step, postgres)?;
+    let store = &Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;
+    let mut result = in_our_place(job, store, |claim| {
+        let pgbackrest = PgBackRest::prepare(settings, step, postgres, user)?;
+        let server = Server { postgres, user };
+        let work = Work { job, step, postgres, spool, monitor, server, pgbackrest, store, claim };
+        match &job.task {
+            Task::Backup { full, keep_everything, .. } => work.backup(*full, keep_everything.as_deref()),
+            Task::Prune { keep_everything } => work.only_expire(keep_everything.as_deref()),
+            Task::Check(_) => work.verify(),
+            Task::FetchState { .. } | Task::RestoreTest(_) => {
+                Err(Error::new("a database step holds no state of the agent"))
+            }
         }
-    };
-    result.place_verified = true;
-    result.requests = work.store.meter().requests();
+    })?;
+    result.requests = store.meter().requests();
     Ok(result)
 }
 
 /// Accepts the cluster that is there now as the one to back up from now on. What earlier ones left stays restorable.
 ///
 /// # Errors
-/// The server does not answer, or pgBackRest refuses.
-pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<()> {
+/// The place in storage is another machine's, the server does not answer, or pgBackRest refuses.
+pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres, record: &Record) -> Result<()> {
+    Whose::Unknown(record).allows(settings)?;
     container::at(settings, postgres, |Seat { postgres, .. }| {
         let user = user(settings, step, postgres)?;
         let identity = Server { postgres, user: &user }.identity()?;
@@ -133,14 +139,6 @@ fn user(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<User> {
     }
     Err(Error::usage(format!("the cluster belongs to {}, and we cannot become that user", user.name))
         .hint(format!("run pi-agent as root, or as {}", user.name)))
-}
-
-/// Opens the storage and makes sure that it is this machine's.
-fn open_place(job: &Job) -> Result<(Store, Claim<'_>)> {
-    let settings = &job.settings;
-    let store = Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;
-    let claim = Claim::verify(job, &store)?;
-    Ok((store, claim))
 }
 
 fn check_versions(identity: &Identity) -> Result<()> {
@@ -212,7 +210,6 @@ impl Work<'_> {
         problems.extend(Hole::close(&self.spool.here, began).err().map(|error| Problem::from(&error)));
         let mut result = self.result(&identity, made, warnings, problems, expired, &objects);
         dumped.tell(&mut result);
-        self.claim.told().into_iter().for_each(|problem| result.degrade(problem));
         if contradicted.is_none() {
             self.of_the_future(&known).into_iter().for_each(|problem| result.degrade(problem));
         }
@@ -222,7 +219,7 @@ impl Work<'_> {
 
     fn prove(&self, identity: &Identity, style: Style) -> Result<()> {
         let Work { step, postgres, spool, server, pgbackrest, .. } = self;
-        let way = Way { settings: &self.job.settings, step, postgres, spool, server, pgbackrest };
+        let way = Way { settings: &self.job.settings, step, postgres, spool, server, pgbackrest, whose: Whose::Ours };
         way.prove(identity, style, ARRIVAL, &mut || {
             self.monitor.phase("waiting for WAL");
             self.remaining().map(drop)
@@ -285,7 +282,7 @@ impl Work<'_> {
     fn push_until(&self, finished: &AtomicBool) -> Vec<Problem> {
         let mut problems = Vec::new();
         while !finished.load(Ordering::Relaxed) {
-            match wal::push(&self.job.settings, self.step, self.postgres) {
+            match wal::push(&self.job.settings, self.step, self.postgres, Whose::Ours) {
                 Ok(report) if report.pushed > 0 || !report.problems.is_empty() => problems = report.problems,
                 Ok(_) => {}
                 Err(error) => problems = vec![(&error).into()],
