@@ -1,12 +1,79 @@
-//! Extended attributes that are data of a file, and those in which a driver only shows what it keeps elsewhere.
+//! Extended attributes that are data of a file, and those in which a file system only shows again what `stat` says.
 
 use std::ffi::OsStr;
 
-/// Owner, group, mode and device number as `ntfs3` keeps them on the disk, shown again beside what `stat` says. No other file
-/// system takes these names, and `ntfs3` makes them itself when owner and mode are set.
+/// Owner, group, mode and device number as `ntfs3` keeps them on the disk. No other file system takes these names, and `ntfs3`
+/// makes them itself when owner and mode are set.
 const OF_NTFS: [&str; 4] = ["$LXUID", "$LXGID", "$LXMOD", "$LXDEV"];
 
-/// Whether an attribute of that name is backed up and restored.
-pub(super) fn is_data(name: &OsStr) -> bool {
-    name.to_str().is_none_or(|name| !OF_NTFS.contains(&name))
+/// The access list of NFS 4, which a server that has lists makes for each file.
+const OF_NFS: &str = "system.nfs4_acl";
+
+/// Whether a file system makes attributes of that name by itself, whatever anybody sets.
+pub(super) fn is_made_by_itself(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| OF_NTFS.contains(&name))
+}
+
+/// Whether an attribute says more than owner and mode, and so is backed up and restored.
+pub(super) fn is_data(name: &str, value: Option<&[u8]>) -> bool {
+    !is_made_by_itself(OsStr::new(name))
+        && (name != OF_NFS || grants_beyond_mode(value.unwrap_or_default()).unwrap_or(true))
+}
+
+/// Whether a list names anybody but the owner, the group and everyone, or is inherited; `None`: it is no such list.
+/// RFC 7530, `nfsace4` in XDR: type, flags, mask and a name, of which all numbers have four bytes.
+fn grants_beyond_mode(list: &[u8]) -> Option<bool> {
+    /// This entry names a group: says nothing new of `GROUP@`.
+    const OF_A_GROUP: u32 = 0x40;
+    let mut rest = list;
+    for _ in 0..number(&mut rest)? {
+        let (_type, flags, _mask) = (number(&mut rest)?, number(&mut rest)?, number(&mut rest)?);
+        let length = usize::try_from(number(&mut rest)?).ok()?;
+        let (who, behind) = rest.split_at_checked(length)?;
+        rest = behind.get(length.next_multiple_of(4) - length..)?;
+        if flags & !OF_A_GROUP != 0 || ![&b"OWNER@"[..], b"GROUP@", b"EVERYONE@"].contains(&who) {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+fn number(rest: &mut &[u8]) -> Option<u32> {
+    let (number, behind) = rest.split_first_chunk()?;
+    *rest = behind;
+    Some(u32::from_be_bytes(*number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(entries: &[(u32, &str)]) -> Vec<u8> {
+        let mut list = u32::try_from(entries.len()).unwrap_or(0).to_be_bytes().to_vec();
+        for (flags, who) in entries {
+            let length = u32::try_from(who.len()).unwrap_or(0);
+            list.extend([0, *flags, 0x0016_01bf, length].iter().flat_map(|number| number.to_be_bytes()));
+            list.extend(who.bytes());
+            list.resize(list.len().next_multiple_of(4), 0);
+        }
+        list
+    }
+
+    #[test]
+    fn a_list_that_says_what_the_mode_says_is_no_data() {
+        let of_mode = list(&[(0, "OWNER@"), (0x40, "GROUP@"), (0, "EVERYONE@")]);
+        assert!(!is_data(OF_NFS, Some(&of_mode)));
+        assert!(is_data("user.comment", Some(&of_mode)));
+        assert!(is_data(OF_NFS, Some(&list(&[(0, "OWNER@"), (0, "anna@example.net")]))));
+        assert!(is_data(OF_NFS, Some(&list(&[(3, "OWNER@")]))), "it is inherited by what is made there");
+        // What is cut short is kept as it is.
+        assert!(is_data(OF_NFS, Some(&of_mode[..of_mode.len() - 1])) && is_data(OF_NFS, None));
+        assert!(!is_data(OF_NFS, Some(&list(&[]))));
+    }
+
+    #[test]
+    fn what_ntfs_makes_of_owner_and_mode_is_no_data() {
+        assert!(!is_data("$LXUID", None) && is_made_by_itself(OsStr::new("$LXMOD")));
+        assert!(is_data("user.$LXUID", None));
+    }
 }

@@ -16,7 +16,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, geteuid};
 use rustic_core::repofile::{Node, NodeType};
 
-use super::attribute::is_data;
+use super::attribute::{is_data, is_made_by_itself};
 use super::capabilities::{Capabilities, NotHeld};
 use super::target::{Identity, Item, Place, identity};
 use crate::monitor::Problem;
@@ -85,7 +85,7 @@ fn set_attributes(item: &Item, node: &Node) -> Vec<(String, io::Error)> {
         }
     }
     let mut unset = Vec::new();
-    for attribute in recorded.iter().filter(|attribute| is_data(OsStr::new(&attribute.name))) {
+    for attribute in recorded.iter().filter(|attribute| is_data(&attribute.name, attribute.value.as_deref())) {
         let (name, value) = (&attribute.name, attribute.value.as_deref().unwrap_or_default());
         if item.attribute(name).ok().flatten().as_deref() == Some(value) {
             continue;
@@ -121,7 +121,7 @@ impl Item {
 
     fn attributes(&self) -> Vec<std::ffi::OsString> {
         let names = if self.is_link() { xattr::list(&self.path) } else { xattr::list_deref(&self.path) };
-        names.map(|names| names.filter(|name| is_data(name)).collect()).unwrap_or_default()
+        names.map(|names| names.filter(|name| !is_made_by_itself(name)).collect()).unwrap_or_default()
     }
 
     fn attribute(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
@@ -249,7 +249,9 @@ impl Compared {
                 differs("has another modification time".into(), unset.times.as_ref());
             }
         }
-        for attribute in meta.extended_attributes.iter().filter(|attribute| is_data(OsStr::new(&attribute.name))) {
+        for attribute in
+            meta.extended_attributes.iter().filter(|attribute| is_data(&attribute.name, attribute.value.as_deref()))
+        {
             let value = attribute.value.as_deref().unwrap_or_default();
             let why = unset.attribute(&attribute.name);
             match item.attribute(&attribute.name).ok().flatten() {

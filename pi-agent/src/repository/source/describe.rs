@@ -3,7 +3,6 @@
 //! rustic logs attributes that it cannot read and leaves them out, and is silent about times that its format cannot hold. So
 //! attributes are read here, and whatever the snapshot lacks is counted.
 
-use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
@@ -13,7 +12,7 @@ use rustic_core::{LocalSourceSaveOptions, XattrOption};
 
 use super::stamp::held;
 use super::tally::{Shared, io_cause};
-use crate::repository::attribute::is_data;
+use crate::repository::attribute::{is_data, is_made_by_itself};
 
 /// Looks at one path as the walk does, without entering a directory.
 pub(super) fn look(path: &Path, follow_link: bool) -> Option<Result<DirEntry, ignore::Error>> {
@@ -34,7 +33,6 @@ pub(in crate::repository) fn describe(entry: DirEntry, shared: &Shared) -> io::R
     let mut node =
         LocalSourceSaveOptions::default().set_xattrs(read).map_entry(entry).map_err(|error| io_cause(&error))?.node;
     let meta = &mut node.meta;
-    meta.extended_attributes.retain(|attribute| is_data(OsStr::new(&attribute.name)));
     match attributes {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => shared.without_attributes(&path, &error),
@@ -44,6 +42,7 @@ pub(in crate::repository) fn describe(entry: DirEntry, shared: &Shared) -> io::R
         }
         Ok(_) => {}
     }
+    meta.extended_attributes.retain(|attribute| is_data(&attribute.name, attribute.value.as_deref()));
     if held(meta.mtime).is_none() {
         (meta.mtime, meta.atime) = (None, None);
         shared.without_time(&path);
@@ -70,7 +69,7 @@ impl Attributes {
             names => names?,
         };
         let mut some = Self::None;
-        for name in names.filter(|name| is_data(name)) {
+        for name in names.filter(|name| !is_made_by_itself(name)) {
             if name.to_str().is_none() {
                 return Err(io::Error::other(format!("the name {name:?} is not UTF-8")));
             }
