@@ -314,7 +314,7 @@ fn a_clone_of_the_card_leaves_the_lock_of_a_backup_alone() {
     sh(Command::new("cp").arg("--archive").arg(agent.state()).arg(&state));
     let clone = Agent::new(home.config.file(), &state);
 
-    fs::write(home.source.join("new"), Random::new(2).bytes(9_000_000)).unwrap();
+    fs::write(home.source.join("new"), Random::new(2).bytes(60_000_000)).unwrap();
     let slow = home.config.clone().table("[limits]\nread = \"1MiB\"").write();
     let run = slow.start(["run", "data", "--json"]);
     home.wait_for_a_lock();
