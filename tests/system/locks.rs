@@ -212,7 +212,7 @@ fn nobody_prunes_while_a_backup_is_made_to_a_bucket() {
 
 #[test]
 fn a_backup_waits_for_another_program_and_says_for_whom_in_the_end() {
-    let home = Home::local("max-duration = \"6s\"");
+    let home = Home::local("max-duration = \"12s\"");
     let agent = home.config.write();
     agent.ok(["run"]);
 
@@ -223,7 +223,7 @@ fn a_backup_waits_for_another_program_and_says_for_whom_in_the_end() {
     assert!(message.contains("is locked exclusively by restic of \"root\" on "), "{error}");
     assert!(message.contains(&format!("(pid {}, last renewed ", prune.pid())), "{error}");
     assert!(error["hint"].as_str().unwrap().contains("unlock"), "{error}");
-    assert!(failed.took > Duration::from_secs(5), "it waited: {failed}");
+    assert!(failed.took > Duration::from_secs(10), "it waited: {failed}");
     // Getting something back waits for nobody.
     home.comes_back(&agent);
 
