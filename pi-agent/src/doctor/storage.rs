@@ -48,7 +48,7 @@ pub(super) fn examine(
     let system = Path::new("/");
     let result = disk::check(system, directory, &hurried.location).and_then(|disk| {
         let store = Store::open(&hurried, &hurried.location, secrets)?;
-        let tokens = token::known(directory, &hurried.location)?;
+        let tokens = token::known(directory, &hurried.location);
         look(&store, known, disk.as_ref(), &tokens, || Machine::of(system, &settings.host))
     });
     result

@@ -17,7 +17,7 @@ pub fn record_locks(directory: &StateDirectory) {
 
 /// The tokens of this machine's locks.
 pub(super) fn known() -> Vec<String> {
-    DIRECTORY.get().and_then(|directory| token::known_of_locks(directory).ok()).unwrap_or_default()
+    DIRECTORY.get().map(token::known_of_locks).unwrap_or_default()
 }
 
 /// The token of this process's locks: on record before any of them is in storage.

@@ -16,7 +16,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, geteuid};
 use rustic_core::repofile::{Node, NodeType};
 
-use super::attribute::{is_data, is_made_by_itself};
+use super::attribute::{OF_NFS, is_data, is_made_by_itself};
 use super::capabilities::{Capabilities, NotHeld};
 use super::target::{Identity, Item, Place, identity};
 use crate::monitor::Problem;
@@ -28,7 +28,7 @@ const NAMED: usize = 50;
 const ACCESS_LIST: &str = "system.posix_acl_access";
 
 /// Attributes that grant something. One that was not recorded, such as a list inherited from the target, is a difference.
-const GRANTING: [&str; 3] = [ACCESS_LIST, "system.posix_acl_default", "security.capability"];
+const GRANTING: [&str; 4] = [ACCESS_LIST, OF_NFS, "system.posix_acl_default", "security.capability"];
 
 /// What could not be set, and why.
 #[derive(Default)]
@@ -263,7 +263,8 @@ impl Compared {
         }
         for name in GRANTING {
             let recorded = meta.extended_attributes.iter().any(|attribute| attribute.name == name);
-            if !recorded && item.attribute(name).is_ok_and(|found| found.is_some()) {
+            let found = item.attribute(name).ok().flatten();
+            if !recorded && found.is_some_and(|found| is_data(name, Some(&found))) {
                 differs(format!("has {} that it did not have", in_words(name)), None);
             }
         }

@@ -61,7 +61,7 @@ impl<'a> Claim<'a> {
             return Ok(this);
         }
         let machine = Machine::of(system, &job.settings.host)?;
-        let tokens = token::known(&job.state_directory, location)?;
+        let tokens = token::known(&job.state_directory, location);
         let unowned = match job.task {
             _ if job.place_known => Unowned::Lost,
             Task::Backup { .. } => Unowned::New,
@@ -95,12 +95,6 @@ impl<'a> Claim<'a> {
         let _ = disk::remember(directory, location, disk.as_ref());
         self.written.get_or_init(|| written);
         Ok(())
-    }
-
-    /// This machine has another name than it had when it last wrote there; or it is another one, with a copy of its card.
-    pub fn is_renamed(&self) -> bool {
-        let before = |seen: &Seen| seen.owner.as_ref().is_some_and(|owner| owner.renamed(&seen.machine).is_some());
-        self.seen.as_ref().is_some_and(before)
     }
 
     /// Writes down a new name of this machine; what there is to tell of that. A step that is killed before leaves the old name there, so

@@ -121,12 +121,13 @@ impl Work<'_> {
         self.monitor.phase("opening the repository");
         let store = self.root.join(&self.step.name);
         let repository = Repository::open_or_init(&self.job.settings, &self.step.name, store, &self.secrets)?;
+        // The keys have opened what is there. Whoever adopts the place from now on is not overwritten by what was read before.
+        claim.write_down()?;
         let keep_everything = self.job.doubt(keep_everything, self.root.clock_ahead()).is_some();
         let clock_is_trusted = !keep_everything && self.contradicted(&[]).is_none();
         let until = self.job.deadline.map(until);
         let lock = repository.lock_for_writing(clock_is_trusted, until, self.monitor)?;
         let mut snapshots = repository.readable_snapshots()?;
-        claim.write_down()?;
         let contradicted = self.contradicted(&snapshots);
         let of_the_future =
             if contradicted.is_none() { self.of_the_future(&repository, &snapshots) } else { Vec::new() };
@@ -151,6 +152,8 @@ impl Work<'_> {
             result.degrade(Problem { message: format!("while it was read: {}", changed.message), ..changed });
         }
         anchors.moved().for_each(|place| result.degrade(mounted_again(place)));
+        // From here on a disk that was read may be unmounted.
+        drop(anchors);
         if let Some(quieted) = quieted {
             quieted.note(&mut result);
         }
@@ -189,7 +192,7 @@ impl Work<'_> {
         };
         // Past its time the step does no more than it must; what is due is due again next night.
         let in_time = || self.job.deadline.is_none_or(|deadline| Timestamp::now() < deadline);
-        let prune = prune && succeeded && !claim.is_renamed() && !keep_everything && in_time();
+        let prune = prune && succeeded && !keep_everything && in_time();
         let tidied = maintenance::tidy(&repository, &victims, prune, self.monitor);
         if tidied.forgotten {
             snapshots.retain(|snapshot| !victims.contains(&snapshot.id));
@@ -237,7 +240,7 @@ impl Work<'_> {
     fn of_the_future(&self, repository: &Repository, snapshots: &[Snapshot]) -> Vec<Problem> {
         let now = Timestamp::now();
         let points = self.ours(snapshots).filter(|snapshot| is_of_the_future(snapshot.time, now));
-        points.map(|point| future::told(point.time, &point.id, &repository.forgets(&point.id))).collect()
+        future::told(points, |point| (point.time, &point.id, repository.forgets(&point.id)))
     }
 
     fn only_prune(&self, claim: &Claim<'_>, keep_everything: Option<&str>) -> Result<StepResult> {

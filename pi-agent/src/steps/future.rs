@@ -8,8 +8,27 @@ use crate::monitor::Problem;
 use crate::report::short;
 use crate::retention::is_of_the_future;
 
-/// What is said of such a point, by a clock that is right. `remove`: the command that does.
-pub(crate) fn told(time: Timestamp, id: &str, remove: &str) -> Problem {
+/// Points that are named, of many.
+const NAMED: usize = 3;
+
+/// What is said of such points, by a clock that is right. `what`: time, id, and the command that removes one.
+pub(crate) fn told<'a, T>(
+    points: impl Iterator<Item = T>,
+    what: impl Fn(T) -> (Timestamp, &'a str, String),
+) -> Vec<Problem> {
+    let mut points = points.map(what);
+    let mut told: Vec<_> = points.by_ref().take(NAMED).map(|(time, id, remove)| one(time, id, &remove)).collect();
+    match points.count() {
+        0 => {}
+        more => told.push(Problem {
+            message: format!("{more} more restore points are of the future, and count for nothing"),
+            hint: Some("pi-agent points lists them; they are removed like the others".into()),
+        }),
+    }
+    told
+}
+
+fn one(time: Timestamp, id: &str, remove: &str) -> Problem {
     Problem {
         message: format!(
             "restore point {} is of {time:.0}: a clock that was wrong made it, so it counts for nothing",

@@ -92,10 +92,15 @@ pub(crate) fn look(sources: &Sources, facts: &BTreeMap<String, String>) -> Resul
             changes.push(format!("{} is not mounted any more, at the last backup it was", shown(at)));
         }
     }
-    for place in known.subvolumes.iter().filter(|place| mounted.reads(Path::new(place))) {
+    // Those that containers are put together of come and go; an older version remembered them.
+    let lasting = |place: &Path| mounted.reads(place) && !mounted.is_put_together(place);
+    for place in known.subvolumes.iter().filter(|place| lasting(Path::new(place))) {
         match fs::read_dir(place).map(|mut entries| entries.next().is_none()) {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                changes.push(format!("the subvolume {} is gone, at the last backup it was there", shown(place)));
+                changes.push(format!(
+                    "the subvolume {} is gone, at the last backup it was there (`exclude` it if such come and go)",
+                    shown(place)
+                ));
             }
             // A snapshot of what is around a subvolume has an empty directory in its place.
             Ok(true) => changes.push(format!("{} is empty, at the last backup it was not", shown(place))),
@@ -170,7 +175,7 @@ impl Inside {
         let entered = |place: &Path| tally.subvolumes.contains(place) || !is_filled(place);
         let before = self.known.subvolumes.iter().filter(|place| {
             let place = Path::new(place);
-            self.mounted.reads(place) && entered(place)
+            self.mounted.reads(place) && !self.mounted.is_put_together(place) && entered(place)
         });
         let known = Known {
             entered: self.entered.clone(),

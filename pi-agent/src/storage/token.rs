@@ -4,13 +4,14 @@
 //! Each run puts a new one into `host.json` (`STATE/place.json`). Whoever finds one there that is not his knows that somebody else has
 //! written since: a clone of his card, or himself with a newer one. Each process that holds locks has one in them (`STATE/locks.json`).
 
+use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Location, StateDirectory};
 use crate::error::{Context, Result};
-use crate::secrets::{random, read_private, write_private};
+use crate::secrets::{random, write_private};
 
 /// The file with those of `host.json`.
 pub const PLACE: &str = "place.json";
@@ -29,10 +30,7 @@ struct Record {
 }
 
 /// Those of that place; none when nothing is known of it, as after the state directory was lost.
-///
-/// # Errors
-/// The record cannot be read.
-pub fn known(directory: &StateDirectory, location: &Location) -> Result<Vec<String>> {
+pub fn known(directory: &StateDirectory, location: &Location) -> Vec<String> {
     read(&directory.path().join(PLACE), Some(&location.to_string()))
 }
 
@@ -45,10 +43,7 @@ pub fn next(directory: &StateDirectory, location: &Location) -> Result<String> {
 }
 
 /// Those of locks.
-///
-/// # Errors
-/// As of [`known`].
-pub fn known_of_locks(directory: &StateDirectory) -> Result<Vec<String>> {
+pub fn known_of_locks(directory: &StateDirectory) -> Vec<String> {
     read(&directory.path().join(LOCKS), None)
 }
 
@@ -61,14 +56,15 @@ pub fn next_of_locks(directory: &StateDirectory) -> Result<String> {
     add(&directory.path().join(LOCKS), None)
 }
 
-fn read(file: &Path, place: Option<&str>) -> Result<Vec<String>> {
-    let text = read_private(file)?;
-    let record = text.and_then(|text| serde_json::from_str::<Record>(text.reveal()).ok());
-    Ok(record.filter(|record| record.place.as_deref() == place).map(|record| record.tokens).unwrap_or_default())
+fn read(file: &Path, place: Option<&str>) -> Vec<String> {
+    // Of no record as of a damaged one nothing is known; it holds no secret, whatever its mode is.
+    let text = fs::read_to_string(file).ok();
+    let record = text.and_then(|text| serde_json::from_str::<Record>(&text).ok());
+    record.filter(|record| record.place.as_deref() == place).map(|record| record.tokens).unwrap_or_default()
 }
 
 fn add(file: &Path, place: Option<String>) -> Result<String> {
-    let mut tokens = read(file, place.as_deref())?;
+    let mut tokens = read(file, place.as_deref());
     let token = format!("{:016x}", u64::from_le_bytes(random()?));
     tokens.push(token.clone());
     let tokens = tokens.split_off(tokens.len().saturating_sub(KEPT));

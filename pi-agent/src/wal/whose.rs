@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::config::{Settings, StateDirectory};
 use crate::error::{Kind, Result};
+use crate::retention::APART;
 use crate::secrets::{CREDENTIALS, Secrets};
 use crate::storage::place::{self, Machine};
 use crate::storage::{Store, token};
@@ -41,7 +42,9 @@ impl Record {
     fn may_be_behind(&self, written: Option<Timestamp>) -> bool {
         let copied = self.directory.path().join(token::PLACE).metadata().and_then(|copy| copy.modified());
         let copied = copied.ok().and_then(|time| Timestamp::try_from(time).ok());
-        self.is_copy && written.zip(copied).is_some_and(|(written, copied)| written >= copied)
+        // Not one of the future, which never grows old.
+        let now = Timestamp::now();
+        self.is_copy && written.zip(copied).is_some_and(|(written, copied)| written >= copied && written <= now + APART)
     }
 }
 
@@ -64,7 +67,7 @@ impl Whose<'_> {
         };
         let machine = Machine::of(Path::new("/"), &settings.host)?;
         // Read after storage has answered: a run has its token on record before it is there.
-        let tokens = token::known(&record.directory, location).unwrap_or_default();
+        let tokens = token::known(&record.directory, location);
         match owner.is(&machine, &tokens, &store.to_string()) {
             Err(_) if record.may_be_behind(owner.written) => Ok(false),
             Err(error) => Err(error),

@@ -28,7 +28,13 @@ impl Anchors {
 
 /// Opens what is there, and nothing else: neither does a link lead on, nor is anything read.
 pub(super) fn open(place: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(place)
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(place);
+    // Only who asks for a directory has an automount mounted.
+    match open(flags | libc::O_DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => open(flags),
+        opened => opened,
+    }
 }
 
 /// The mount that it lies on. On one mount there is one file system, whatever the device numbers say.

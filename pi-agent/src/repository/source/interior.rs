@@ -43,8 +43,8 @@ const MADE_UP: [&str; 27] = [
 const OF_THE_SYSTEM: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 /// Where containers and snaps have their file systems put together, of what lies elsewhere,
-const PUT_TOGETHER_IN: [&str; 5] =
-    ["/snap", "/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/snapd"];
+const PUT_TOGETHER_IN: [&str; 6] =
+    ["/snap", "/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/machines", "/var/lib/snapd"];
 /// as these.
 const PUT_TOGETHER: [&str; 5] = ["fuse.fuse-overlayfs", "fuse.snapfuse", "overlay", "squashfs", "tmpfs"];
 

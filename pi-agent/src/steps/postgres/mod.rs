@@ -308,7 +308,7 @@ impl Work<'_> {
                  backup/{stanza}/backup.history too, pgBackRest may refuse full backups"
             )
         };
-        backups.map(|backup| future::told(backup.stopped, &backup.label, &remove(&backup.label))).collect()
+        future::told(backups, |backup| (backup.stopped, &backup.label, remove(&backup.label)))
     }
 
     fn verify(&self) -> Result<StepResult> {
