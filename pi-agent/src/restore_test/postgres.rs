@@ -315,9 +315,7 @@ impl Test<'_> {
 
 /// One of PostgreSQL's programs that asks the server.
 pub(super) fn run(monitor: &Monitor, psql: &Psql<'_>, name: &str, arguments: &[String]) -> Result<()> {
-    let program =
-        psql.programs.program(name, psql.connection.iter().chain(arguments)).within(LOOKING).as_user(psql.user);
-    let output = program.run(&mut |_, _| monitor.alive())?;
+    let output = psql.program(name, arguments.iter().cloned()).within(LOOKING).run(&mut |_, _| monitor.alive())?;
     match output.status.success() {
         true => Ok(()),
         false => Err(Error::new(last_lines(&format!("{}\n{}", output.stdout, output.stderr)))),

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::pg_dump::connection_to;
 use super::programs::Programs;
 use crate::error::{Context, Error, Kind, Result};
-use crate::process::User;
+use crate::process::{Program, User};
 
 /// The fact that holds the [`Catalogue`] of the last backup, as JSON.
 pub const CATALOGUE: &str = "catalogue";
@@ -24,6 +25,8 @@ pub struct Psql<'a> {
     pub user: &'a User,
     /// Which they are.
     pub programs: &'a Programs,
+    /// What each session sets for itself, as libpq's `PGOPTIONS`.
+    pub options: &'static str,
 }
 
 /// What a cluster held.
@@ -48,6 +51,12 @@ struct Cluster {
 }
 
 impl Psql<'_> {
+    /// One of PostgreSQL's programs that asks the server, not yet started.
+    pub fn program(&self, name: &str, arguments: impl IntoIterator<Item = String>) -> Program {
+        let program = self.programs.program(name, self.connection.iter().cloned().chain(arguments));
+        program.as_user(self.user).env("PGCONNECT_TIMEOUT", "15").env("PGOPTIONS", self.options)
+    }
+
     /// What a query answers, as text without alignment.
     ///
     /// # Errors
@@ -59,11 +68,10 @@ impl Psql<'_> {
             "--tuples-only".into(),
             "--quiet".into(),
             "--set=ON_ERROR_STOP=1".into(),
-            format!("--dbname={database}"),
+            connection_to(database),
             format!("--command={sql}"),
         ];
-        let program = self.programs.program("psql", self.connection.iter().cloned().chain(query));
-        let output = program.as_user(self.user).env("PGCONNECT_TIMEOUT", "15").within(within).run(&mut |_, _| ())?;
+        let output = self.program("psql", query).within(within).run(&mut |_, _| ())?;
         if output.status.success() {
             return Ok(output.stdout.trim_end().to_owned());
         }

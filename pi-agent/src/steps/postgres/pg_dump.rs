@@ -106,7 +106,7 @@ impl Read for Dump {
 }
 
 /// A database's name alone would be read as a connection string if it looked like one.
-fn connection_to(database: &str) -> String {
+pub(crate) fn connection_to(database: &str) -> String {
     format!("--dbname=dbname='{}'", database.replace('\\', r"\\").replace('\'', r"\'"))
 }
 

@@ -73,7 +73,8 @@ impl Work<'_> {
     /// then what it could not compare.
     fn catalogue(&self, label: &str) -> Option<Catalogue> {
         let programs = Programs::default();
-        let psql = Psql { connection: self.server.connection(), user: self.server.user, programs: &programs };
+        let psql =
+            Psql { connection: self.server.connection(), user: self.server.user, programs: &programs, options: "" };
         let catalogue = psql.catalogue(&self.step.test.count).ok()?;
         Some(Catalogue { label: label.to_owned(), ..catalogue })
     }
