@@ -52,7 +52,12 @@ fn ready(psql: &Psql<'_>, monitor: &Monitor, ended: impl Fn() -> bool) -> Result
 
 /// The databases' locale is one that this machine does not have.
 pub(super) fn is_foreign(error: &Error) -> bool {
-    error.chain().contains("locale is incompatible")
+    is_foreign_text(&error.chain())
+}
+
+/// The same of what PostgreSQL said.
+pub(super) fn is_foreign_text(said: &str) -> bool {
+    said.contains("locale is incompatible")
 }
 
 impl Clone<'_> {

@@ -14,6 +14,7 @@ pub(crate) mod losses;
 pub(crate) mod pg_dump;
 pub mod programs;
 pub(crate) mod restored;
+pub(crate) mod said;
 mod server;
 mod switch;
 mod told;

@@ -134,7 +134,7 @@ pub(crate) fn set_aside(data: &Path, user: &User) -> Result<String> {
     let auto = data.join(AUTO);
     let text = read(&auto)?;
     let (original, added) = text.rfind(ADDED).map_or((&*text, ""), |at| text.split_at(at));
-    replace(&data.join(ORIGINALS), original.as_bytes(), user)?;
+    replace(&data.join(ORIGINALS), format!("{}\n", original.trim_end()).as_bytes(), user)?;
     fs::remove_file(&auto).context(|| format!("remove {}", auto.display()))?;
     Ok(added.lines().filter(|line| line.starts_with("recovery_target")).flat_map(|line| [line, "\n"]).collect())
 }
