@@ -140,7 +140,7 @@ fn slow_a_test_names_what_it_cannot_test_and_tests_the_rest() {
     }
     // psql takes each for its own database: what is there is made by a script.
     host.cluster.script(&format!(
-        r#"\c "dbname='a=b'"
+        r#"\c "dbname='a=b' host={} port={}"
 create table rows (i int); insert into rows select generate_series(1, 5000); analyze rows;
 \c geo
 create function inner_one(t text) returns text language sql immutable as $$ select upper(t) $$;
@@ -158,6 +158,8 @@ create function refuse() returns event_trigger language plpgsql as $$ begin rais
 create event trigger refused on ddl_command_start execute function refuse();
 alter event trigger refused enable always;
 "#,
+        host.cluster.socket().display(),
+        Cluster::PORT,
         library.display()
     ));
     host.good_run();

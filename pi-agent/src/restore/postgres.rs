@@ -134,7 +134,7 @@ fn restore_as(
 
         // 3. The recovery.
         let recovery = cluster.recover(monitor)?;
-        place.settle(&cluster, postgres)?;
+        place.settle(&recovery, postgres, &user)?;
         Ok(recovery)
     })?;
 
@@ -302,18 +302,17 @@ impl Place {
     }
 
     /// The original gets its settings back. A copy stays without them, and has a configuration to be started with.
-    fn settle(&self, cluster: &Cluster<'_>, postgres: &Postgres) -> Result<()> {
+    fn settle(&self, recovery: &Recovery, postgres: &Postgres, user: &User) -> Result<()> {
         if self.in_place {
             return restored::put_back(&self.to);
         }
-        let user = cluster.pgbackrest.user();
         restored::leave_aside(&self.to, user)?;
         let directory = self.to.join(restored::OWN);
         pgbackrest::directory(&directory, user, 0o700)?;
         let port = restored::line("port", &port(postgres).to_string());
         let more = port + &restored::line("unix_socket_directories", SOCKET);
         let configuration = Configuration { directory: &directory, user };
-        configuration.of_a_copy(&cluster.control()?, &more, postgres.user.as_deref().unwrap_or(&user.name))
+        configuration.of_a_copy(&recovery.control, &more, postgres.user.as_deref().unwrap_or(&user.name))
     }
 
     /// Debian keeps `postgresql.conf` in /etc, outside of the backup; a directory without one cannot be started.

@@ -17,7 +17,7 @@ use crate::mounts::{Bind, privately};
 use crate::pgbackrest::{Info, PgBackRest, Target};
 use crate::process::User;
 use crate::steps::postgres::control::Control;
-use crate::steps::postgres::programs::{Found, Programs};
+use crate::steps::postgres::programs::Found;
 use crate::steps::postgres::restored::{self, Configuration};
 
 /// Longer than any recovery of a household.
@@ -52,6 +52,8 @@ pub(super) struct Recovery {
     given: Given,
     /// The archive ended before the moment asked for.
     ended_early: bool,
+    /// What the control file says in the end.
+    pub control: Control,
 }
 
 /// The WAL that a recovery asked for.
@@ -144,21 +146,8 @@ impl Cluster<'_> {
             ended_early: true,
             last_transaction: second.last_transaction.or(first.last_transaction),
             given: Given { last: second.given.last.max(first.given.last), ..second.given },
+            control: second.control,
         })
-    }
-
-    /// What the control file says.
-    ///
-    /// # Errors
-    /// PostgreSQL's programs cannot be started, or do not understand it.
-    pub fn control(&self) -> Result<Control> {
-        let (user, runtime) = (self.pgbackrest.user(), &self.settings.local.runtime);
-        self.control_by(&self.programs.open(self.version, runtime, user, &[self.data])?)
-    }
-
-    fn control_by(&self, programs: &Programs) -> Result<Control> {
-        let user = self.pgbackrest.user();
-        with_a_name(self.settings, user, || Control::read(programs, user, self.data))
     }
 
     fn recover_once(&self, monitor: &Monitor, aim: &str) -> Result<Recovery> {
@@ -168,7 +157,7 @@ impl Cluster<'_> {
         hand_over(desk.path(), user)?;
         let handover = Handover::make(desk.path(), user)?;
         let programs = self.programs.open(self.version, runtime, user, &[data, self.tablespaces, desk.path()])?;
-        let control = || self.control_by(&programs);
+        let control = || with_a_name(self.settings, user, || Control::read(&programs, user, data));
         let configuration = Configuration { directory: desk.path(), user };
         let own = [
             restored::line("restore_command", &handover.command),
@@ -205,10 +194,11 @@ impl Cluster<'_> {
         })?;
         let given = given.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Only one that came to its end shuts down. What fails behind that concerns the session that nobody wants.
-        let complete = control()?.is_shut_down;
+        let control = control()?;
+        let complete = control.is_shut_down;
         let ended_early = !complete && given.ended && without_a_moment(aim) != aim;
         if complete || ended_early {
-            return Ok(Recovery { last_transaction: last, given, ended_early });
+            return Ok(Recovery { last_transaction: last, given, ended_early, control });
         }
         let said = output.stderr.lines().rev().find(|line| line.contains("FATAL") || line.contains("PANIC"));
         let said = said.or(output.stderr.lines().last()).unwrap_or("no message").trim();

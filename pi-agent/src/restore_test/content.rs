@@ -294,8 +294,8 @@ mod tests {
             stdout: stdout.into(),
             stderr: stderr.into(),
         };
-        let reports = |output: Output| super::reports("geo", &output);
-        let [missing, damaged] = &*reports(output(stdout, "")) else { panic!("two objects") };
+        let found = reports("geo", &output(stdout, ""));
+        let [missing, damaged] = &*found else { panic!("two objects") };
         assert_eq!(
             *missing,
             (true, "btree index \"geo.public.plain\": ERROR:  function unaccent(text) does not exist".into())
@@ -304,7 +304,7 @@ mod tests {
             !damaged.0 && damaged.1.ends_with("offset 1: xmin 5 precedes relation freeze threshold"),
             "{damaged:?}"
         );
-        let failed = reports(output("", "pg_amcheck: error: connection failed\n"));
+        let failed = reports("geo", &output("", "pg_amcheck: error: connection failed\n"));
         assert_eq!(failed, [(false, "geo: pg_amcheck: error: connection failed".into())]);
     }
 }

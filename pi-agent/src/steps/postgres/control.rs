@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::process::User;
 
 /// Part of a control file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Control {
     /// The server ended in an orderly way: of restored data, its recovery came to its end.
     pub is_shut_down: bool,
