@@ -17,7 +17,7 @@ use crate::health::room;
 use crate::monitor::{Monitor, Problem, Progress, Unit};
 use crate::mounts::within_reach;
 use crate::pgbackrest::{self, Backup, Info, PgBackRest, RestoreOrder, Target};
-use crate::process::User;
+use crate::process::{Program, User};
 use crate::retention;
 use crate::steps::postgres::programs::Found;
 use crate::steps::postgres::restored::{self, Configuration};
@@ -382,12 +382,16 @@ impl Place {
         let config = self.to.join(restored::OWN).join("postgresql.conf");
         let options = quoted(Path::new(&format!("-c config_file={}", quoted(&config))));
         let [originals, auto] = [restored::ORIGINALS, restored::AUTO].map(|name| quoted(&self.to.join(name)));
+        // A container may not.
+        let may =
+            Program::new("unshare", ["--net", "true"]).run(&mut |_, _| ()).is_ok_and(|done| done.status.success());
+        let alone = if may { "unshare --net " } else { "" };
         vec![
             format!(
-                "It belongs to {} and does not archive. Start it beside the original, with a configuration, a port and no network of its own:",
+                "It belongs to {} and does not archive. Start it beside the original, on its own port and with nothing of the original's settings:",
                 user.name
             ),
-            format!("  unshare --net {as_user} {pg_ctl} -D {to} -l {log} -w -o {options} start"),
+            format!("  {alone}{as_user} {pg_ctl} -D {to} -l {log} -w -o {options} start"),
             format!("  {as_user} psql -h {SOCKET} -p {}{role} postgres", port(postgres)),
             format!("  {as_user} env PGDATA={to} {pg_ctl} -w stop"),
             "Before it takes the place of the original it gets that one's settings back:".into(),

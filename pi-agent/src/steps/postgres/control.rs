@@ -16,6 +16,8 @@ pub(crate) struct Control {
     pub prepared_transactions: u32,
     /// `max_locks_per_transaction` of the server that wrote it.
     pub locks_per_transaction: u32,
+    /// MiB of a WAL segment.
+    pub segment: u64,
 }
 
 impl Control {
@@ -43,6 +45,7 @@ impl Control {
             is_shut_down: value("Database cluster state")? == "shut down",
             prepared_transactions: value("max_prepared_xacts setting")?.parse().ok()?,
             locks_per_transaction: value("max_locks_per_xact setting")?.parse().ok()?,
+            segment: value("Bytes per WAL segment")?.parse::<u64>().ok()? >> 20,
         })
     }
 }
@@ -56,13 +59,14 @@ mod tests {
         let text = |state: &str| {
             format!(
                 "pg_control version number:            1300\nDatabase cluster state:               {state}\n\
-                 max_prepared_xacts setting:           7\nmax_locks_per_xact setting:           64\n"
+                 max_prepared_xacts setting:           7\nmax_locks_per_xact setting:           64\n\
+                 Bytes per WAL segment:                16777216\n"
             )
         };
         let control = |state: &str| Control::parse(&text(state)).expect("all of it is there");
         assert_eq!(
             control("shut down"),
-            Control { is_shut_down: true, prepared_transactions: 7, locks_per_transaction: 64 }
+            Control { is_shut_down: true, prepared_transactions: 7, locks_per_transaction: 64, segment: 16 }
         );
         assert!(!control("in archive recovery").is_shut_down && !control("shut down in recovery").is_shut_down);
         assert_eq!(Control::parse("Database cluster state: shut down\n"), None);

@@ -23,7 +23,7 @@ pub(crate) fn needs_a_library(said: &str) -> bool {
 /// Each error is of code that the data brings and that does not work here or with another search path: damaged data does not say so.
 pub(crate) fn is_only_missing(said: &str) -> bool {
     /// What code names that PostgreSQL looks up by name.
-    const KINDS: [&str; 10] = [
+    const KINDS: [&str; 11] = [
         "function",
         "operator",
         "relation",
@@ -34,6 +34,7 @@ pub(crate) fn is_only_missing(said: &str) -> bool {
         "text search",
         "access method",
         "extension",
+        "role",
     ];
     let names = |line: &str| KINDS.iter().any(|kind| line.contains(&format!("{kind} ")));
     let of_code = |line: &str| {
