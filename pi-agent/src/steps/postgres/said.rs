@@ -20,6 +20,23 @@ pub(crate) fn needs_a_library(said: &str) -> bool {
         .any(|sign| said.contains(sign))
 }
 
+/// What was read is damaged, whatever was asked for.
+pub(crate) fn is_damage(said: &str) -> bool {
+    [
+        "could not read",
+        "could not open file",
+        "could not open relation with OID",
+        "could not access status",
+        "invalid page",
+        "cache lookup failed",
+        "corrupt",
+        "missing chunk",
+        "unexpected",
+    ]
+    .iter()
+    .any(|sign| said.contains(sign))
+}
+
 /// Each error is of code that the data brings and that does not work here or with another search path: damaged data does not say so.
 pub(crate) fn is_only_missing(said: &str) -> bool {
     /// What code names that PostgreSQL looks up by name.
@@ -56,6 +73,15 @@ mod tests {
         let said = "vacuumdb: vacuuming\nERROR:  function unaccent(text) does not exist\nLINE 1: select unaccent(t)\n     ^\nHINT: a\nHINT: b\n";
         assert_eq!(errors(said), "ERROR:  function unaccent(text) does not exist");
         assert_eq!(errors("a\n\nb\nc\nd\ne\n"), "b; c; d; e");
+    }
+
+    #[test]
+    fn damage_is_seen_in_any_error() {
+        assert!(is_damage("ERROR:  invalid page in block 3 of relation base/5/1255"));
+        assert!(is_damage("ERROR:  could not open file \"base/5/1255\": No such file or directory"));
+        assert!(
+            !is_damage("ERROR:  nothing is made here") && !is_damage("ERROR:  extension \"amcheck\" is not available")
+        );
     }
 
     #[test]
