@@ -33,6 +33,8 @@ mod packaging;
 mod pitr;
 mod postgres;
 mod postgres_dumps;
+mod postgres_goes_on;
+mod postgres_restored;
 mod postgres_upgrade;
 mod recover;
 mod restore_target;

@@ -182,7 +182,7 @@ fn the_printed_commands_start_what_was_restored() {
     host.good_run();
     let to = host.scratch.join("restored");
     let ran = host.agent.ok(["restore", "database", "--to", to.to_str().unwrap()]);
-    let commands: Vec<_> = ran.stdout.lines().filter(|line| line.trim_start().starts_with("runuser")).collect();
+    let commands: Vec<_> = ran.stdout.lines().filter(|line| line.contains("runuser -u")).collect();
     assert_eq!(commands.len(), 3, "start, look, stop: {ran}");
     let shell = |command: &str| harness::sh(std::process::Command::new("sh").args(["-ec", command]).current_dir("/"));
     shell(commands[0]);

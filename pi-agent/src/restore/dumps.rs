@@ -82,7 +82,8 @@ pub fn restore(
 
 /// The commands that bring them into a server. They read the files as root and become the server's user.
 fn next(user: &str, postgres: &Postgres, snapshot: &Snapshot, to: &Path) -> Result<Vec<String>> {
-    let server = format!("-h {} -p {}", quoted(&postgres.socket_directory), postgres.port);
+    let role = postgres.user.iter().map(|role| format!(" -U {}", quoted(Path::new(role)))).collect::<String>();
+    let server = format!("-h {} -p {}{role}", quoted(&postgres.socket_directory), postgres.port);
     let version = dumps::version(snapshot).map_or_else(|| "its version".into(), |version| version.to_string());
     let mut files = Vec::new();
     for entry in to.read_dir().context(|| format!("look into {}", to.display()))? {
@@ -99,7 +100,8 @@ fn next(user: &str, postgres: &Postgres, snapshot: &Snapshot, to: &Path) -> Resu
         let create = if file.strip_suffix(ENDING) == Some("postgres") { "" } else { " --create" };
         format!("  runuser -u {user} -- pg_restore {server} -d postgres{create} < {}", quoted(&to.join(file)))
     }));
-    lines.push("That a role exists already is no matter. Afterwards: vacuumdb --all --analyze-only".into());
+    lines.push("That a role exists already is no matter. Afterwards:".into());
+    lines.push(format!("  runuser -u {user} -- vacuumdb {server} --all --analyze-only"));
     lines.push("The files hold everything, password hashes too: remove them when done.".into());
     Ok(lines)
 }

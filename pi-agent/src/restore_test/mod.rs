@@ -1,6 +1,7 @@
 //! Restoring for real, into a temporary place, to see that what comes back is what was backed up. It has what a disaster
 //! leaves: the storage, and what the recovery kit holds.
 
+mod content;
 mod critical;
 mod directory;
 mod dump;

@@ -1,9 +1,11 @@
 //! A PostgreSQL cluster, of this host or of a container, by pgBackRest: [`run`] reads as the procedure it is.
 
+pub(crate) mod access;
 mod archiving;
 pub mod catalogue;
 mod cluster;
 pub mod container;
+pub(crate) mod control;
 pub mod dumps;
 mod expire;
 mod holes;
@@ -12,6 +14,8 @@ mod look;
 pub(crate) mod losses;
 pub(crate) mod pg_dump;
 pub mod programs;
+pub(crate) mod restored;
+pub(crate) mod said;
 mod server;
 mod switch;
 mod told;
@@ -255,15 +259,20 @@ impl Work<'_> {
         self.monitor.phase(phase);
         let remaining = self.remaining()?;
         let finished = AtomicBool::new(false);
+        let (data, user) = (&self.postgres.data_directory, self.pgbackrest.user());
+        let without = access::unreadable(data, user);
         std::thread::scope(|scope| {
             let pusher = (style == Style::Spool).then(|| scope.spawn(|| self.push_until(&finished)));
-            let backup = self.pgbackrest.backup(kind, remaining, &mut |done, total| {
+            let backup = self.pgbackrest.backup(kind, &without, remaining, &mut |done, total| {
                 self.monitor.progress(Progress { phase: phase.into(), done, total, unit: Unit::Bytes });
             });
             finished.store(true, Ordering::Relaxed);
-            let problems = pusher.and_then(|pusher| pusher.join().ok()).unwrap_or_default();
+            let mut problems = pusher.and_then(|pusher| pusher.join().ok()).unwrap_or_default();
             match backup {
-                Ok(warnings) => Ok((warnings, problems)),
+                Ok(warnings) => {
+                    problems.extend(without.iter().map(|path| access::left_out(data, path, user)));
+                    Ok((warnings, problems))
+                }
                 Err(error) => {
                     // Out of time is another outcome than a failure.
                     self.remaining()?;
