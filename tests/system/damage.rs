@@ -596,7 +596,7 @@ fn a_damaged_key_file_beside_a_whole_one_stops_no_night() {
     let keys: Vec<_> =
         fs::read_dir(config.storage_folder().join("data/keys")).unwrap().map(|key| key.unwrap()).collect();
     assert_eq!(keys.len(), 2);
-    for key in keys.iter().map(|key| key.path()) {
+    for key in keys.iter().map(fs::DirEntry::path) {
         let whole = fs::read(&key).unwrap();
         // restic makes them read-only.
         fs::remove_file(&key).unwrap();
