@@ -43,6 +43,7 @@ mod resumed;
 mod rpo;
 mod setup;
 mod status;
+mod what_is_lost;
 mod what_was_read;
 mod whose_place;
 mod whose_wal;
