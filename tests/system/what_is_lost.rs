@@ -1,7 +1,7 @@
 //! What was lost or damaged behind the agent's back is told, in words of ours, and by `status` until it is mended.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use harness::{Agent, Config, Scratch, sh};
 use jiff::Timestamp;
@@ -22,15 +22,15 @@ fn three_nights(scratch: &Scratch, options: &str) -> (Config, Agent, PathBuf) {
     (config, agent, source)
 }
 
-fn one_of(folder: PathBuf) -> PathBuf {
-    fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path()
+fn one_of(folder: &Path) -> PathBuf {
+    fs::read_dir(folder).unwrap().next().unwrap().unwrap().path()
 }
 
 #[test]
 fn damage_that_a_check_by_hand_finds_is_alarming_until_it_is_mended() {
     let scratch = Scratch::new();
     let (config, agent, _) = three_nights(&scratch, "");
-    let index = one_of(scratch.join("storage/data/index"));
+    let index = one_of(&scratch.join("storage/data/index"));
     let mut content = fs::read(&index).unwrap();
     content[40] ^= 1;
     fs::write(&index, content).unwrap();
@@ -56,7 +56,7 @@ fn damage_that_a_check_by_hand_finds_is_alarming_until_it_is_mended() {
 fn a_restore_point_that_is_gone_is_told_by_the_next_run_once() {
     let scratch = Scratch::new();
     let (config, agent, source) = three_nights(&scratch, "keep = { last = 3 }");
-    fs::remove_file(one_of(scratch.join("storage/data/snapshots"))).unwrap();
+    fs::remove_file(one_of(&scratch.join("storage/data/snapshots"))).unwrap();
     fs::write(source.join("file"), "4").unwrap();
     let night = agent.run(["run", "data", "--json"]).expect(5);
     let told = night.step("data")["error"]["message"].as_str().unwrap().to_owned();
