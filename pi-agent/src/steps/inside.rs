@@ -231,7 +231,7 @@ pub(crate) fn odd_excludes(inside: &Inside, directory: &Directory, facts: &BTree
         facts.get(IDLE_EXCLUDES).and_then(|fact| serde_json::from_str(fact).ok()).unwrap_or_default();
     let idle = idle.into_iter().filter(|pattern| directory.exclude.contains(pattern)).map(|pattern| Problem {
         message: format!("exclude = {pattern:?} left nothing out of the last backup that another pattern does not"),
-        hint: Some("look whether it is written as it is meant: a leading / is the root of the file system".into()),
+        hint: Some("look whether it is written as it is meant: a / that is not its end ties it to the root of the file system; **/a/b is any a/b".into()),
     });
     emptied.chain(idle).collect()
 }
