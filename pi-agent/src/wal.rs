@@ -5,6 +5,7 @@
 
 mod closing;
 mod drain;
+mod left_behind;
 mod reached;
 mod segment;
 mod state;
@@ -22,9 +23,9 @@ use crate::monitor::Problem;
 use crate::pgbackrest::{self, Code, PgBackRest, code_of};
 
 pub use closing::close_holes;
-pub use drain::{drain, tell};
+pub use drain::{Drained, drain, empty_spools, tell};
 pub use reached::{Hole, Mark, Reached};
-pub use segment::place;
+pub use segment::{is_shut_down, place};
 pub use state::WalState;
 
 /// What one pass did.
@@ -171,6 +172,16 @@ fn push_one(
                 .caused_by(error),
             stop: true,
         },
+        Some(Code::ARCHIVE_DUPLICATE) if file.extension().is_some_and(|ending| ending == "partial") => {
+            // The server ended twice within one segment. What is in its pg_wal is the same, and stays there.
+            let _ = fs::remove_file(file);
+            Refused {
+                error: Error::new(doing())
+                    .hint("the repository has the beginning of this segment; what came later is in the pg_wal of the server alone")
+                    .caused_by(error),
+                stop: true,
+            }
+        }
         Some(Code::ARCHIVE_DUPLICATE) => Refused {
             error: Error::new(doing())
                 .hint(format!(

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::failure::printable;
+use super::timelines;
 use crate::error::{Context, Error, Result};
 
 /// What a repository holds of one stanza.
@@ -44,12 +45,21 @@ pub struct Backup {
     pub archive: String,
     /// The first WAL segment it needs.
     pub wal_start: Option<String>,
+    /// Where in the WAL it begins,
+    pub start_lsn: Option<u64>,
+    /// and from where on the restored files are consistent.
+    pub stop_lsn: Option<u64>,
 }
 
 impl Backup {
     /// Stands alone.
     pub fn is_full(&self) -> bool {
         self.kind == "full"
+    }
+
+    /// The timeline that it was made on.
+    pub fn timeline(&self) -> Option<u32> {
+        u32::from_str_radix(self.wal_start.as_ref()?.get(..8)?, 16).ok()
     }
 }
 
@@ -122,6 +132,7 @@ struct RawDb {
 #[derive(Deserialize)]
 struct RawBackup {
     archive: RawWal,
+    lsn: Option<RawPositions>,
     label: String,
     #[serde(rename = "type")]
     kind: String,
@@ -136,6 +147,12 @@ struct RawBackup {
 #[derive(Deserialize)]
 struct RawWal {
     start: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawPositions {
+    start: Option<String>,
+    stop: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -207,6 +224,8 @@ pub(super) fn parse(json: &str, stanza: &str) -> Result<Info> {
                 version: versions.get(&backup.database.id).copied().unwrap_or(0),
                 archive: archives.get(&backup.database.id).cloned().unwrap_or_default(),
                 wal_start: backup.archive.start,
+                start_lsn: backup.lsn.as_ref().and_then(|lsn| timelines::lsn(lsn.start.as_ref()?)),
+                stop_lsn: backup.lsn.as_ref().and_then(|lsn| timelines::lsn(lsn.stop.as_ref()?)),
             })
         })
         .collect::<Result<Vec<_>>>()?;

@@ -108,6 +108,7 @@ fn choose<'a>(snapshots: &'a [Snapshot], step: &Step, at: &At) -> Result<&'a Sna
         At::Time(time) => newest(snapshots, step, |snapshot| snapshot.time <= *time)
             .ok_or_else(|| nothing(step, &format!("there is no snapshot at or before {time}"))),
         At::Id(id) => by_id(snapshots, step, id),
+        At::Timeline { .. } => Err(Error::usage(format!("restore of {}: --timeline is for databases", step.name))),
     }
 }
 

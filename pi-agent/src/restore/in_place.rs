@@ -12,7 +12,7 @@ use super::{Request, Restored, directory, postgres, tablespaces};
 use crate::config::{Postgres, Settings, Source, StateDirectory, Step, Writer};
 use crate::error::{Error, Result};
 use crate::lock::RunLock;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Problem};
 use crate::run::make_private;
 use crate::steps::postgres::container;
 use crate::wal;
@@ -124,7 +124,7 @@ impl<'a> InPlace<'a> {
         // 2. In one moment.
         monitor.phase("putting it into its place");
         let stopped = Stopped::begin(directory, step, &self.users)?;
-        let mut restored = self.exchange(stopped, restored)?;
+        let mut restored = self.exchange(stopped, restored, Vec::new())?;
         if matches!(&self.step.source, Source::Directory(source) if !source.exclude.is_empty()) {
             restored.next.insert(0, "What the step excludes is in the old alone.".into());
         }
@@ -146,8 +146,8 @@ impl<'a> InPlace<'a> {
             return Err(Error::transient(format!("the server in {} still runs", beside.place.display())));
         }
         monitor.phase("pushing WAL");
-        let pushed = wal::drain(self.settings, std::slice::from_ref(&self.step.name), std::time::Duration::ZERO);
-        if !pushed? && request.at == super::At::Latest {
+        let drained = wal::drain(self.settings, std::slice::from_ref(&self.step.name))?;
+        if !drained.spools && request.at == super::At::Latest {
             return Err(Error::new("some WAL is not in the repository: the newest moment would be lost")
                 .hint("`pi-agent wal push` says why; an older moment is restored with --at TIME"));
         }
@@ -159,7 +159,7 @@ impl<'a> InPlace<'a> {
             postgres::restore_original(self.settings, self.step, database, user, request, monitor)
         })?;
         monitor.phase("putting it into its place");
-        let mut restored = self.exchange(stopped, restored)?;
+        let mut restored = self.exchange(stopped, restored, drained.left)?;
         if self.users.is_empty() {
             let start = "It did not run before. Start it as always, for example: systemctl start postgresql";
             restored.next.insert(0, start.into());
@@ -167,8 +167,8 @@ impl<'a> InPlace<'a> {
         Ok(restored)
     }
 
-    /// All or none; then who was stopped goes on.
-    fn exchange(&self, stopped: Stopped, mut restored: Restored) -> Result<Restored> {
+    /// All or none; then who was stopped goes on. `lost`: what is in the old alone, which nobody is told to remove then.
+    fn exchange(&self, stopped: Stopped, mut restored: Restored, lost: Vec<Problem>) -> Result<Restored> {
         restored.next = stopped.remarks();
         restored.next.push(format!("Then make a backup of it: pi-agent run {}", self.step.name));
         let mut kept = Vec::new();
@@ -181,14 +181,23 @@ impl<'a> InPlace<'a> {
                 }
             }
         }
+        if self.step.postgres().is_some() {
+            // When its timeline began is known by when its history came. What fails here the server does itself.
+            let _ = wal::drain(self.settings, std::slice::from_ref(&self.step.name));
+        }
         let started = stopped.end();
         self.places.iter().try_for_each(Beside::end)?;
         restored.problems.extend(started.err().map(|error| (&error).into()));
-        if !kept.is_empty() {
+        if !kept.is_empty() && lost.is_empty() {
             let kept: Vec<_> = kept.iter().map(|kept| directory::quoted(kept)).collect();
             restored.next.push("What was there before is kept, and takes room until you are sure and type:".into());
             restored.next.push(format!("  rm -rf {}", kept.join(" ")));
+        } else if let Some(kept) = kept.first() {
+            restored
+                .next
+                .push(format!("What was there before holds changes that are nowhere else: {}", kept.display()));
         }
+        restored.problems.extend(lost);
         Ok(restored)
     }
 

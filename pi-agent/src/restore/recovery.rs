@@ -16,7 +16,9 @@ use crate::monitor::{Monitor, Problem, Progress, Unit};
 use crate::mounts::{Bind, privately};
 use crate::pgbackrest::{Info, PgBackRest, Target};
 use crate::process::User;
+use crate::steps::postgres::catalogue::ALWAYS_THERE;
 use crate::steps::postgres::programs::Found;
+use crate::wal::is_shut_down;
 
 /// Longer than any recovery of a household.
 const A_WEEK: Duration = Duration::from_hours(7 * 24);
@@ -49,11 +51,7 @@ pub(super) struct Recovery {
     last_segment: Option<String>,
     segments: u64,
     /// The archive ended before the moment asked for.
-    ended_early: bool,
-    /// It came to its end; what failed then concerns only the session that nobody wants.
-    complete: bool,
-    /// The databases' locale is one that only the container has.
-    foreign_locale: bool,
+    pub ended_early: bool,
 }
 
 impl Recovery {
@@ -68,17 +66,15 @@ impl Recovery {
             self.last_transaction = time.trim().parse().ok();
         } else if line.contains("recovery ended before configured recovery target was reached") {
             self.ended_early = true;
-        } else if line.contains("archive recovery complete") {
-            self.complete = true;
-        } else if line.contains("database locale is incompatible with operating system") {
-            self.foreign_locale = true;
         }
     }
 
     /// The newest segment of the archive was restored.
     pub fn reached(&self, info: &Info) -> bool {
         let newest = info.newest_wal.as_ref();
-        newest.is_none_or(|(_, newest)| self.last_segment.as_ref().is_some_and(|last| last >= newest))
+        // Where one timeline left another, both have the segment.
+        let place = |name: &str| name.get(8..).map(str::to_owned);
+        newest.is_none_or(|(_, newest)| self.last_segment.as_ref().is_some_and(|last| place(last) >= place(newest)))
     }
 
     /// Says so when WAL that should have been there was not.
@@ -172,7 +168,7 @@ impl Cluster<'_> {
         settings.extend(setting);
         let mut arguments = vec![OsString::from("--single"), "-D".into(), data.into()];
         arguments.extend(settings.into_iter().flat_map(|setting| [OsString::from("-c"), setting.into()]));
-        arguments.push("postgres".into());
+        arguments.push(ALWAYS_THERE.into());
 
         let mut recovery = Recovery::default();
         monitor.phase("recovering");
@@ -180,7 +176,10 @@ impl Cluster<'_> {
         let program = programs.program("postgres", arguments).within(A_WEEK).as_user(user);
         let fetch = |name: &str, to: &str| {
             monitor.alive();
-            pgbackrest.fetch(name, data, &data.join("pg_wal").join(to))
+            let to = data.join("pg_wal").join(to);
+            // The last one of a server that died, or of a timeline that was left.
+            Ok(pgbackrest.fetch(name, data, &to)?
+                || (name.len() == 24 && pgbackrest.fetch(&format!("{name}.partial"), data, &to)?))
         };
         let (output, fetched) = handover.serving(fetch, || {
             with_a_name(self.settings, user, || {
@@ -200,7 +199,8 @@ impl Cluster<'_> {
                 .hint(hint)
                 .caused_by(error)
         })?;
-        if output.status.success() || recovery.ended_early || (recovery.complete && recovery.foreign_locale) {
+        // What failed behind the recovery concerns only the session that nobody wants: its locale, its database.
+        if output.status.success() || recovery.ended_early || is_shut_down(data) {
             return Ok(recovery);
         }
         let said = output.stderr.lines().rev().find(|line| line.contains("FATAL") || line.contains("PANIC"));

@@ -11,7 +11,7 @@ use crate::error::{Context, Result};
 use crate::monitor::Problem;
 use crate::report::words;
 use crate::repository::Selection;
-use crate::steps::postgres::catalogue::Psql;
+use crate::steps::postgres::catalogue::{ALWAYS_THERE, Psql};
 use crate::steps::postgres::dumps;
 use crate::steps::postgres::pg_dump::ENDING;
 
@@ -54,7 +54,7 @@ fn try_to(work: &Work<'_>, psql: &Psql<'_>, data: &Path, sheet: &mut Sheet) -> R
         };
         give(&file)?;
         for sql in [format!("drop database if exists {INTO}"), format!("create database {INTO} template template0")] {
-            psql.ask("postgres", &sql, ASKING)?;
+            psql.ask(ALWAYS_THERE, &sql, ASKING)?;
         }
         let into = format!("--dbname={INTO}");
         // Roles and tablespaces may have changed since. What PostgreSQL's template has is made anew when the dump has it.

@@ -92,9 +92,13 @@ fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Mon
     let (store, claim) = open_place(job)?;
     let pgbackrest = PgBackRest::prepare(&job.settings, step, postgres, &user)?;
     let server = Server { postgres, user: &user };
-    let work = Work { job, step, postgres, spool, monitor, server, pgbackrest, store, claim };
+    let mut work = Work { job, step, postgres, spool, monitor, server, pgbackrest, store, claim };
     let mut result = match &job.task {
-        Task::Backup { full, keep_everything, .. } => work.backup(*full, keep_everything.as_deref())?,
+        Task::Backup { full, keep_everything, .. } => {
+            let identity = work.identify()?;
+            work.pgbackrest = work.pgbackrest.connecting_to(&identity.database);
+            work.backup(&identity, *full, keep_everything.as_deref())?
+        }
         Task::Prune { keep_everything } => work.only_expire(keep_everything.as_deref())?,
         Task::Check(_) => work.verify()?,
         Task::FetchState { .. } | Task::RestoreTest(_) => {
@@ -114,7 +118,7 @@ pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<()
     container::at(settings, postgres, |Seat { postgres, .. }| {
         let user = user(settings, step, postgres)?;
         let identity = Server { postgres, user: &user }.identity()?;
-        let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
+        let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?.connecting_to(&identity.database);
         match pgbackrest.info()?.cluster() {
             None => pgbackrest.create_stanza(),
             Some(cluster) if cluster.system_id == identity.system_id => Ok(()),
@@ -166,31 +170,34 @@ fn check_server(postgres: &Postgres, identity: &Identity) -> Result<()> {
 }
 
 impl Work<'_> {
-    fn backup(&self, full: bool, keep_everything: Option<&str>) -> Result<StepResult> {
-        // 1. The tools, and a server that answers and is the one we mean.
+    /// The server, which answers and is the one we mean; the tools can work with it.
+    fn identify(&self) -> Result<Identity> {
         self.monitor.phase("asking the server");
         let identity = self.server.identity()?;
         check_versions(&identity)?;
         check_server(self.postgres, &identity)?;
+        Ok(identity)
+    }
 
-        // 2. The cluster is the one the repository knows; a first or an upgraded one is made known.
+    fn backup(&self, identity: &Identity, full: bool, keep_everything: Option<&str>) -> Result<StepResult> {
+        // 1. The cluster is the one the repository knows; a first or an upgraded one is made known.
         let info = self.pgbackrest.info()?;
         self.claim.write_down()?;
-        let upgraded = self.know_cluster(&identity, &info)?;
+        let upgraded = self.know_cluster(identity, &info)?;
 
-        // 3. A WAL segment gets all the way into the repository.
+        // 2. A WAL segment gets all the way into the repository.
         container::provide_spool(&self.job.settings, self.postgres, self.pgbackrest.user())?;
-        let style = archiving::style(&identity, self.spool, self.job.settings.alarms.rpo)?;
+        let style = archiving::style(identity, self.spool, self.job.settings.alarms.rpo)?;
         self.monitor.phase("waiting for WAL");
-        self.prove(&identity, style)?;
+        self.prove(identity, style)?;
 
-        // 4. The backup itself, with WAL flowing beside it.
+        // 3. The backup itself, with WAL flowing beside it.
         let kind = if full || upgraded { BackupType::Full } else { BackupType::Incremental };
         let before = info.newest().cloned();
         let began = Timestamp::now();
         let (warnings, mut problems) = self.back_up(kind, style)?;
 
-        // 5. What retention no longer keeps goes.
+        // 4. What retention no longer keeps goes.
         let info = self.pgbackrest.info()?;
         let made = info.newest().filter(|made| before.as_ref().is_none_or(|before| before.label != made.label));
         let made =
@@ -199,12 +206,12 @@ impl Work<'_> {
         let keep_everything = keep_everything.or(contradicted.as_deref());
         let expired = self.expire(&info, keep_everything);
 
-        // 6. The month's dump, unless nobody knows which month it is; then the books.
-        let dumped = if keep_everything.is_none() { self.dump_if_due(&identity) } else { Dumped::default() };
+        // 5. The month's dump, unless nobody knows which month it is; then the books.
+        let dumped = if keep_everything.is_none() { self.dump_if_due(identity) } else { Dumped::default() };
         let objects = self.objects();
-        problems.extend(before.and_then(|before| self.hole_since(&before, made, &identity, &objects)));
+        problems.extend(before.and_then(|before| self.hole_since(&before, made, identity, &objects)));
         problems.extend(Hole::close(&self.spool.here, began).err().map(|error| Problem::from(&error)));
-        let mut result = self.result(&identity, made, warnings, problems, expired, &objects);
+        let mut result = self.result(identity, made, warnings, problems, expired, &objects);
         dumped.tell(&mut result);
         self.claim.told().into_iter().for_each(|problem| result.degrade(problem));
         result.clock = contradicted;
