@@ -41,5 +41,7 @@ mod resumed;
 mod rpo;
 mod setup;
 mod status;
+mod timelines;
+mod unarchived;
 mod what_was_read;
 mod whose_place;

@@ -11,6 +11,7 @@ mod info;
 mod program;
 mod timelines;
 mod version;
+mod zone;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -59,6 +60,8 @@ pub struct PgBackRest {
     slack: Duration,
     /// The database that it connects to, where that is not its default `postgres`.
     database: Option<String>,
+    /// The time zone that it is told.
+    zone: String,
 }
 
 /// The kind of backup asked for.
@@ -112,7 +115,15 @@ impl PgBackRest {
         let files = files::write(settings, step, postgres, user)?;
         let detour = Detour::prepare(&settings.storage, &files, user)?.map(Arc::new);
         let slack = files::slack(&settings.storage.limits);
-        Ok(Self { stanza: postgres.stanza.clone(), user: user.clone(), files, detour, slack, database: None })
+        Ok(Self {
+            stanza: postgres.stanza.clone(),
+            user: user.clone(),
+            files,
+            detour,
+            slack,
+            database: None,
+            zone: zone::UTC.into(),
+        })
     }
 
     /// The same, connecting to that database of the server's.
@@ -120,6 +131,13 @@ impl PgBackRest {
     pub fn connecting_to(mut self, database: &str) -> Self {
         self.database = Some(database.to_owned()).filter(|database| database != "postgres");
         self
+    }
+
+    /// The same, labelling a backup that begins now later than all that there are.
+    #[must_use]
+    pub fn labelling_after(&self, info: &Info) -> Self {
+        let labels = info.backups.iter().map(|backup| backup.label.as_str());
+        Self { zone: zone::after(labels, Timestamp::now()), ..self.clone() }
     }
 
     /// The user it runs as.
@@ -336,7 +354,7 @@ impl PgBackRest {
         }
         // Positional arguments (a WAL file, a folder) are recognised wherever they stand.
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        let program = program::command(command, &all, &self.user)?.within(deadline);
+        let program = program::command(command, &all, &self.user)?.env("TZ", &self.zone).within(deadline);
         let program = match &self.detour {
             Some(detour) => detour.lead(program),
             None => program,

@@ -85,7 +85,7 @@ impl Header {
         };
         if let Err(error) = open.read_exact(&mut bytes) {
             return Err(match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => damaged(format!("is truncated: {size} bytes")),
+                io::ErrorKind::UnexpectedEof => damaged(format!("is truncated: {size} bytes")),
                 _ => Error::new(doing()).caused_by(error),
             });
         }

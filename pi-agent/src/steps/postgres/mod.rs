@@ -37,7 +37,7 @@ use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Kind, Result};
 use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem, Progress, Unit};
-use crate::pgbackrest::{self, Backup, BackupType, PgBackRest};
+use crate::pgbackrest::{self, Backup, BackupType, Info, PgBackRest};
 use crate::process::User;
 use crate::restore::postgres::wal_begins;
 use crate::secrets::Secrets;
@@ -195,7 +195,7 @@ impl Work<'_> {
         let kind = if full || upgraded { BackupType::Full } else { BackupType::Incremental };
         let before = info.newest().cloned();
         let began = Timestamp::now();
-        let (warnings, mut problems) = self.back_up(kind, style)?;
+        let (warnings, mut problems) = self.back_up(kind, style, &info)?;
 
         // 4. What retention no longer keeps goes.
         let info = self.pgbackrest.info()?;
@@ -248,7 +248,7 @@ impl Work<'_> {
     }
 
     /// Runs the backup while a thread keeps the WAL flowing that pgBackRest waits for at its end.
-    fn back_up(&self, kind: BackupType, style: Style) -> Result<(Vec<String>, Vec<Problem>)> {
+    fn back_up(&self, kind: BackupType, style: Style, known: &Info) -> Result<(Vec<String>, Vec<Problem>)> {
         let phase = match kind {
             BackupType::Full => "full backup",
             BackupType::Incremental => "incremental backup",
@@ -258,7 +258,7 @@ impl Work<'_> {
         let finished = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let pusher = (style == Style::Spool).then(|| scope.spawn(|| self.push_until(&finished)));
-            let backup = self.pgbackrest.backup(kind, remaining, &mut |done, total| {
+            let backup = self.pgbackrest.labelling_after(known).backup(kind, remaining, &mut |done, total| {
                 self.monitor.progress(Progress { phase: phase.into(), done, total, unit: Unit::Bytes });
             });
             finished.store(true, Ordering::Relaxed);
