@@ -153,3 +153,20 @@ fn a_cluster_without_the_database_postgres_is_backed_up_and_restored_like_any_ot
     assert_eq!(clone.start().sql_in("app", "select sum(i) from t"), "3");
     host.agent.ok(["restore-test", "database"]);
 }
+
+/// Labels are dated by local time, and pgBackRest refuses one that is not later than the last.
+#[test]
+fn a_journey_to_the_west_stops_no_backup() {
+    let Host { scratch: _scratch, cluster, agent } = Host::local();
+    let agent = agent.env("TZ", "Pacific/Auckland");
+    for _ in 0..2 {
+        cluster.sql("insert into voters select count(*), 'in the east' from voters");
+        agent.ok(["run", "database"]);
+    }
+    let agent = agent.env("TZ", "America/Los_Angeles");
+    cluster.sql("insert into voters select count(*), 'in the west' from voters");
+    let ran = agent.ok(["run", "database", "--json"]);
+    let label = ran.step("database")["restore_point"].as_str().unwrap().to_owned();
+    let utc = cluster.sql("select to_char(now() at time zone 'UTC', 'YYYYMMDD-HH24MISS')");
+    assert!(label.rsplit('_').next().unwrap()[..15] <= *utc, "{label} is dated later than {utc}");
+}

@@ -43,7 +43,10 @@ impl Course {
             }
             Some(number) => Some(number),
             None => match timelines.at(time) {
-                Some(number) => Some(lived(pgbackrest, &archive, &timelines, number, &info.backups)?),
+                Some(number) => {
+                    let backups: Vec<_> = info.backups.iter().filter(before).collect();
+                    Some(lived(pgbackrest, &archive, &timelines, number, &backups)?)
+                }
                 None => None,
             },
         };
@@ -67,24 +70,31 @@ impl Course {
     }
 }
 
-/// That timeline, or the one it comes from when that one went on instead: a restore in place that was taken back leaves a
-/// history and no segment.
+/// That timeline, or the one it comes from when that one went on later: somebody took the restore in place back. Backups know the
+/// time best; where none tells, what came last into the archive does.
 fn lived(
     pgbackrest: &PgBackRest,
     archive: &str,
     timelines: &Timelines,
     number: u32,
-    backups: &[Backup],
+    backups: &[&Backup],
 ) -> Result<u32> {
-    let has_backup = |number| backups.iter().any(|one| one.archive == archive && one.timeline() == Some(number));
+    let newest_backup = |number| {
+        let on_it = backups.iter().filter(|one| one.archive == archive && one.timeline() == Some(number));
+        on_it.map(|one| one.stopped).max()
+    };
     let mut number = number;
     while let Some((from, _)) = timelines.left(number) {
-        if has_backup(number) || pgbackrest.newest_of(archive, timelines, number)?.is_some() {
-            break;
-        }
         let since = timelines.begun().find(|(known, _)| *known == number).and_then(|(_, since)| since);
-        let gone_on = pgbackrest.newest_of(archive, timelines, from)?.and_then(|(_, time)| time);
-        if gone_on <= since {
+        let (here, there) = (newest_backup(number), newest_backup(from).filter(|stopped| Some(*stopped) > since));
+        let went_on = if here.is_some() || there.is_some() {
+            there > here
+        } else {
+            let arrived =
+                |number| Ok::<_, Error>(pgbackrest.newest_of(archive, timelines, number)?.and_then(|(_, time)| time));
+            arrived(from)? > arrived(number)?.max(since)
+        };
+        if !went_on {
             break;
         }
         number = from;

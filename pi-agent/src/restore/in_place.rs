@@ -159,7 +159,14 @@ impl<'a> InPlace<'a> {
             postgres::restore_original(self.settings, self.step, database, user, request, monitor)
         })?;
         monitor.phase("putting it into its place");
+        let elsewhere = fs::read_link(beside.place.join("pg_wal")).ok();
         let mut restored = self.exchange(stopped, restored, drained.left)?;
+        if let Some(elsewhere) = elsewhere {
+            let (place, elsewhere) = (beside.place.display(), elsewhere.display());
+            restored
+                .next
+                .insert(0, format!("Its pg_wal was a link to {elsewhere}, and is a directory in {place} now."));
+        }
         if self.users.is_empty() {
             let start = "It did not run before. Start it as always, for example: systemctl start postgresql";
             restored.next.insert(0, start.into());
