@@ -187,29 +187,34 @@ fn push_one(
     })
 }
 
-/// The repository holds another file of that name. With later ones of the same timeline beside it, the cluster itself went back.
+/// The repository holds another file of that name. With later ones beside it, the cluster itself went back.
 fn duplicate(pgbackrest: &PgBackRest, file: &Path, step: &str, error: Error) -> Error {
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let newest = pgbackrest.info().ok().and_then(|info| info.newest_wal).map(|(_, newest)| newest);
-    let later = newest.filter(|newest| newest.get(..8) == name.get(..8) && newest.as_str() > name);
-    let folder = file.parent().unwrap_or(file).display();
-    match later {
-        Some(later) => Error::new(format!(
-            "push WAL {}: the database went back to an earlier state on the same timeline, of which storage has all up to {later}: \
-             was an old image or copy of it put back?",
-            file.display()
-        ))
-        .hint(format!(
-            "to have what storage has: pi-agent restore {step} --in-place. To go on from here, begin a new timeline: stop the server, \
-             keep what is in {folder} elsewhere, make an empty file recovery.signal in the data directory, add \
-             restore_command = '/bin/false' and recovery_target_timeline = 'current' to its postgresql.auto.conf, start the server, \
-             then: pi-agent run {step}"
-        )),
-        None => Error::new(format!("push WAL {}", file.display())).hint(format!(
-            "the repository holds another file of this name; keep this one elsewhere, then a full backup starts anew: \
-             pi-agent run {step}"
-        )),
+    let Some(later) = newest.filter(|newest| newest.as_str() > name) else {
+        return Error::new(format!("push WAL {}", file.display()))
+            .hint(format!(
+                "the repository holds another file of this name; keep this one elsewhere, then a full backup starts anew: \
+                 pi-agent run {step}"
+            ))
+            .caused_by(error);
+    };
+    let mut hint = format!("to have what storage has: pi-agent restore {step} --in-place");
+    if later.get(..8) == name.get(..8) {
+        // Where storage has a later timeline already, the next number would be that one's.
+        hint.push_str(&format!(
+            ". To go on from here, begin a new timeline: stop the server, keep what is in {} elsewhere, make an empty file \
+             recovery.signal in the data directory, add restore_command = '/bin/false' and recovery_target_timeline = 'current' to \
+             its postgresql.auto.conf, start the server, then: pi-agent run {step}",
+            file.parent().unwrap_or(file).display()
+        ));
     }
+    Error::new(format!(
+        "push WAL {}: the database went back to an earlier state on its timeline, and storage has all up to {later}: was an old image \
+         or copy of it put back?",
+        file.display()
+    ))
+    .hint(hint)
     .caused_by(error)
 }
 

@@ -1,9 +1,14 @@
 //! A database that went back goes on, on another timeline. Every moment of each of them comes back as it was, and what is said
 //! to be a moment is that moment.
 
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use harness::{Cluster, Ran};
+use harness::cluster::give_to_postgres;
+use harness::{Cluster, Ran, sh};
 
 use crate::postgres::Host;
 
@@ -109,8 +114,8 @@ fn a_return_that_was_taken_back_leads_nobody_astray() {
     host.agent.ok(["restore", "database", "--in-place", "--yes", "--at", &one]);
     let data = host.cluster.data();
     let old = crate::in_place::kept(data).remove(0);
-    std::fs::rename(data, host.scratch.join("not-wanted")).unwrap();
-    std::fs::rename(old, data).unwrap();
+    fs::rename(data, host.scratch.join("not-wanted")).unwrap();
+    fs::rename(old, data).unwrap();
     host.cluster.start();
     std::thread::sleep(Duration::from_millis(1100));
     host.insert("three");
@@ -169,4 +174,40 @@ fn a_journey_to_the_west_stops_no_backup() {
     let label = ran.step("database")["restore_point"].as_str().unwrap().to_owned();
     let utc = cluster.sql("select to_char(now() at time zone 'UTC', 'YYYYMMDD-HH24MISS')");
     assert!(label.rsplit('_').next().unwrap()[..15] <= *utc, "{label} is dated later than {utc}");
+}
+
+/// An old image of the card is written back: the same cluster on the same timeline, some nights earlier.
+#[test]
+fn a_cluster_that_went_back_is_told_so_and_goes_on_along_a_new_timeline() {
+    let host = Host::local();
+    let (data, image) = (host.cluster.data(), host.scratch.join("image"));
+    host.good_run();
+    let copy = |from: &Path, to: &Path| sh(Command::new("cp").arg("-a").arg(from).arg(to));
+    host.cluster.stop();
+    copy(data, &image);
+    host.cluster.start();
+    host.insert("lost");
+    host.good_run();
+    host.cluster.stop();
+    fs::remove_dir_all(data).unwrap();
+    copy(&image, data);
+    host.cluster.start();
+    host.insert("after it was put back");
+    let (message, hint) = host.failed_run();
+    assert!(message.contains("went back to an earlier state"), "{message}");
+    assert!(hint.contains("recovery.signal") && hint.contains("--in-place"), "{hint}");
+
+    // As it says.
+    host.cluster.stop();
+    fs::rename(host.spool(), host.scratch.join("elsewhere")).unwrap();
+    fs::write(data.join("recovery.signal"), "").unwrap();
+    give_to_postgres(&data.join("recovery.signal"));
+    let mut settings = fs::File::options().append(true).open(data.join("postgresql.auto.conf")).unwrap();
+    settings.write_all(b"restore_command = '/bin/false'\nrecovery_target_timeline = 'current'\n").unwrap();
+    host.cluster.start();
+    host.good_run();
+    let (ran, rows) = restored(&host, "newest", &[]);
+    assert_eq!(rows, "after it was put back", "{ran}");
+    let (ran, rows) = restored(&host, "before", &["--timeline", "1"]);
+    assert_eq!(rows, "lost", "{ran}");
 }

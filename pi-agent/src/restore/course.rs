@@ -33,7 +33,13 @@ impl Course {
         let Some(archive) = info.backups.iter().rfind(before).map(|backup| backup.archive.clone()) else {
             return Ok(Self { info, number: None });
         };
-        let timelines = pgbackrest.timelines(&archive, &info.backups)?;
+        let timelines = pgbackrest.timelines(&archive, &info.backups).map_err(|error| {
+            let kind = error.kind();
+            Error::new(format!("find out which timelines {step} was on"))
+                .kind_of(kind)
+                .hint("a backup itself needs none of them: pi-agent points, then --at ID")
+                .caused_by(error)
+        })?;
         let number = match named {
             Some(number) if !timelines.has(number) => {
                 let known: Vec<_> = timelines.begun().map(|(number, _)| number.to_string()).collect();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::{error, info};
 
-use super::{left_behind, push};
+use super::{left_behind, push, spool_directory, waiting};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::Result;
 use crate::monitor::Problem;
@@ -41,7 +41,7 @@ pub fn drain(settings: &Settings, names: &[String]) -> Result<Drained> {
         drained.spools &= empty();
         let left = left_behind::hand_over(settings, step, postgres, &mut || {
             let well = empty();
-            drained.spools &= well;
+            drained.spools &= well || waiting(&spool_directory(settings, postgres)).is_ok_and(|files| files.is_empty());
             well
         });
         left.iter().for_each(|problem| tell(step, problem));

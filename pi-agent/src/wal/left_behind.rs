@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::segment::{Header, Name, is_shut_down, system_id_of};
-use super::{archive_command, spool_directory};
+use super::{Reached, archive_command, spool_directory};
 use crate::config::{Postgres, Settings, Step};
 use crate::docker::{Docker, State};
 use crate::error::{Error, Result};
@@ -38,19 +38,26 @@ pub(super) fn hand_over(
     if runs(postgres, &data) {
         return waiting_in_a_server(&data);
     }
+    let spool = spool_directory(settings, postgres);
+    let noted = Reached::read(&spool).is_some();
     let left = Left::of(&data);
-    for (number, file) in left.files.iter().enumerate() {
-        let taken = file.take(settings, step, postgres, &data);
-        if let Err(error) = &taken {
-            return Some(left.lost(number, &data, error));
+    let lost = left.files.iter().enumerate().find_map(|(number, file)| {
+        if let Err(error) = file.take(settings, step, postgres, &data) {
+            return Some(left.lost(number, &data, &error));
         }
-        if !push() {
-            let error = Error::new("the spool is not empty").hint("`pi-agent wal push` says why");
-            // This one is in the spool.
-            return (number + 1 < left.files.len()).then(|| left.lost(number + 1, &data, &error));
+        if push() {
+            return None;
         }
+        let error = Error::new("it could not be pushed").hint("`pi-agent wal push` says why");
+        // What is in the spool is kept there.
+        let first = number + usize::from(spool.join(file.spooled()).exists());
+        (first < left.files.len()).then(|| left.lost(first, &data, &error))
+    });
+    if !noted && !left.files.is_empty() {
+        // A server that pushes by itself fills no spool, and a note in it would seem to stand still.
+        Reached::forget(&spool);
     }
-    None
+    lost
 }
 
 /// A server is at work there, or nobody can tell.
@@ -133,6 +140,11 @@ impl Left {
 }
 
 impl File {
+    /// Its name in the spool. One that the server may still finish must not take the place of the finished one.
+    fn spooled(&self) -> String {
+        if self.unfinished { format!("{}.partial", self.name) } else { self.name.clone() }
+    }
+
     /// Into the spool, as the archiver would have done it.
     fn take(&self, settings: &Settings, step: &Step, postgres: &Postgres, data: &Path) -> Result<()> {
         let user = pgbackrest::server_user(settings, step, postgres)?;
@@ -141,12 +153,11 @@ impl File {
         if Name::of_file(&here) == Some(Name::Segment) {
             Header::check(&here)?;
         }
-        let spooled = if self.unfinished { format!("{}.partial", self.name) } else { self.name.clone() };
         // Names of WAL hold nothing that a shell would understand.
         let command = archive_command(&spool_directory(settings, postgres))
             .replace("%%", "\0")
             .replace("%p", &format!("pg_wal/{}", self.name))
-            .replace("%f", &spooled)
+            .replace("%f", &self.spooled())
             .replace('\0', "%");
         as_its_archiver("sh", &["-c", &command], data, &user)?;
         if self.marked {

@@ -56,6 +56,12 @@ impl Reached {
         read(&note(spool))
     }
 
+    /// Removes the note.
+    pub(super) fn forget(spool: &Path) {
+        // One that stays is only too old.
+        let _ = fs::remove_file(note(spool));
+    }
+
     /// The newest segment, where it is that cluster's.
     pub fn newest_of(&self, cluster: Cluster) -> Option<&str> {
         (self.system_id == cluster.system_id).then_some(&*self.newest.segment)
