@@ -191,31 +191,33 @@ fn push_one(
 fn duplicate(pgbackrest: &PgBackRest, file: &Path, step: &str, error: Error) -> Error {
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let newest = pgbackrest.info().ok().and_then(|info| info.newest_wal).map(|(_, newest)| newest);
-    let Some(later) = newest.filter(|newest| newest.as_str() > name) else {
-        return Error::new(format!("push WAL {}", file.display()))
-            .hint(format!(
-                "the repository holds another file of this name; keep this one elsewhere, then a full backup starts anew: \
-                 pi-agent run {step}"
-            ))
-            .caused_by(error);
-    };
+    match newest.filter(|newest| newest.as_str() > name) {
+        Some(newest) => went_back(step, name, &newest, file.parent().unwrap_or(file)),
+        None => Error::new(format!("push WAL {}", file.display())).hint(format!(
+            "the repository holds another file of this name; keep this one elsewhere, then a full backup starts anew: \
+             pi-agent run {step}"
+        )),
+    }
+    .caused_by(error)
+}
+
+/// What is said of a cluster that is at a segment behind the newest that the repository has of it.
+pub fn went_back(step: &str, segment: &str, newest: &str, spool: &Path) -> Error {
     let mut hint = format!("to have what storage has: pi-agent restore {step} --in-place");
-    if later.get(..8) == name.get(..8) {
+    if newest.get(..8) == segment.get(..8) {
         // Where storage has a later timeline already, the next number would be that one's.
         hint.push_str(&format!(
             ". To go on from here, begin a new timeline: stop the server, keep what is in {} elsewhere, make an empty file \
              recovery.signal in the data directory, add restore_command = '/bin/false' and recovery_target_timeline = 'current' to \
              its postgresql.auto.conf, start the server, then: pi-agent run {step}",
-            file.parent().unwrap_or(file).display()
+            spool.display()
         ));
     }
     Error::new(format!(
-        "push WAL {}: the database went back to an earlier state on its timeline, and storage has all up to {later}: was an old image \
-         or copy of it put back?",
-        file.display()
+        "the database went back to an earlier state on its timeline: it writes WAL {segment}, and storage has all up to {newest}; \
+         was an old image or copy of it put back?"
     ))
     .hint(hint)
-    .caused_by(error)
 }
 
 /// Notes that a segment is in the repository.

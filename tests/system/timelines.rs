@@ -194,6 +194,7 @@ fn a_cluster_that_went_back_is_told_so_and_goes_on_along_a_new_timeline() {
     host.cluster.start();
     host.insert("after it was put back");
     let (message, hint) = host.failed_run();
+    host.agent.run(["adopt", "database"]).expect(1).says("went back to an earlier state");
     assert!(message.contains("went back to an earlier state"), "{message}");
     assert!(hint.contains("recovery.signal") && hint.contains("--in-place"), "{hint}");
 

@@ -1,9 +1,12 @@
 //! Whose cluster it is: the one known before, one that an upgrade made of it, or another that is refused.
 
-use super::server::Identity;
+use std::path::Path;
+
+use super::server::{Identity, Server};
 use super::{SYSTEM_ID, VERSION, Work};
 use crate::error::{Error, Result};
 use crate::pgbackrest::{Cluster, Info};
+use crate::wal;
 
 impl Work<'_> {
     /// True when the stanza went on to a higher major version: then the next backup is full.
@@ -11,7 +14,10 @@ impl Work<'_> {
         let now = Cluster { system_id: identity.system_id, version: identity.version() };
         let known = info.cluster();
         match decide(known.or(self.recorded_cluster()), now, known.is_some()) {
-            Decision::Go => Ok(false),
+            Decision::Go => match went_back(&self.step.name, &self.server, info, &self.spool.here)? {
+                Some(error) => Err(error),
+                None => Ok(false),
+            },
             Decision::Create => self.pgbackrest.create_stanza().map(|()| false),
             Decision::Upgrade => self.pgbackrest.upgrade_stanza().map(|()| true),
             Decision::Refuse(before) => Err(Error::new(format!(
@@ -31,6 +37,18 @@ impl Work<'_> {
         let fact = |key: &str| self.job.facts.get(key);
         Some(Cluster { system_id: fact(SYSTEM_ID)?.parse().ok()?, version: fact(VERSION)?.parse().ok()? })
     }
+}
+
+/// The known cluster is behind the WAL that the repository had of its timeline: its data are those of an old image. The server is
+/// asked now, for its WAL goes on while the repository is asked.
+///
+/// # Errors
+/// The server does not answer.
+pub(super) fn went_back(step: &str, server: &Server<'_>, info: &Info, spool: &Path) -> Result<Option<Error>> {
+    let Some(segment) = server.identity()?.segment else { return Ok(None) };
+    let newest = info.newest_wal.as_ref().map(|(_, newest)| newest);
+    let ahead = newest.filter(|newest| newest.get(..8) == segment.get(..8) && **newest > segment);
+    Ok(ahead.map(|newest| wal::went_back(step, &segment, newest, spool)))
 }
 
 /// What becomes of a cluster, given the one known before.

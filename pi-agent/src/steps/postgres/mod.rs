@@ -115,13 +115,21 @@ fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Mon
 /// # Errors
 /// The server does not answer, or pgBackRest refuses.
 pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<()> {
-    container::at(settings, postgres, |Seat { postgres, .. }| {
+    container::at(settings, postgres, |Seat { postgres, spool }| {
         let user = user(settings, step, postgres)?;
-        let identity = Server { postgres, user: &user }.identity()?;
+        let server = Server { postgres, user: &user };
+        let identity = server.identity()?;
         let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?.connecting_to(&identity.database);
-        match pgbackrest.info()?.cluster() {
+        let info = pgbackrest.info()?;
+        match info.cluster() {
             None => pgbackrest.create_stanza(),
-            Some(cluster) if cluster.system_id == identity.system_id => Ok(()),
+            // No word of ours makes room for it there.
+            Some(cluster) if cluster.system_id == identity.system_id => {
+                match cluster::went_back(&step.name, &server, &info, &spool.here)? {
+                    Some(error) => Err(error),
+                    None => Ok(()),
+                }
+            }
             Some(_) => pgbackrest.upgrade_stanza(),
         }
     })

@@ -32,6 +32,8 @@ pub(super) struct Identity {
     /// Seconds after which a segment that is not full is handed over; 0: never.
     pub archive_timeout: u64,
     pub in_recovery: bool,
+    /// The segment of WAL that it writes; none in recovery.
+    pub segment: Option<String>,
     /// The one for sessions that may last: `postgres`, else a user's. In `template1` they would keep others from making databases.
     pub database: String,
 }
@@ -77,6 +79,7 @@ impl Server<'_> {
                'archive_timeout', (select setting::int from pg_settings where name = 'archive_timeout'), \
                'wal_segment_size', pg_size_bytes(current_setting('wal_segment_size')), \
                'in_recovery', pg_is_in_recovery(), \
+               'segment', case when not pg_is_in_recovery() then pg_walfile_name(pg_current_wal_lsn()) end, \
                'database', coalesce((select datname from pg_database where datallowconn and datconnlimit <> -2 \
                  and datname not in ('template0', 'template1') order by datname <> 'postgres', oid limit 1), 'template1'))",
         )
