@@ -190,9 +190,9 @@ fn push_one(
 /// The repository holds another file of that name. With later ones beside it, the cluster itself went back.
 fn duplicate(pgbackrest: &PgBackRest, file: &Path, step: &str, error: Error) -> Error {
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let newest = pgbackrest.info().ok().and_then(|info| info.newest_wal).map(|(_, newest)| newest);
-    match newest.filter(|newest| newest.as_str() > name) {
-        Some(newest) => went_back(step, name, &newest, file.parent().unwrap_or(file)),
+    let info = pgbackrest.info().unwrap_or_default();
+    match info.newest_wal_of_cluster().filter(|newest| *newest > name) {
+        Some(newest) => went_back(step, name, newest, file.parent().unwrap_or(file)),
         None => Error::new(format!("push WAL {}", file.display())).hint(format!(
             "the repository holds another file of this name; keep this one elsewhere, then a full backup starts anew: \
              pi-agent run {step}"

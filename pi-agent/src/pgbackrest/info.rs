@@ -78,6 +78,14 @@ impl Info {
         self.clusters.last().copied()
     }
 
+    /// The newest WAL segment of the cluster that the stanza backs up now; none while only earlier ones have any.
+    pub fn newest_wal_of_cluster(&self) -> Option<&str> {
+        let (archive, segment) = self.newest_wal.as_ref()?;
+        // pgBackRest numbers the clusters of a stanza from 1, and forgets none.
+        let number: usize = archive.rsplit('-').next()?.parse().ok()?;
+        (number == self.clusters.len()).then_some(segment)
+    }
+
     /// The newest backup.
     pub fn newest(&self) -> Option<&Backup> {
         self.backups.last()
@@ -335,6 +343,9 @@ mod tests {
         assert!(info.backups[1].damaged_pages && info.backups[1].stored.is_none());
         assert_eq!(info.cluster(), Some(Cluster { system_id: 7_710_451_772_011_988_257, version: 15 }));
         assert_eq!(info.newest_wal, Some(("15-2".into(), "000000010000000000000003".into())));
+        assert_eq!(info.newest_wal_of_cluster(), Some("000000010000000000000003"));
+        let adopted = Info { clusters: [&info.clusters[..], &info.clusters[..1]].concat(), ..info };
+        assert_eq!(adopted.newest_wal_of_cluster(), None, "it has handed over nothing yet");
     }
 
     #[test]

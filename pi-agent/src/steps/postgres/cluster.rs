@@ -46,8 +46,8 @@ impl Work<'_> {
 /// The server does not answer.
 pub(super) fn went_back(step: &str, server: &Server<'_>, info: &Info, spool: &Path) -> Result<Option<Error>> {
     let Some(segment) = server.identity()?.segment else { return Ok(None) };
-    let newest = info.newest_wal.as_ref().map(|(_, newest)| newest);
-    let ahead = newest.filter(|newest| newest.get(..8) == segment.get(..8) && **newest > segment);
+    let newest = info.newest_wal_of_cluster();
+    let ahead = newest.filter(|newest| newest.get(..8) == segment.get(..8) && *newest > segment.as_str());
     Ok(ahead.map(|newest| wal::went_back(step, &segment, newest, spool)))
 }
 
