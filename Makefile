@@ -20,7 +20,7 @@ test-trixie: ## the PostgreSQL tests in a Debian 13: PostgreSQL 17 and pgBackRes
 test-sid: ## the PostgreSQL tests in Debian unstable: the newest PostgreSQL and pgBackRest that Debian has
 	@tests/elsewhere.sh sid
 
-test-pi: ## a night with a power cut on a fully emulated Raspberry Pi 4, with the package of make deb ARCH=arm64 (up to 30 minutes)
+test-pi: ## a night with a power cut and every file system on a fully emulated Raspberry Pi 4, with the package of make deb ARCH=arm64 (up to 40 minutes)
 	@tests/pi.sh
 
 lint: ## formatting, clippy, unused dependencies, licences and advisories

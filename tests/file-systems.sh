@@ -39,7 +39,7 @@ make() { # NAME: an empty one in NAME.image; 1 when this machine has none
     f2fs) has f2fs && mkfs.f2fs -q "$image" >/dev/null ;;
     exfat) mkfs.exfat "$image" >/dev/null ;;
     fat) has vfat && mkfs.vfat "$image" >/dev/null ;;
-    ntfs) has ntfs3 && mkfs.ntfs --quick --force --quiet "$image" >/dev/null ;;
+    ntfs) has ntfs3 && mkfs.ntfs --quick --force --quiet "$image" >/dev/null 2>&1 ;;
     nfs) has nfsd && has nfs && mkfs.ext4 -q "$image" ;;
     tmpfs) ;;
     *) echo "$0: no file system $1" >&2 && exit 2 ;;

@@ -56,7 +56,7 @@ no_cluster=(
 booted=systemd,systemd-sysv,dbus,libpam-systemd,ca-certificates,curl,procps
 
 # For tests/file-systems.sh.
-file_systems=attr,btrfs-progs,dosfstools,exfatprogs,f2fs-tools,nfs-common,nfs-kernel-server,ntfs-3g,python3-minimal,xfsprogs
+file_systems=attr,btrfs-progs,dosfstools,e2fsprogs,exfatprogs,f2fs-tools,nfs-common,nfs-kernel-server,ntfs-3g,python3-minimal,xfsprogs
 
 make_root() { # MACHINE
     case $1 in

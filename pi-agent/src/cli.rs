@@ -360,7 +360,7 @@ impl Cli {
                 looked.map(drop).and(closing).and(flushed.map(drop)).map(|()| 0)
             }
             Command::Repair { step, read_data, yes } => {
-                end_without_locks()?;
+                answer_for_locks(&directory)?;
                 let watch = |what: &str| Terminal::new(std::io::stderr().is_terminal()).into_monitor(what);
                 repair::repair(&settings()?, &directory, &repair::Order { step, yes, read_data }, &watch)
             }
@@ -396,7 +396,7 @@ impl Cli {
                     println!("the configuration and the keys are in their places; what they open: pi-agent points");
                     return Ok(0);
                 }
-                end_without_locks()?;
+                answer_for_locks(&directory)?;
                 let report = recover::recover(&options, &config, &directory, &watch)?;
                 output.print(|| report.json(), || report.text())?;
                 Ok(report.exit_code())
@@ -404,10 +404,11 @@ impl Cli {
             Command::Wal { command: WalCommand::Push { steps, switch, retry_for } } => {
                 let settings =
                     settings()?.handed_over(std::env::var_os(CREDENTIALS), std::env::var_os("RUNTIME_DIRECTORY"));
-                let switched = !switch || steps::postgres::switch(&settings, &steps)?;
+                let record = wal::Record::at_hand(&directory);
+                let switched = !switch || steps::postgres::switch(&settings, &steps, &record)?;
                 let pushed = match retry_for {
-                    Some(patience) => wal::empty_spools(&settings, &steps, patience)?,
-                    None => wal::drain(&settings, &steps)?.all(),
+                    Some(patience) => wal::empty_spools(&settings, &steps, &record, patience)?,
+                    None => wal::drain(&settings, &steps, &record)?.all(),
                 };
                 Ok(u8::from(!(switched && pushed)))
             }
@@ -469,7 +470,7 @@ fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, outpu
         println!("nothing was changed");
         return Ok(0);
     };
-    end_without_locks()?;
+    answer_for_locks(directory)?;
     let monitor = Terminal::new(std::io::stderr().is_terminal()).into_monitor(&format!("restore of {step}"));
     let (restored, place) = match &in_place {
         Some(in_place) => (in_place.restore(directory, &request, &monitor)?, "its place".to_owned()),
@@ -480,16 +481,19 @@ fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, outpu
             serde_json::json!({
                 "schema": report::SCHEMA, "step": step, "to": request.to, "in_place": in_place.is_some(),
                 "restore_point": restored.restore_point, "time": words::stamp(restored.time), "bytes": restored.bytes,
-                "problems": restored.problems, "next": restored.next,
+                "problems": restored.told().collect::<Vec<_>>(), "passed_over": restored.passed_over,
+                "next": restored.next,
             })
         },
         || restored.text(&step, &place),
     )?;
-    Ok(if restored.problems.is_empty() { 0 } else { 5 })
+    Ok(if restored.told().next().is_none() { 0 } else { 5 })
 }
 
-/// When it is told to end, this process removes its locks from storage first; the next run would.
-fn end_without_locks() -> Result<()> {
+/// When it is told to end, this process removes its locks from storage first; else the next run does, which knows them by the record in
+/// that directory.
+fn answer_for_locks(directory: &StateDirectory) -> Result<()> {
+    repository::record_locks(directory);
     process::on_end(|signal| {
         repository::let_go()(Duration::from_secs(2));
         // As a shell says it.
@@ -508,10 +512,10 @@ fn adopt(settings: &Settings, directory: &StateDirectory, step: Option<&str>) ->
     };
     let step = settings.step(name)?;
     if let Source::Postgres(postgres) = &step.source {
-        steps::postgres::adopt(settings, step, postgres)?;
+        steps::postgres::adopt(settings, step, postgres, &wal::Record::at_hand(directory))?;
     }
     match State::open(&directory.database())? {
-        Opened::Ready(state) | Opened::Fresh(state, _) => state.forget_facts(name)?,
+        Opened::Ready(state) | Opened::Fresh(state, _) => state.forget_source(name)?,
     }
     println!("the next run takes the source of {name} as it finds it");
     Ok(0)

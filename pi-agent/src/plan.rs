@@ -10,8 +10,10 @@ use serde::Serialize;
 use crate::config::{Directory, Postgres, Settings, Source, Step};
 use crate::error::Result;
 use crate::forecast::{does_not_fit, forecast};
+use crate::health::Doubt;
 use crate::report::SCHEMA;
 use crate::restore_test::Earlier;
+use crate::retention::is_of_the_future;
 use crate::steps::{Check, Task};
 
 /// What the plan needs to know of a step's past.
@@ -45,9 +47,21 @@ pub struct History {
     /// By step name.
     pub steps: BTreeMap<String, StepHistory>,
     /// Why the clock must not be trusted with deleting.
-    pub clock_problem: Option<String>,
+    pub clock_problem: Option<Doubt>,
     /// Bytes of memory that programs may still have just now.
     pub memory: Option<u64>,
+}
+
+impl History {
+    fn keep_everything(&self) -> Option<String> {
+        self.clock_problem.as_ref().map(|doubt| doubt.why.clone())
+    }
+
+    /// What was done while the clock was wrong was done nobody knows when, which a clock that is right tells by its date.
+    fn is_due(&self, last: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
+        let is_dated_wrong = |last| self.clock_problem.is_none() && is_of_the_future(last, now);
+        last.is_some_and(is_dated_wrong) || is_due(last, every, now)
+    }
 }
 
 /// What a person or a timer asks for.
@@ -135,8 +149,8 @@ fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted
     let mut warnings = Vec::new();
     let task = match (wanted, &step.source) {
         (Wanted::Prune, _) => {
-            why.extend(history.clock_problem.iter().map(|problem| format!("nothing is removed: {problem}")));
-            Task::Prune { keep_everything: history.clock_problem.clone() }
+            why.extend(history.keep_everything().map(|why| format!("nothing is removed: {why}")));
+            Task::Prune { keep_everything: history.keep_everything() }
         }
         (Wanted::RestoreTest, _) => Task::RestoreTest(past.tests.clone()),
         (Wanted::Check, Source::Postgres(_)) => Task::Check(Check::Structure),
@@ -145,10 +159,11 @@ fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted
         }
         (Wanted::Backup, source) => {
             let (full, prune, check) = match source {
-                Source::Postgres(postgres) => (full_is_due(postgres, &past, now, &mut why), false, None),
+                Source::Postgres(postgres) => (full_is_due(postgres, &past, history, now, &mut why), false, None),
                 Source::Directory(directory) | Source::Agent(directory) => {
-                    let prune = is_due(past.last_prune.or(past.first_success), directory.prune_every, now);
-                    let check = is_due(past.last_check.or(past.first_success), directory.check_every, now)
+                    let prune = history.is_due(past.last_prune.or(past.first_success), directory.prune_every, now);
+                    let check = history
+                        .is_due(past.last_check.or(past.first_success), directory.check_every, now)
                         .then(|| next_check(directory, &past));
                     (false, prune, check)
                 }
@@ -162,7 +177,7 @@ fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted
             warnings.extend(waits.into_iter().chain(does_not_fit(past.peak_memory, history.memory)));
             why.extend(warnings.iter().cloned());
             why.extend(past.left_out.clone());
-            Task::Backup { full, prune, check, keep_everything: history.clock_problem.clone() }
+            Task::Backup { full, prune, check, keep_everything: history.keep_everything() }
         }
     };
     PlannedStep {
@@ -175,8 +190,14 @@ fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted
     }
 }
 
-fn full_is_due(postgres: &Postgres, past: &StepHistory, now: Timestamp, why: &mut Vec<String>) -> bool {
-    let due = past.last_full.is_none_or(|last| is_due(Some(last), postgres.full_every, now));
+fn full_is_due(
+    postgres: &Postgres,
+    past: &StepHistory,
+    history: &History,
+    now: Timestamp,
+    why: &mut Vec<String>,
+) -> bool {
+    let due = past.last_full.is_none_or(|last| history.is_due(Some(last), postgres.full_every, now));
     why.push(match (past.last_full, due) {
         (None, _) => "full backup: none is recorded".into(),
         (Some(last), true) => format!("full backup: the last is of {last}"),
@@ -187,8 +208,8 @@ fn full_is_due(postgres: &Postgres, past: &StepHistory, now: Timestamp, why: &mu
 
 fn maintenance_in_words(prune: bool, check: Option<Check>, history: &History) -> Vec<String> {
     let mut words = Vec::new();
-    if let Some(problem) = &history.clock_problem {
-        words.push(format!("nothing is removed: {problem}"));
+    if let Some(why) = history.keep_everything() {
+        words.push(format!("nothing is removed: {why}"));
     } else if prune {
         words.push("prune: due".into());
     }
@@ -251,7 +272,11 @@ mod tests {
         assert!(!is_due(Some(last), DAY * 7, night(7).timestamp()));
         assert!(is_due(Some(last), DAY * 7, night(8).timestamp()), "ten seconds short of seven days");
         assert!(!is_due(None, DAY * 7, night(8).timestamp()));
-        assert!(!is_due(Some(last), DAY * 7, "2026-10-01T03:00:00Z".parse().unwrap()), "a clock that went back");
+        let back = "2026-10-01T03:00:00Z".parse().unwrap();
+        assert!(!is_due(Some(last), DAY * 7, back), "a clock that went back");
+        let doubt = Doubt { why: "it went back".into(), by_record: true };
+        assert!(!History { clock_problem: Some(doubt), ..History::default() }.is_due(Some(last), DAY * 7, back));
+        assert!(History::default().is_due(Some(last), DAY * 7, back), "by a clock that is right the record is wrong");
     }
 
     /// Does the check that the plan gives after that record, through the database, so many times; the parts that were read.

@@ -13,7 +13,7 @@ use crate::repository::{Purpose, Repository};
 use crate::secrets::Secrets;
 use crate::setup::Dialogue;
 use crate::shown::harmless;
-use crate::storage::place::{self, Machine};
+use crate::storage::place::{self, Machine, Unowned};
 use crate::storage::{Store, disk, token};
 
 /// What a person asks for.
@@ -26,8 +26,8 @@ pub struct Order {
     pub read_data: bool,
 }
 
-/// Says what is wrong, asks, and mends it; `watch` makes a monitor for each part of that. The exit code: 0 all is well then, 3 something is damaged still, 5 something is that cannot be mended
-/// here.
+/// Says what is wrong, asks, and mends it; `watch` makes a monitor for each part of that. The exit code: 0 all is well then, 3
+/// something is damaged still, also because the person said no, 5 something is that cannot be mended here.
 ///
 /// # Errors
 /// There is no such repository, somebody else is at work on it, storage fails, or nobody can be asked.
@@ -49,8 +49,8 @@ pub fn repair(
     let (system, location) = (Path::new("/"), &settings.storage.location);
     let root = Store::open(&settings.storage, location, &secrets)?;
     let disk = disk::check(system, directory, location)?;
-    let tokens = token::known(directory, location)?;
-    place::verify(&root, &Machine::of(system, &settings.host)?, true, disk.as_ref(), &tokens)?;
+    let tokens = token::known(directory, location);
+    place::verify(&root, &Machine::of(system, &settings.host)?, Unowned::Unused, disk.as_ref(), &tokens)?;
 
     let store = root.join(&step.name);
     let repository = Repository::open_what_is_left(settings, &step.name, store.clone(), &secrets)?
@@ -82,7 +82,7 @@ pub fn repair(
         })?;
         if !dialogue.yes("Go on", false)? {
             println!("nothing was changed");
-            return Ok(0);
+            return Ok(3);
         }
     }
     let findings = repository.mend(diagnosis, &watch(&format!("repair of {}", step.name)))?;

@@ -55,6 +55,8 @@ pub enum Why {
     Monthly,
     /// The newest of its year.
     Yearly,
+    /// It is [of the future](is_of_the_future): only a person removes it.
+    Future,
     /// Everything is kept.
     Everything,
 }
@@ -81,6 +83,15 @@ pub struct Kept {
     pub until: Until,
 }
 
+/// How far apart two clocks may be that are both right.
+pub(crate) const APART: SignedDuration = SignedDuration::from_mins(1);
+
+/// Whether no clock that is right can have shown that time yet. A restore point of such a time was made by a clock that was wrong;
+/// nobody knows when.
+pub fn is_of_the_future(time: Timestamp, now: Timestamp) -> bool {
+    time.duration_since(now) > APART
+}
+
 /// The ids that `keep` no longer keeps, oldest first. Nothing a kept point needs is among them.
 pub fn victims(points: &[Point], keep: &Keep, now: Timestamp, zone: &TimeZone) -> Vec<String> {
     all_but(points, &reasons(points, keep, Family::Snapshots, now, zone))
@@ -97,7 +108,8 @@ pub fn pg_victims(points: &[Point], keep: &Keep, now: Timestamp, zone: &TimeZone
 pub fn explained(points: &[Point], keep: &Keep, family: Family, now: Timestamp, zone: &TimeZone) -> Vec<Kept> {
     let reasons = reasons(points, keep, family, now, zone);
     let sorted = newest_first(points);
-    let next = sorted.first().map_or(Date::MAX, |newest| later(newest.time.to_zoned(zone.clone()).date(), 1));
+    let newest = sorted.iter().find(|point| !is_of_the_future(point.time, now));
+    let next = newest.map_or(Date::MAX, |newest| later(newest.time.to_zoned(zone.clone()).date(), 1));
     let kept = |point: &Point| {
         let (until, why) = reasons.0.get(point.id.as_str()).copied().unwrap_or((Until::Day(next), Why::Nothing));
         Kept { id: point.id.clone(), time: point.time, why, until }
@@ -105,10 +117,10 @@ pub fn explained(points: &[Point], keep: &Keep, family: Family, now: Timestamp, 
     sorted.into_iter().rev().map(kept).collect()
 }
 
-/// From when on every moment must stay reachable: `daily` days before the newest point (never after `now`); at least [`Keep::GRACE`].
-/// `None`: since ever, or there are no points.
+/// From when on every moment must stay reachable: `daily` days before the newest point that is not of the future (never after `now`);
+/// at least [`Keep::GRACE`]. `None`: since ever, or there are no such points.
 pub fn window_start(points: &[Point], keep: &Keep, now: Timestamp) -> Option<Timestamp> {
-    let newest = points.iter().map(|point| point.time).max()?;
+    let newest = points.iter().map(|point| point.time).filter(|time| !is_of_the_future(*time, now)).max()?;
     let Keep::Rules { daily: Count::Of(days), .. } = keep else { return None };
     let length = SignedDuration::from_hours(24 * i64::from(*days)).max(grace());
     Some(now.min(newest).checked_sub(length).unwrap_or(Timestamp::MIN))
@@ -116,6 +128,7 @@ pub fn window_start(points: &[Point], keep: &Keep, now: Timestamp) -> Option<Tim
 
 /// The value of `repo1-retention-archive`: how many full backups back the WAL must be kept whole, so that the window stays reachable.
 /// That is the newest full at or before the start of the window; every one when there is none so old. `None`: all WAL is kept.
+/// pgBackRest counts those of the future as the newest, and so does this.
 pub fn retention_archive(points: &[Point], keep: &Keep, now: Timestamp) -> Option<usize> {
     let start = window_start(points, keep, now)?;
     let fulls: Vec<_> = newest_first(points).into_iter().filter(|point| point.full).collect();
@@ -146,15 +159,18 @@ impl<'a> Reasons<'a> {
     }
 }
 
-/// The one place that knows what is kept.
+/// The one place that knows what is kept. Points of the future are kept, and count for nothing.
 fn reasons<'a>(points: &'a [Point], keep: &Keep, family: Family, now: Timestamp, zone: &TimeZone) -> Reasons<'a> {
-    let sorted = newest_first(points);
+    let all = newest_first(points);
     let mut kept = Reasons::default();
-    let Some(newest) = sorted.first() else { return kept };
     let Keep::Rules { last, daily, weekly, monthly, yearly } = *keep else {
-        sorted.iter().for_each(|point| kept.add(&point.id, Why::Everything, Until::Forever));
+        all.iter().for_each(|point| kept.add(&point.id, Why::Everything, Until::Forever));
         return kept;
     };
+    let (future, sorted): (Vec<_>, Vec<_>) = all.iter().copied().partition(|point| is_of_the_future(point.time, now));
+    future.iter().for_each(|point| kept.add(&point.id, Why::Future, Until::Forever));
+    // Whatever those need, if there is nothing else, is of the future too.
+    let Some(newest) = sorted.first() else { return kept };
     let date = |time: Timestamp| time.to_zoned(zone.clone()).date();
     let today = date(newest.time);
 
@@ -192,7 +208,7 @@ fn reasons<'a>(points: &'a [Point], keep: &Keep, family: Family, now: Timestamp,
         kept.add(&sorted[base].id, Why::Window, Until::Day(date(later_moment(next, length))));
     }
     // Newest first, so that a dependency which itself names only its direct parent is followed to the end.
-    for point in sorted {
+    for point in all {
         if let Some((until, _)) = kept.0.get(point.id.as_str()).copied() {
             point.needs.iter().for_each(|id| kept.add(id, Why::Needed, until));
         }

@@ -9,6 +9,7 @@ mod left_behind;
 mod reached;
 mod segment;
 mod state;
+mod whose;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -25,8 +26,9 @@ use crate::pgbackrest::{self, Code, PgBackRest, code_of};
 pub use closing::close_holes;
 pub use drain::{Drained, drain, empty_spools, tell};
 pub use reached::{Hole, Mark, Reached};
-pub use segment::{is_shut_down, place};
+pub use segment::place;
 pub use state::WalState;
+pub use whose::{Record, Whose};
 
 /// What one pass did.
 #[derive(Debug, Default)]
@@ -66,8 +68,9 @@ pub fn archive_command(spool: &Path) -> String {
 /// Pushes what lies in the spool, in order. Another push at work is no error: it does the same.
 ///
 /// # Errors
-/// The spool cannot be read, or pgBackRest cannot be prepared. What happens to single files is in the report.
-pub fn push(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<PushReport> {
+/// The spool cannot be read, the place in storage is another machine's, or pgBackRest cannot be prepared: then everything stays in the
+/// spool. What happens to single files is in the report.
+pub fn push(settings: &Settings, step: &Step, postgres: &Postgres, whose: Whose<'_>) -> Result<PushReport> {
     let spool = spool_directory(settings, postgres);
     let user = pgbackrest::server_user(settings, step, postgres)?;
     if !spool.exists() {
@@ -83,6 +86,9 @@ pub fn push(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<Pus
     let names = waiting(&spool)?;
     if names.is_empty() {
         return Ok(PushReport::default());
+    }
+    if !whose.allows(settings).context(|| "push WAL".into())? {
+        return Ok(PushReport { waiting: names.len() as u64, ..PushReport::default() });
     }
     let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
     let live = system_id_of(&postgres.data_directory);

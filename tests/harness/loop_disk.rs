@@ -1,6 +1,7 @@
 //! A disk of any file system, in a file.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,6 +45,23 @@ impl LoopDisk {
 
     /// Unmounts it.
     pub fn unmount(self) {}
+
+    /// Gives a btrfs disk a bad place where that content begins: a read of it fails from then on (EIO), as of a bad sector,
+    /// for its checksum is another. Mount it with `max_inline=0`, or the content of a small file is no block of its own.
+    #[must_use]
+    pub fn with_bad_place(self, content: &[u8], options: &str) -> Self {
+        const BLOCK: u64 = 4096;
+        let (image, at) = (self.image.clone(), self.at.clone());
+        self.unmount();
+        let begins = &content[..content.len().min(64)];
+        let disk = File::options().read(true).write(true).open(&image).expect("our own file");
+        let blocks = (0..disk.metadata().expect("it is open").len()).step_by(BLOCK as usize);
+        let mut found = vec![0; begins.len()];
+        let mut is_there = |place: &u64| disk.read_exact_at(&mut found, *place).is_ok() && found == begins;
+        let place = blocks.into_iter().find(|place| is_there(place)).expect("the content is on the disk");
+        disk.write_all_at(&[!begins[0]], place).expect("our own file");
+        Self::mount(image, at, options)
+    }
 }
 
 impl Drop for LoopDisk {

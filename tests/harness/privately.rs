@@ -13,8 +13,8 @@ use crate::{Scratch, sh};
 /// disk that has the scratch directories, and for which there is no network but a loopback of its own. Needs root.
 pub fn privately<T: Send>(places: &[&str], work: impl FnOnce() -> T + Send) -> T {
     let scratch = Scratch::new();
-    let missing: Vec<_> = places.iter().filter(|place| !Path::new(place).exists()).collect();
-    missing.iter().for_each(|place| fs::create_dir_all(place).expect("root may"));
+    // They stay: to remove one ends the mounts that other tests have there.
+    places.iter().for_each(|place| fs::create_dir_all(place).expect("root may"));
     let done = std::thread::scope(|scope| {
         let inside = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("root may");
@@ -29,9 +29,5 @@ pub fn privately<T: Send>(places: &[&str], work: impl FnOnce() -> T + Send) -> T
         });
         inside.join()
     });
-    for place in missing {
-        // Somebody may have begun to use it.
-        let _ = fs::remove_dir(place);
-    }
     done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -7,7 +7,9 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::{Agent, Cluster, Config, Household, Ran, Scratch, Size, Tree, by_effort, sh};
+use harness::{
+    Agent, Cluster, Config, Household, LoopDisk, Ran, Random, Scratch, Size, Tree, TypedInto, by_effort, sh,
+};
 use serde_json::Value;
 
 use crate::health::with_clock;
@@ -442,6 +444,161 @@ fn one_damaged_file_never_stops_the_nights() {
 
     agent.ok(["check", "data"]);
     sh(config.restic("data").args(["check", "--read-data"]));
+}
+
+/// A storage on a disk that says what it cannot read: two nights of one file.
+struct BadDisk {
+    scratch: Scratch,
+    source: PathBuf,
+    config: Config,
+    agent: Agent,
+    disk: Option<LoopDisk>,
+}
+
+impl BadDisk {
+    const OPTIONS: &str = "max_inline=0";
+
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        let disk = LoopDisk::make(scratch.join("storage"), 256 << 20, &["mkfs.btrfs", "-q"], Self::OPTIONS);
+        let source = scratch.directory("srv/data");
+        fs::write(source.join("large"), Random::new(3).bytes(3 << 20)).unwrap();
+        let config = Config::local(scratch.path()).directory("data", &[&source], "");
+        let agent = config.write();
+        let this = Self { scratch, source, config, agent, disk: Some(disk) };
+        for night in 0..2 {
+            this.night(&night.to_string()).expect(0).says("succeeded");
+        }
+        this
+    }
+
+    fn night(&self, content: &str) -> Ran {
+        fs::write(self.source.join("file"), content).unwrap();
+        self.agent.run(["run", "data", "--json"])
+    }
+
+    /// Makes the largest file of that kind unreadable; its path.
+    fn spoil(&mut self, kind: &str) -> PathBuf {
+        let of_kind = files(&self.scratch.join("storage/data").join(kind));
+        let file = of_kind.into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+        let content = fs::read(&file).unwrap();
+        self.disk = self.disk.take().map(|disk| disk.with_bad_place(&content, Self::OPTIONS));
+        assert_eq!(fs::read(&file).unwrap_err().raw_os_error(), Some(5), "EIO");
+        self.forget_cache();
+        file
+    }
+
+    fn forget_cache(&self) {
+        fs::remove_dir_all(self.scratch.join("cache/repositories")).unwrap();
+    }
+
+    fn points(&self) -> usize {
+        self.agent.run(["points", "data", "--json"]).json()["points"].as_array().unwrap().len()
+    }
+
+    fn restore(&self) -> (Ran, PathBuf) {
+        let to = self.scratch.join("to");
+        let _ = fs::remove_dir_all(&to);
+        let ran = self.agent.run(["restore", "data", "--to", to.to_str().unwrap()]);
+        (ran, to.join(self.source.strip_prefix("/").unwrap()))
+    }
+
+    /// All is as in a repository that was never damaged.
+    fn lives_on(&self, content: &str) {
+        self.forget_cache();
+        let _ = self.night(content).expect(0);
+        self.agent.ok(["check", "data"]);
+        sh(self.config.restic("data").args(["check", "--read-data"]));
+        let (ran, to) = self.restore();
+        Tree::read(&self.source).assert_equals(&to);
+        assert_eq!(ran.code(), Some(0), "{ran}");
+    }
+}
+
+#[test]
+fn one_file_on_a_bad_place_of_the_disk_stops_nothing_and_is_set_aside() {
+    let mut home = BadDisk::new();
+    for kind in ["snapshots", "index"] {
+        let before = home.points();
+        let bad = home.spoil(kind);
+        let name = format!("{kind}/{}", bad.file_name().unwrap().to_str().unwrap());
+        let ran = home.night("third").expect(5);
+        let step = ran.step("data");
+        let message = step["error"]["message"].as_str().unwrap();
+        assert_eq!(step["outcome"], "degraded", "{ran}");
+        assert!(message.contains(&name) && message.contains("is damaged and left out"), "{ran}");
+        assert!(message.contains("Input/output error"), "{ran}");
+        assert!(step["error"]["hint"].as_str().unwrap().contains("pi-agent repair data"), "{ran}");
+        home.forget_cache();
+        let lost = usize::from(kind == "snapshots");
+        assert_eq!(home.points(), before + 1 - lost);
+        let path = home.source.join("file");
+        let versions = home.agent.run(["points", "data", "--path", path.to_str().unwrap(), "--json"]);
+        assert_eq!(versions.json()["points"].as_array().unwrap().len(), before + 1 - lost, "{versions}");
+        let (ran, to) = home.restore();
+        assert_eq!(fs::read_to_string(to.join("file")).unwrap(), "third", "{ran}");
+        let _ = ran.expect(5).says("is damaged and left out");
+
+        home.agent.run(["repair", "data"]).expect(2).says("Input/output error").says("nothing was changed");
+        assert!(bad.exists());
+        home.agent.ok(["repair", "data", "--yes"]).says("mended");
+        assert!(!bad.exists() && home.scratch.join("storage/data/set-aside").join(&name).exists());
+        home.lives_on("fourth");
+    }
+}
+
+#[test]
+fn a_pack_on_a_bad_place_of_the_disk_loses_only_what_lies_there() {
+    let mut home = BadDisk::new();
+    let bad = home.spoil("data");
+    home.agent.run(["repair", "data", "--yes"]).expect(0).says("contents were not read");
+    let said = home.agent.run(["repair", "data", "--read-data"]).expect(2);
+    let pieces = said.stdout.split("is damaged: ").nth(1).unwrap_or_else(|| panic!("{said}"));
+    let numbers: Vec<u32> = pieces.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert!(numbers[0] > 0 && numbers[0] < numbers[1], "some are whole: {said}");
+    home.agent.ok(["repair", "data", "--read-data", "--yes"]).says("mended");
+    assert!(bad.exists(), "no pack is deleted");
+    let _ = home.night("third").expect(0);
+    let (ran, to) = home.restore();
+    Tree::read(&home.source).assert_equals(&to);
+    assert_eq!(ran.code(), Some(0), "{ran}");
+}
+
+#[test]
+fn a_key_on_a_bad_place_of_the_disk_is_told_and_stops_no_night() {
+    let mut home = BadDisk::new();
+    let password = home.scratch.join("password");
+    fs::write(&password, Config::PASSWORD).unwrap();
+    sh(home.config.restic("data").args(["key", "add", "--new-password-file"]).arg(&password));
+    home.spoil("keys");
+    let _ = home.night("third").expect(0);
+    let (ran, _) = home.restore();
+    assert_eq!(ran.code(), Some(0), "{ran}");
+    home.agent.run(["check", "data"]).expect(3).says("its key file keys/").says("Input/output error");
+    home.agent.run(["repair", "data"]).expect(5).says("cannot be mended").says("Input/output error");
+    // The other one opens it, also where no key was kept.
+    fs::remove_dir_all(home.config.secrets().join("master-keys")).unwrap();
+    let (ran, to) = home.restore();
+    assert_eq!(fs::read_to_string(to.join("file")).unwrap(), "third", "{ran}");
+}
+
+#[test]
+fn a_repair_that_a_person_does_not_want_leaves_the_damage_and_says_so() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv/data");
+    fs::write(source.join("file"), "1").unwrap();
+    let agent = Config::local(scratch.path()).directory("data", &[&source], "").write();
+    agent.ok(["run"]);
+    let bad = scratch.join("storage/data/index").join("00".repeat(32));
+    fs::write(&bad, "not what its name says").unwrap();
+    let mut terminal = TypedInto::start(&agent.command(["repair", "data"]));
+    terminal.sees("is damaged").sees("Go on").types("no").sees("nothing was changed");
+    assert_eq!(terminal.wait().code(), Some(3), "{}", terminal.screen());
+    assert!(bad.exists());
+    let mut terminal = TypedInto::start(&agent.command(["repair", "data"]));
+    terminal.sees("Go on").types("yes").sees("mended");
+    assert_eq!(terminal.wait().code(), Some(0), "{}", terminal.screen());
+    assert!(!bad.exists());
 }
 
 #[test]

@@ -173,6 +173,18 @@ pub(crate) fn with_clock(scratch: &Scratch, agent: &Agent, skew: &str) -> Agent 
     agent.clone().program(wrapper)
 }
 
+/// Does the work on a machine where systemd says that the network has set the clock.
+pub(crate) fn with_network_time<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    const PROGRAMS: &str = "/usr/local/sbin";
+    privately(&["/run/systemd", PROGRAMS], || {
+        fs::create_dir("/run/systemd/system").unwrap();
+        let program = Path::new(PROGRAMS).join("timedatectl");
+        fs::write(&program, "#!/bin/sh\necho NTP=yes\necho NTPSynchronized=yes\n").unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        work()
+    })
+}
+
 fn points(agent: &Agent) -> usize {
     agent.ok(["points", "foundry", "--json"]).json()["points"].as_array().unwrap().len()
 }
@@ -205,6 +217,115 @@ fn a_clock_that_is_earlier_than_the_newest_restore_point_stops_forget_and_prune_
     later.ok(["run"]);
     assert_eq!(points(&later), 3, "those of the last two days");
     later.ok(["prune"]);
+}
+
+/// One night by a clock that was wrong; then it is right again, and somebody says so.
+#[test]
+fn a_restore_point_of_the_future_is_told_and_counts_for_nothing_by_a_clock_that_is_right() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv/foundry");
+    let world = source.join("world.json");
+    let write = |text: &str| fs::write(&world, text).unwrap();
+    let config =
+        Config::local(scratch.path()).directory("foundry", &[&source], "keep = { last = 1 }\nprune-every = \"1d\"");
+    let agent = config.write();
+    write("old");
+    for skew in ["-20d", "-15d", "+4300d"] {
+        let _ = with_clock(&scratch, &agent, skew).run(["run"]);
+    }
+    write("new");
+    assert_eq!(points(&agent), 2, "a clock that is years ahead removes nothing");
+    let night = agent.ok(["run", "--json"]);
+    assert!(machine(&night.step("foundry")).contains("but the newest restore point is of 20"), "{night}");
+    assert_eq!(points(&agent), 3, "nobody says which of them is wrong");
+    agent.run(["prune", "foundry"]).expect(3).says("nothing is removed: the clock shows");
+    let to = scratch.join("by-time");
+    agent
+        .ok(["restore", "foundry", "--to", to.to_str().unwrap()])
+        .says("if the clock is right, the newest is another one: --at ");
+
+    with_network_time(|| {
+        let night = agent.run(["run", "--json"]).expect(5);
+        let step = night.step("foundry");
+        let (message, hint) =
+            (step["error"]["message"].to_string(), step["error"]["hint"].as_str().unwrap().to_owned());
+        assert!(message.contains("is of 20") && message.contains("a clock that was wrong made it"), "{night}");
+        assert_eq!((step["outcome"].as_str(), machine(&step)), (Some("degraded"), String::new()), "{night}");
+        assert_eq!(machine(&night.step("agent")), "", "{night}");
+        assert_eq!(points(&agent), 3, "the future one, and those of today");
+        let done = step["maintenance"].to_string();
+        assert!(done.contains("forget") && done.contains("prune") && done.contains("check"), "{done}");
+        assert!(!alarms(&agent).contains(&"clock".to_owned()));
+        agent.run(["prune", "foundry"]).expect(5).says("a clock that was wrong made it");
+
+        let restored = |to: &Path| fs::read_to_string(to.join(world.strip_prefix("/").unwrap())).unwrap();
+        let to = scratch.join("newest");
+        let said = agent.ok(["restore", "foundry", "--to", to.to_str().unwrap()]);
+        said.says("the newest of the others is taken; for that one: --at ");
+        assert_eq!(restored(&to), "new");
+        let test = agent.run(["restore-test", "foundry", "--json"]).expect(5);
+        test.says("the newest of the others is taken");
+        write("spoilt");
+        agent.ok(["restore", "foundry", "--in-place", "--yes"]).says("the newest of the others is taken");
+        assert_eq!(fs::read_to_string(&world).unwrap(), "new");
+
+        // As it is told.
+        for step in ["foundry", "agent"] {
+            let hint = night.step(step)["error"]["hint"].as_str().unwrap().to_owned();
+            let command = hint.split_once("restic -r ").unwrap().1.split(' ').map(str::to_owned).collect::<Vec<_>>();
+            let [repository, forget, id] = &command[..] else { panic!("{hint}") };
+            assert_eq!(Path::new(repository), scratch.join("storage").join(step), "{hint}");
+            sh(config.restic(step).args([forget, id]));
+        }
+        assert!(hint.contains("restic -r "), "{hint}");
+        let night = agent.ok(["run", "--json"]);
+        assert_eq!(night.step("foundry")["problems"].to_string(), "[]", "{night}");
+    });
+}
+
+#[test]
+fn the_storage_servers_date_confirms_a_clock_against_points_and_records() {
+    let (garage, scratch) = (Garage::start(), Scratch::new());
+    let proxy = TlsProxy::before(&garage);
+    let source = scratch.directory("srv/foundry");
+    fs::write(source.join("world.json"), "{}").unwrap();
+    let keys = (Garage::KEY_ID, Garage::KEY);
+    let agent = Config::s3(scratch.path(), "s3://backups/host", &proxy.endpoint(), proxy.ca_file(), keys)
+        .directory("foundry", &[&source], "")
+        .write();
+    // Ahead by what a server bears, with a server that agrees; then both show what is right.
+    proxy.set(Faults::clock(720));
+    with_clock(&scratch, &agent, "+12m").ok(["run"]);
+    proxy.set(Faults::none());
+    let night = agent.run(["run", "--json"]).expect(5);
+    for step in ["foundry", "agent"] {
+        let step = night.step(step);
+        assert!(step["error"]["message"].as_str().unwrap().contains("a clock that was wrong made it"), "{night}");
+        assert!(!machine(&step).contains("the newest restore point"), "{night}");
+    }
+    agent.run(["prune", "foundry"]).expect(5).says("a clock that was wrong made it");
+    proxy.set(Faults::clock(300));
+    agent.run(["prune", "foundry"]).expect(3).says("behind the storage server's");
+}
+
+#[test]
+fn anothers_restore_point_of_the_future_is_its_own_affair() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv/foundry");
+    fs::write(source.join("world.json"), "{}").unwrap();
+    let config = Config::local(scratch.path()).directory("foundry", &[&source], "");
+    let agent = config.write();
+    agent.ok(["run"]);
+    sh(config.restic("foundry").args(["backup", "--host", "laptop", "--time", "2038-01-19 03:14:07"]).arg(&source));
+    let night = agent.ok(["run", "--json"]);
+    assert_eq!(
+        (machine(&night.step("foundry")), night.step("foundry")["problems"].to_string()),
+        (String::new(), "[]".into())
+    );
+    agent.ok(["prune", "foundry"]);
+    let to = scratch.join("to");
+    let said = agent.ok(["restore", "foundry", "--to", to.to_str().unwrap()]);
+    assert!(!said.stdout.contains("2038"), "{said}");
 }
 
 #[test]

@@ -95,6 +95,43 @@ fn a_disk_that_is_mounted_there_changes_what_is_in_it_and_a_small_one_is_not_fil
 }
 
 #[test]
+fn damage_that_made_no_difference_is_told_and_what_made_one_replaces_nothing() {
+    let scratch = Scratch::new();
+    let (one, two) = (scratch.directory("srv/one"), scratch.directory("srv/two"));
+    for (number, path) in [(1, &one), (2, &two)] {
+        fs::write(path.join("file"), Random::new(number).bytes(2_000_000)).unwrap();
+    }
+    let good = [&one, &two].map(|path| fs::read(path.join("file")).unwrap());
+    let agent = Config::local(scratch.path()).directory("data", &[&one, &two], "").write();
+    agent.ok(["run"]);
+    let repository = scratch.join("storage/data");
+    let spoil = || [&one, &two].iter().for_each(|path| fs::write(path.join("file"), "spoilt").unwrap());
+    let in_place = || agent.run(["restore", "data", "--in-place", "--yes"]);
+
+    // Nothing of what is restored was in the config, nor in another night's snapshot.
+    fs::remove_file(repository.join("config")).unwrap();
+    fs::write(repository.join("snapshots").join("00".repeat(32)), "").unwrap();
+    spoil();
+    let ran = in_place().expect(5);
+    ran.says("! the config of").says("is lost or damaged; it is read without").says("is damaged and left out");
+    assert_eq!([&one, &two].map(|path| fs::read(path.join("file")).unwrap()), good, "{ran}");
+    assert_eq!(fs::read_to_string(kept(&one)[0].join("file")).unwrap(), "spoilt");
+    assert_eq!(ran.stdout.matches("the config of").count(), 1, "once, whatever the number of paths: {ran}");
+    for old in [&one, &two].into_iter().flat_map(|path| kept(path)) {
+        fs::remove_dir_all(old).unwrap();
+    }
+    let told = agent.run(["restore", "data", "--in-place", "--yes", "--json"]).expect(5);
+    assert!(told.json()["problems"].to_string().contains("the config of"), "{told}");
+
+    // What is lost of what is restored.
+    let packs = sh(Command::new("find").arg(repository.join("data")).args(["-type", "f", "-size", "+500k"]));
+    packs.lines().for_each(|pack| fs::remove_file(pack).unwrap());
+    spoil();
+    in_place().expect(1).says("nothing was replaced, for not all came back as it was");
+    assert_eq!(fs::read_to_string(two.join("file")).unwrap(), "spoilt");
+}
+
+#[test]
 fn a_container_is_stopped_for_the_exchange_and_sees_the_new() {
     let (engine, scratch) = (DockerEngine::start(), Scratch::new());
     let data = scratch.directory("srv/data");

@@ -1,7 +1,9 @@
 //! Live paths, with a real LevelDB in a real container that never stops writing.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::leveldb::{READER, WRITER};
@@ -174,6 +176,62 @@ fn a_leveldb_that_never_stops_is_whole_in_each_snapshot() {
     assert_eq!(ran.step("other")["outcome"], "succeeded", "{ran}");
     host.engine.start_again();
     host.assert_nothing_left();
+}
+
+/// Writes to random pages without pause, each time a larger number; the pages, in order.
+fn scribble(file: &Path, over: &AtomicBool) -> Vec<u64> {
+    let (mut random, mut written) = (Random::new(5), Vec::new());
+    let file = fs::File::options().write(true).open(file).unwrap();
+    while !over.load(Ordering::Relaxed) {
+        let page = random.within(0..PAGES);
+        written.push(page);
+        file.write_all_at(&(written.len() as u64).to_le_bytes(), page * PAGE).unwrap();
+        std::thread::sleep(Duration::from_micros(20));
+    }
+    written
+}
+
+const PAGE: u64 = 4096;
+const PAGES: u64 = 8192;
+
+#[test]
+fn a_file_that_changes_though_nobody_was_to_write_is_told_and_is_no_mixture() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv/data");
+    let (busy, still) = (data.join("busy"), data.join("still"));
+    fs::write(&busy, vec![0; usize::try_from(PAGE * PAGES).unwrap()]).unwrap();
+    fs::write(&still, "still").unwrap();
+    let live = "live = { paths = [\".\"], quiet = [\"/usr/bin/true\"], resume = [\"/usr/bin/true\"] }";
+    let live = live.replace("\".\"", &format!("{data:?}"));
+    let agent = Config::local(scratch.path()).directory("data", &[&data], &live).write();
+    let over = AtomicBool::new(false);
+    let (written, ran) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| scribble(&busy, &over));
+        let ran = agent.run(["run", "data", "--json"]);
+        over.store(true, Ordering::Relaxed);
+        (writer.join().unwrap(), ran)
+    });
+    let ran = ran.expect(5);
+    let step = ran.step("data");
+    assert!(step.to_string().contains("busy changed though nobody was to write"), "{ran}");
+
+    let to = scratch.join("to");
+    agent.ok(["restore", "data", "--to", to.to_str().unwrap()]);
+    let restored = to.join(data.strip_prefix("/").unwrap());
+    assert_eq!(fs::read_to_string(restored.join("still")).unwrap(), "still");
+    let Ok(content) = fs::read(restored.join("busy")) else {
+        assert!(step.to_string().contains("cannot read") && step.to_string().contains("/busy"), "it is named: {ran}");
+        return;
+    };
+    // What was written up to the newest number that is in it, and nothing later.
+    let number = |page: &[u8]| u64::from_le_bytes(page[..8].try_into().unwrap());
+    let found: Vec<_> = content.chunks(usize::try_from(PAGE).unwrap()).map(number).collect();
+    let newest = usize::try_from(*found.iter().max().unwrap()).unwrap();
+    let mut expected = vec![0; found.len()];
+    for (number, page) in (1..).zip(&written[..newest]) {
+        expected[usize::try_from(*page).unwrap()] = number;
+    }
+    assert!(found == expected, "a mixture of several moments: {ran}");
 }
 
 fn with_argument(ancestor: &Running, word: &str) -> Option<Process> {

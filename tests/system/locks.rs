@@ -102,14 +102,19 @@ impl Home {
         holder
     }
 
+    fn restored_by(&self, agent: &Agent) -> PathBuf {
+        let to = self.scratch.join("back");
+        let _ = fs::remove_dir_all(&to);
+        agent.ok(["restore", "data", "--to", to.to_str().unwrap()]);
+        to
+    }
+
     fn points(&self, agent: &Agent) -> usize {
         agent.ok(["points", "data", "--json"]).json()["points"].as_array().unwrap().len()
     }
 
     fn comes_back(&self, agent: &Agent) {
-        let to = self.scratch.join("back");
-        let _ = fs::remove_dir_all(&to);
-        agent.ok(["restore", "data", "--to", to.to_str().unwrap()]);
+        let to = self.restored_by(agent);
         Tree::read(&self.source).assert_equals(to.join(self.source.strip_prefix("/").unwrap()));
     }
 }
@@ -160,7 +165,7 @@ fn wait_for(mut it: impl FnMut() -> bool) {
 }
 
 /// The process of the step, which holds the lock.
-fn step(run: &Running) -> Pid {
+pub(crate) fn step(run: &Running) -> Pid {
     let is_step = |words: &[String]| words.iter().any(|word| word == "step");
     descendants(run.pid()).into_iter().find(|process| is_step(&process.arguments())).unwrap().pid()
 }
@@ -207,7 +212,7 @@ fn nobody_prunes_while_a_backup_is_made_to_a_bucket() {
 
 #[test]
 fn a_backup_waits_for_another_program_and_says_for_whom_in_the_end() {
-    let home = Home::local("max-duration = \"6s\"");
+    let home = Home::local("max-duration = \"12s\"");
     let agent = home.config.write();
     agent.ok(["run"]);
 
@@ -218,7 +223,7 @@ fn a_backup_waits_for_another_program_and_says_for_whom_in_the_end() {
     assert!(message.contains("is locked exclusively by restic of \"root\" on "), "{error}");
     assert!(message.contains(&format!("(pid {}, last renewed ", prune.pid())), "{error}");
     assert!(error["hint"].as_str().unwrap().contains("unlock"), "{error}");
-    assert!(failed.took > Duration::from_secs(5), "it waited: {failed}");
+    assert!(failed.took > Duration::from_secs(10), "it waited: {failed}");
     // Getting something back waits for nobody.
     home.comes_back(&agent);
 
@@ -287,6 +292,47 @@ fn locks_of_a_backup_that_was_ended_or_killed_are_in_nobodys_way() {
     let agent = home.config.write();
     agent.ok(["run"]);
     home.comes_back(&agent);
+}
+
+/// As on another machine, or after another start of this one.
+fn after_another_start<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    privately(&[], || {
+        let scratch = Scratch::new();
+        let boot = scratch.join("boot_id");
+        fs::write(&boot, "00000000-0000-4000-8000-000000000000\n").unwrap();
+        sh(Command::new("mount").arg("--bind").arg(&boot).arg("/proc/sys/kernel/random/boot_id"));
+        work()
+    })
+}
+
+#[test]
+fn a_clone_of_the_card_leaves_the_lock_of_a_backup_alone() {
+    let home = Home::local("");
+    let agent = home.config.write();
+    agent.ok(["run"]);
+    let state = home.scratch.join("clone");
+    sh(Command::new("cp").arg("--archive").arg(agent.state()).arg(&state));
+    let clone = Agent::new(home.config.file(), &state);
+
+    fs::write(home.source.join("new"), Random::new(2).bytes(60_000_000)).unwrap();
+    let slow = home.config.clone().table("[limits]\nread = \"1MiB\"").write();
+    let run = slow.start(["run", "data", "--json"]);
+    home.wait_for_a_lock();
+    let lock = home.locks();
+    home.config.write();
+    after_another_start(|| {
+        home.restored_by(&clone);
+        clone.ok(["check", "data"]);
+    });
+    assert_eq!(home.locks(), lock, "its holder lives, on another machine");
+
+    // What is left by a machine that lost its power is known by the record, whatever its pid is now.
+    kill(step(&run), Signal::SIGKILL).unwrap();
+    let _ = run.wait().expect(3);
+    after_another_start(|| clone.ok(["check", "data"]));
+    assert_eq!(home.locks(), lock, "there it may still be at work");
+    after_another_start(|| agent.ok(["run", "data"]));
+    assert_eq!(home.locks(), [""; 0]);
 }
 
 #[test]

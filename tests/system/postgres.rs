@@ -8,6 +8,8 @@ use harness::cluster::give_to_postgres;
 use harness::{Agent, Cluster, Config, Garage, Ran, Scratch, TlsProxy};
 use serde_json::Value;
 
+use crate::health::with_network_time;
+
 pub(crate) const STANZA: &str = "main";
 
 /// A running server that archives into the spool, and an agent that backs it up.
@@ -180,7 +182,7 @@ fn the_printed_commands_start_what_was_restored() {
     host.good_run();
     let to = host.scratch.join("restored");
     let ran = host.agent.ok(["restore", "database", "--to", to.to_str().unwrap()]);
-    let commands: Vec<_> = ran.stdout.lines().filter(|line| line.trim_start().starts_with("runuser")).collect();
+    let commands: Vec<_> = ran.stdout.lines().filter(|line| line.contains("runuser -u")).collect();
     assert_eq!(commands.len(), 3, "start, look, stop: {ran}");
     let shell = |command: &str| harness::sh(std::process::Command::new("sh").args(["-ec", command]).current_dir("/"));
     shell(commands[0]);
@@ -649,6 +651,44 @@ fn a_backup_of_the_future_stops_expire() {
     let refused = host.agent.run(["prune", "database"]).expect(3);
     refused.says("nothing is removed: the clock shows").says("the newest restore point is of 2099-01-10");
     assert_eq!(host.labels().len(), 1);
+}
+
+#[test]
+fn beside_a_backup_of_the_future_the_nights_go_on() {
+    let scratch = Scratch::new();
+    let config = Config::local(scratch.path());
+    let host = Host::with(scratch, &config, "");
+    host.cluster.pretend("2099-01-10 03:00:00");
+    let future = host.good_run();
+    host.cluster.script("alter role postgres reset test.shift");
+    host.insert("the clock is right again");
+    // Nobody says so: the backup is made all the same.
+    let night = host.run().expect(0);
+    let step = night.step("database");
+    assert_eq!((step["outcome"].as_str(), host.labels().len()), (Some("succeeded"), 2), "{night}");
+    assert!(step["machine"].to_string().contains("the newest restore point is of 2099-01-10"), "{night}");
+    with_network_time(|| {
+        let night = host.run().expect(5);
+        let step = night.step("database");
+        assert_eq!((step["outcome"].as_str(), host.labels().len()), (Some("degraded"), 3), "{night}");
+        let error = step["error"].to_string();
+        assert!(
+            error.contains("a clock that was wrong made it") && error.contains(&format!("--set={future}")),
+            "{error}"
+        );
+        assert_eq!(step["machine"].to_string(), "[]", "{night}");
+        host.agent.run(["prune", "database"]).expect(5).says("a clock that was wrong made it");
+        let window = host.agent.ok(["points", "database", "--json"]).json()["windows"].to_string();
+        assert!(!window.contains("\"to\":\"2099"), "{window}");
+        assert_eq!(host.restored("latest", "latest"), host.cluster.dump());
+        // A full one is due, and no label of today is later than that: an incremental one is better than none.
+        let text = fs::read_to_string(host.scratch.join("etc/config.toml")).unwrap();
+        let weekly = text.replace("kind = \"postgres\"", "kind = \"postgres\"\nfull-every = \"1s\"");
+        fs::write(host.scratch.join("etc/config.toml"), weekly).unwrap();
+        let night = host.run().expect(5);
+        let made = night.step("database")["restore_point"].as_str().unwrap().to_owned();
+        assert!(made.starts_with(&future) && made.ends_with('I'), "{night}");
+    });
 }
 
 #[test]

@@ -98,6 +98,16 @@ fn a_month_has_one_dump_and_it_goes_into_a_fresh_server() {
         assert_eq!(fs::read(to.join(name)).unwrap(), fs::read(theirs.join(name)).unwrap(), "{name:?}");
     }
 
+    // What is damaged beside it hides no dump and refuses none.
+    let bad = host.scratch.join("storage/database/dumps/snapshots").join("00".repeat(32));
+    fs::write(&bad, "").unwrap();
+    let points = host.agent.run(["points", "database", "--json"]);
+    assert!(points.json()["points"].to_string().contains(&dumps[0]), "{points}");
+    assert!(points.json()["failures"].to_string().contains("is damaged and left out"), "{points}");
+    let told = host.agent.run(["restore", "database", "--to", to.to_str().unwrap(), "--at", &dumps[0], "--overwrite"]);
+    let _ = told.expect(5).says("is damaged and left out");
+    fs::remove_file(bad).unwrap();
+
     let fresh = Cluster::make(&host.scratch, "fresh", "archive_mode = off");
     into(fresh.start(), &host, &dumps[0], "dump");
     // A database that lets nobody in cannot be dumped.

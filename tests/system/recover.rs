@@ -312,6 +312,26 @@ fn slow_a_path_that_holds_everything_comes_back_around_it() {
 }
 
 #[test]
+fn repositories_that_lost_their_config_come_back() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv/data");
+    fs::write(source.join("file"), "good").unwrap();
+    let agent = Config::local(scratch.path()).directory("data", &[&source], "").write();
+    agent.ok(["run"]);
+    let kit = scratch.join("kit.txt").display().to_string();
+    agent.ok(["recovery-kit", "--to", &kit]);
+    fs::write(scratch.join("storage/agent/config"), "").unwrap();
+    fs::remove_file(scratch.join("storage/data/config")).unwrap();
+    for gone in ["etc", "state", "cache", "runtime", "spool", "srv"] {
+        fs::remove_dir_all(scratch.join(gone)).unwrap();
+    }
+    let ran = agent.run(["recover", "--kit", &kit, "--json"]).expect(5);
+    assert_eq!(fs::read_to_string(source.join("file")).unwrap(), "good");
+    let back = part(&ran, source.to_str().unwrap());
+    assert!(back["problems"].to_string().contains("the config of"), "{ran}");
+}
+
+#[test]
 fn paths_that_lie_in_each_other_come_back() {
     let scratch = Scratch::new();
     let outer = scratch.directory("srv/app");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{Agent, Config, LoopDevice, LoopDisk, Ran, Random, Scratch, Tmpfs, sh};
+use harness::{Agent, Config, LoopDevice, LoopDisk, Ran, Random, Scratch, Tmpfs, by_effort, sh};
 
 const MIB: u64 = 1 << 20;
 const EXT4: &[&str] = &["mkfs.ext4", "-q", "-F"];
@@ -42,53 +42,66 @@ fn names(ran: &Ran, path: &str, what: &str) {
 }
 
 #[test]
-fn whatever_cuts_the_power_every_file_is_whole_or_said_to_be_unfinished() {
+fn slow_whatever_cuts_the_power_every_file_is_whole_or_said_to_be_unfinished() {
     let scratch = Scratch::new();
     let source = scratch.directory("srv");
     let mut random = Random::new(1);
-    let files: Vec<_> = (0..20).map(|number| source.join(number.to_string())).collect();
+    // Of these moments the last few come when it has said that all is there.
+    let (count, moments, after) = by_effort((20, 5, 2), (100, 20, 6));
+    let files: Vec<_> = (0..count).map(|number: u64| source.join(number.to_string())).collect();
     for file in &files {
         fs::write(file, random.bytes(1_500_000)).unwrap();
     }
     let agent = backed_up(&scratch, &source);
     let at = scratch.join("disk");
-    let disk = LoopDisk::make(&at, 200 * MIB, EXT4, "commit=1");
+    let disk = LoopDisk::make(&at, (100 + count * 3) * MIB, EXT4, "commit=1");
     let to = at.join("to");
-    let cut = |name: &str| {
-        let copy = scratch.join(name);
+    let cut = |number: usize| {
+        let copy = scratch.join(format!("cut-{number}"));
         sh(Command::new("cp").args(["--sparse=always"]).arg(disk.image()).arg(&copy));
         copy
     };
 
     // What the disk holds at some moments: while it restores, when it has said that all is there, and later.
     let mut cuts = Vec::new();
-    let running = agent.start(["restore", "data", "--to", to.to_str().unwrap()]);
-    for moment in ["first", "second", "third"] {
-        std::thread::sleep(Duration::from_millis(200));
-        cuts.push(cut(moment));
+    let mut running = agent.start(["restore", "data", "--to", to.to_str().unwrap()]);
+    while cuts.len() < moments - after && !running.has_ended() {
+        std::thread::sleep(Duration::from_millis(by_effort(200, 20)));
+        cuts.push(cut(cuts.len()));
     }
     let ran = running.wait();
     assert_eq!(ran.code(), Some(0), "{ran}");
-    cuts.push(cut("said"));
-    std::thread::sleep(Duration::from_secs(2));
-    cuts.push(cut("later"));
+    let said = cuts.len();
+    while cuts.len() < moments {
+        cuts.push(cut(cuts.len()));
+        std::thread::sleep(Duration::from_millis(2000 / after as u64));
+    }
+    cuts.push(cut(moments));
     disk.unmount();
 
     let good = |file: &PathBuf| fs::read(below(&to, file)).is_ok_and(|found| found == fs::read(file).unwrap());
+    let (mut unfinished, mut whole) = (0, 0);
     for (number, copy) in cuts.iter().enumerate() {
         let disk = LoopDisk::mount(copy, &at, "commit=1");
         let begun = to.exists() && fs::read_dir(&to).unwrap().next().is_some();
         let noted = at.join("to.unfinished").exists();
         assert!(noted || !begun || files.iter().all(good), "{number}: spoilt, and no note says so");
-        assert!(number < 3 || files.iter().all(good), "{number}: it was said to be there");
-        assert!(number < 4 || !noted, "{number}: it is there, and a note says that it is not");
+        assert!(number < said || files.iter().all(good), "{number}: it was said to be there");
+        assert!(number < moments || !noted, "{number}: it is there, and a note says that it is not");
+        unfinished += u32::from(noted);
+        whole += u32::from(!noted && begun);
         if noted || !begun {
             let ran = restore(&agent, &to, &[]);
             assert_eq!(ran.code(), Some(0), "{number}: {ran}");
             assert!(files.iter().all(good), "{number}: it goes on");
         }
         disk.unmount();
+        fs::remove_file(copy).unwrap();
     }
+    println!(
+        "{} moments, {said} of them while it restored: {unfinished} noted as unfinished, {whole} whole; the same command ends them all",
+        cuts.len()
+    );
 }
 
 #[test]
@@ -249,6 +262,35 @@ fn holes_need_no_room_and_a_full_disk_costs_only_what_it_cannot_take() {
     assert_eq!(fs::read_to_string(below(&to, &source).join("9")).unwrap(), "text");
     assert_eq!(below(&to, &source).join("sparse").metadata().unwrap().len(), 1 << 30);
     assert!(!disk.path().join("to.unfinished").exists());
+}
+
+#[test]
+fn a_file_that_fails_fails_by_all_its_names() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    let folder = scratch.directory("srv/small");
+    let content = Random::new(9).bytes(3_000_000);
+    fs::write(folder.join("a"), &content).unwrap();
+    fs::hard_link(folder.join("a"), folder.join("b")).unwrap();
+    fs::hard_link(folder.join("a"), folder.join("c")).unwrap();
+    fs::write(source.join("z"), "z").unwrap();
+    let agent = backed_up(&scratch, &source);
+    // Of a target that is spread over disks nobody knows beforehand what fits where.
+    let to = scratch.directory("to");
+    let small = below(&to, &folder);
+    let disk = Tmpfs::mount(&small, MIB);
+    let ran = restore(&agent, &to, &["--overwrite"]).expect(5);
+    for name in ["a", "b", "c"] {
+        names(&ran, &format!("small/{name}"), "was not restored: the disk is full");
+        assert!(!small.join(name).exists(), "{name} looks like the file: {ran}");
+    }
+    assert_eq!(fs::read_to_string(below(&to, &source).join("z")).unwrap(), "z");
+    // With room, the same command goes on.
+    sh(Command::new("mount").args(["-o", "remount,size=8m"]).arg(disk.path()));
+    let _ = restored(&agent, &to, &["--overwrite"]);
+    let inode = |name: &str| small.join(name).metadata().unwrap().ino();
+    assert!(inode("a") == inode("b") && inode("a") == inode("c"));
+    assert_eq!(fs::read(small.join("c")).unwrap(), content);
 }
 
 #[test]

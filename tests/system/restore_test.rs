@@ -1,10 +1,15 @@
 //! Restore tests on real parts: what passes, what must not pass, and what is left of a test that was killed.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use harness::{Agent, Census, Config, Household, Ran, Random, Scratch, Size, Tmpfs, by_effort, descendants};
+use harness::{
+    Agent, Census, Config, Household, LoopDevice, LoopDisk, Ran, Random, Scratch, Size, Tmpfs, by_effort, descendants,
+    sh,
+};
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
 use pi_agent::restore_test::Tested;
@@ -118,6 +123,56 @@ fn it_refuses_what_does_not_fit() {
     let ran = fails(&agent, "large", "a restore test needs 3.0 MiB");
     ran.says("[restore-test] directory may be on another disk");
     assert_eq!(fs::read_dir(small.path()).unwrap().count(), 0);
+}
+
+/// The note of a check of a step.
+fn note(ran: &Ran, step: &str, name: &str) -> String {
+    let checks = ran.step(step)["tested"]["checks"].clone();
+    let check = checks.as_array().unwrap().iter().find(|check| check["name"] == name).cloned();
+    check.unwrap_or_else(|| panic!("no {name}: {ran}"))["note"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_the_disk_of_the_test_cannot_hold_is_said_and_is_no_failure() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv/files");
+    let make = |name: &str, mode: u32| {
+        let file = source.join(name);
+        fs::write(&file, name).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        file
+    };
+    sh(Command::new("setfacl").args(["-m", "u:1234:rw"]).arg(make("list", 0o640)));
+    chown(make("others", 0o604), Some(1234), Some(1235)).unwrap();
+    fs::hard_link(source.join("others"), source.join("link")).unwrap();
+    let test_on = |directory: &Path| {
+        let table = format!("[restore-test]\ndirectory = \"{}\"\n", directory.display());
+        let agent = Config::local(scratch.path()).directory("files", &[&source], "").table(&table).write();
+        agent.ok(["run"]);
+        agent.run(["restore-test", "files", "--json"]).expect(0)
+    };
+    let metadata = |ran: &Ran| note(ran, "files", "owners, modes, times");
+
+    // The list is lost, and with it the group's bits of the mode, which were its mask.
+    let disk = LoopDisk::make(scratch.join("disk"), 160 << 20, &["mkfs.btrfs", "-q"], "noacl");
+    let ran = test_on(disk.path());
+    let untested = "1 modes, 1 attributes were not tested, because this test cannot set them here";
+    assert!(metadata(&ran).contains(untested), "{ran}");
+    assert!(verdicts(&ran, "files").iter().all(|verdict| verdict.ends_with("passed")), "{ran}");
+    disk.unmount();
+
+    // A stick has none of all that.
+    let (image, usb) = (scratch.join("usb.image"), scratch.directory("usb"));
+    File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    sh(Command::new("mkfs.exfat").arg(&image));
+    let device = LoopDevice::of(&image);
+    sh(Command::new("mount.exfat-fuse").arg(device.path()).arg(&usb));
+    let ran = test_on(&usb);
+    sh(Command::new("umount").arg(&usb));
+    for what in [" owners", " modes", " times", "1 attributes", "1 hard links"] {
+        assert!(metadata(&ran).contains(what), "{what}: {ran}");
+    }
+    assert!(note(&ran, "files", "content").starts_with("every byte of "), "{ran}");
 }
 
 /// A restore test of the step that is remembered: of half a day, and what else it was.

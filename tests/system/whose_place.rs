@@ -3,8 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use harness::{Agent, Config, Ran, Scratch, Tree, sh};
+use harness::{Agent, Config, Fault, Faults, Garage, Ran, Random, Scratch, TlsProxy, Tmpfs, Tree, sh};
+use nix::sys::signal::{Signal, kill};
+
+use crate::locks::step as step_of;
 
 /// Cards of one machine, or of what once was one: each with its configuration, state and data; and one storage.
 struct Cards {
@@ -195,4 +199,151 @@ fn whatever_ends_a_night_is_no_other_machine() {
     let _ = cards.agent.run(["recover", "--kit", &kit]).expect(0);
     cards.agent.ok(["run"]);
     let _ = cards.night_of("dead", &["run"]).expect(3).says("also writes to");
+}
+
+/// A place in a bucket, on the way to which something may go wrong.
+fn in_a_bucket(scratch: &Scratch, proxy: &TlsProxy, data: &Path) -> (Config, Agent) {
+    let keys = (Garage::KEY_ID, Garage::KEY);
+    let config = Config::s3(scratch.path(), "s3://backups/host", &proxy.endpoint(), proxy.ca_file(), keys);
+    let config = config.directory("files", &[data], "");
+    let agent = config.write();
+    (config, agent)
+}
+
+fn name_it(config: &Config, from: &str, to: &str) {
+    let text = fs::read_to_string(config.file()).unwrap();
+    fs::write(config.file(), text.replace(&format!("name = \"{from}\""), &format!("name = \"{to}\""))).unwrap();
+}
+
+#[test]
+fn a_new_name_is_told_whatever_ends_the_step() {
+    let (scratch, garage) = (Scratch::new(), Garage::start());
+    let proxy = TlsProxy::before(&garage);
+    let data = scratch.directory("srv/data");
+    fs::write(data.join("file"), "one").unwrap();
+    let (config, agent) = in_a_bucket(&scratch, &proxy, &data);
+    agent.ok(["run"]);
+
+    // 1. It fails when it has written down that it writes.
+    name_it(&config, "test-host", "second");
+    fs::write(data.join("file"), Random::new(1).bytes(100_000)).unwrap();
+    proxy.set(Faults { only: "PUT /backups/host/files/data/", ..Faults::some(1, 1.0, &[Fault::Denied]) });
+    let ran = agent.run(["run", "--json"]).expect(3);
+    let told = ran.step("files")["problems"].to_string();
+    assert!(told.contains("was written by the machine test-host until now, and this one is second"), "{ran}");
+    proxy.set(Faults::none());
+    agent.ok(["run"]);
+
+    // 2. It is killed, and says nothing any more.
+    name_it(&config, "second", "third");
+    fs::write(data.join("more"), Random::new(2).bytes(9_000_000)).unwrap();
+    let slow = config.clone().table("[limits]\nread = \"1MiB\"").write();
+    name_it(&config, "test-host", "third");
+    proxy.take_traffic();
+    let run = slow.start(["run", "files"]);
+    let began = Instant::now();
+    while !proxy.traffic().asked.contains(&"PUT /backups/host/host.json".to_owned()) {
+        assert!(began.elapsed() < Duration::from_secs(60), "it does not write down that it writes");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    kill(step_of(&run), Signal::SIGKILL).unwrap();
+    // The next one tells it, in this run.
+    let told = run.wait().expect(3);
+    told.says("was killed").says("was written by the machine second until now, and this one is third");
+    config.write();
+    name_it(&config, "test-host", "third");
+    agent.ok(["run"]);
+}
+
+#[test]
+fn another_hosts_points_are_neither_counted_nor_missed() {
+    let cards = Cards::new("keep = { last = 3 }");
+    cards.agent.ok(["run"]);
+    let old = cards.points().remove(0);
+    cards.rewrite("test-host", "new-host");
+    let _ = cards.agent.run(["run"]).expect(5);
+    cards.agent.ok(["run"]);
+    let status = cards.agent.ok(["status", "--json"]).json();
+    assert_eq!(status["steps"][0]["restore_points"], 2, "{status}");
+    assert_eq!(status["steps"][0]["points_of_others"]["test-host"], 1, "{status}");
+    cards.agent.ok(["status"]).says("files: 1 point of test-host, kept until you remove them");
+    let points = cards.agent.ok(["points", "files"]);
+    points.says("snapshot of test-host").says("files: 1 point of test-host, kept until you remove them");
+    let page = cards.scratch.join("page.html");
+    cards.agent.ok(["status", "--html", page.to_str().unwrap()]);
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("1 point of test-host") && !page.contains(&old[..8]), "the calendar has its own points");
+
+    // Removed by a person, they are not missed.
+    let repository = cards.storage().join("files");
+    let mut restic = Command::new("restic");
+    restic.args(["--no-cache", "forget", &old, "--quiet"]).env("RESTIC_PASSWORD", Config::PASSWORD);
+    sh(restic.env("RESTIC_REPOSITORY", repository));
+    cards.agent.ok(["check", "files"]);
+}
+
+#[test]
+fn a_place_that_is_known_is_not_begun_anew_by_a_step_that_does_not_know_it() {
+    let empty = |cards: &Cards| {
+        fs::remove_dir_all(cards.storage()).unwrap();
+        fs::create_dir(cards.storage()).unwrap();
+    };
+    // 1. A step whose source was accepted anew.
+    let cards = Cards::new("keep = \"forever\"");
+    cards.agent.ok(["run"]);
+    empty(&cards);
+    cards.agent.ok(["adopt", "files"]);
+    let ran = cards.agent.run(["run", "--json"]).expect(3);
+    for step in ["files", "agent"] {
+        assert!(ran.step(step)["error"].to_string().contains("does not even say whose it is"), "{ran}");
+    }
+    assert_eq!(fs::read_dir(cards.storage()).unwrap().count(), 0, "nothing was begun there");
+    // 2. A new step, in the place of one that is gone.
+    cards.rewrite("name = \"files\"", "name = \"new\"");
+    let _ = cards.agent.run(["run", "new"]).expect(3).says("does not even say whose it is");
+    cards.agent.ok(["adopt"]);
+    cards.rewrite("name = \"new\"", "name = \"files\"");
+    // Which points there were is known, too.
+    let _ = cards.agent.run(["run", "files"]).expect(5).says("held restore points before and holds none now");
+}
+
+#[test]
+fn a_place_of_before_there_were_tokens_is_not_written_to_with_other_keys() {
+    let cards = Cards::new("keep = \"forever\"");
+    cards.agent.ok(["run"]);
+    let marker = cards.storage().join("host.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&marker).unwrap()).unwrap();
+    for new in ["token", "written", "serial"] {
+        record.as_object_mut().unwrap().remove(new);
+    }
+    fs::write(&marker, record.to_string()).unwrap();
+    let before = Tree::read(cards.storage());
+    fs::remove_dir_all(cards.config.secrets().join("master-keys")).unwrap();
+    fs::write(cards.config.secrets().join("restic.key"), "another password").unwrap();
+    let _ = cards.agent.run(["run"]).expect(3).says("is not this repository's");
+    assert_eq!(before.differences(&Tree::read(cards.storage())), Vec::<String>::new());
+}
+
+#[test]
+fn the_status_is_not_written_to_a_disk_that_was_pulled() {
+    let scratch = Scratch::new();
+    let disk = Tmpfs::mount(scratch.join("storage"), 64 << 20);
+    let data = [scratch.directory("srv/small"), scratch.directory("srv/large")];
+    fs::write(data[0].join("file"), "one").unwrap();
+    fs::write(data[1].join("file"), Random::new(1).bytes(9_000_000)).unwrap();
+    let config = Config::local(scratch.path()).directory("small", &[&data[0]], "").directory("large", &[&data[1]], "");
+    config.write().ok(["run", "small"]);
+    let agent = config.table("[limits]\nread = \"1MiB\"").write();
+    let run = agent.start(["run", "--json"]);
+    let began = Instant::now();
+    while !disk.path().join("large/config").exists() {
+        assert!(began.elapsed() < Duration::from_secs(60), "the second step does not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    sh(Command::new("umount").arg("--lazy").arg(disk.path()));
+    let ran = run.wait().expect(3);
+    assert_eq!(ran.step("small")["outcome"], "succeeded", "{ran}");
+    assert!(ran.step("agent")["error"].to_string().contains("nothing is written"), "{ran}");
+    assert_eq!(fs::read_dir(disk.path()).unwrap().count(), 0, "the mount point is the card's");
 }

@@ -49,9 +49,9 @@ pub(super) fn state(directory: &StateDirectory, findings: &mut Vec<Finding>) -> 
 pub(super) fn clock(state: Option<&State>) -> Vec<Finding> {
     let last = state.and_then(|state| state.newest_moment().ok().flatten());
     let mut findings = vec![match health::clock_problem(last) {
-        Some(problem) => Finding::problem(
+        Some(doubt) => Finding::problem(
             "clock",
-            format!("{problem}; nothing is deleted while that is so"),
+            format!("{}; nothing is deleted while that is so", doubt.why),
             "look at `timedatectl`; set it with `timedatectl set-ntp true` and a network, or `timedatectl set-time`",
         ),
         None => Finding::ok("clock", format!("{:.0}", Timestamp::now())),

@@ -6,12 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Finding;
-use crate::config::{Location, Settings, StateDirectory, Step, Storage};
+use crate::config::{Location, Settings, StateDirectory, Storage};
 use crate::secrets::Secrets;
 use crate::state::State;
-use crate::steps::PLACE;
 use crate::storage::disk::{self, Disk};
-use crate::storage::place::{self, Machine};
+use crate::storage::place::{self, Machine, Unowned};
 use crate::storage::{Store, token};
 use crate::{Error, Result};
 
@@ -34,7 +33,7 @@ pub(super) fn examine(
         retry_for: settings.storage.retry_for.min(PATIENCE),
         ..settings.storage.clone()
     };
-    let known = state.is_some_and(|state| held_backups(settings, state));
+    let known = state.is_some_and(|state| state.knows_place(&settings.storage.location).unwrap_or_default());
     if let Location::File(root) = &hurried.location
         && !known
         && !root.exists()
@@ -49,18 +48,11 @@ pub(super) fn examine(
     let system = Path::new("/");
     let result = disk::check(system, directory, &hurried.location).and_then(|disk| {
         let store = Store::open(&hurried, &hurried.location, secrets)?;
-        let tokens = token::known(directory, &hurried.location)?;
+        let tokens = token::known(directory, &hurried.location);
         look(&store, known, disk.as_ref(), &tokens, || Machine::of(system, &settings.host))
     });
     result
         .unwrap_or_else(|error| vec![Finding::error(SUBJECT, &error, "check [storage] url and that it can be reached")])
-}
-
-/// True when backups were made to this storage before.
-fn held_backups(settings: &Settings, state: &State) -> bool {
-    let place = settings.storage.location.to_string();
-    let was_there = |step: &Step| state.facts(&step.name).is_ok_and(|facts| facts.get(PLACE) == Some(&place));
-    settings.steps.iter().any(was_there)
 }
 
 /// `ours` is this machine, asked only when there is one to compare with.
@@ -73,7 +65,7 @@ fn look(
 ) -> Result<Vec<Finding>> {
     if known {
         // Of a place that is known it only looks.
-        place::verify(store, &ours()?, known, disk, tokens)?;
+        place::verify(store, &ours()?, Unowned::Lost, disk, tokens)?;
     }
     let owner = place::owner(store)?;
     let mut findings = Vec::new();

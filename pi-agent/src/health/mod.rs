@@ -12,8 +12,8 @@ mod volumes;
 mod watch;
 
 pub(crate) use answer::answered;
-pub use clock::clock_problem;
-pub(crate) use clock::{judge_by_others, judge_clock};
+pub use clock::{Doubt, clock_problem};
+pub(crate) use clock::{is_confirmed, judge_by_others, judge_clock};
 pub use file_system::FileSystem;
 pub(crate) use file_system::uuid;
 pub(crate) use mounted::{Mount, MountTable};

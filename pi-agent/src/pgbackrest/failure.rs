@@ -28,6 +28,8 @@ impl Code {
     pub const ARCHIVE_DUPLICATE: Self = Self(45);
     /// The stanza is another cluster's.
     pub const BACKUP_MISMATCH: Self = Self(51);
+    /// The label of a backup would not be later than one that is there.
+    pub const CLOCK: Self = Self(106);
     /// No WAL arrived in time.
     pub const ARCHIVE_TIMEOUT: Self = Self(82);
 

@@ -19,6 +19,8 @@ pub(super) struct Files {
     pub(super) home: PathBuf,
     server: PathBuf,
     repository: PathBuf,
+    /// The step's folder, in a folder as storage.
+    folder: Option<PathBuf>,
 }
 
 impl Files {
@@ -27,6 +29,11 @@ impl Files {
             View::Server => &self.server,
             View::Repository => &self.repository,
         }
+    }
+
+    /// Makes the step's folder. Only who makes a stanza needs it: who reads leaves a new place as it is.
+    pub(super) fn make_folder(&self, user: &User) -> Result<()> {
+        self.folder.as_ref().map_or(Ok(()), |folder| directory(folder, user, 0o750))
     }
 }
 
@@ -84,6 +91,10 @@ pub fn directory(path: &Path, user: &User, mode: u32) -> Result<()> {
             path.display()
         )));
     }
+    // What can only be read may have it already.
+    if metadata.mode() & 0o7777 == mode {
+        return Ok(());
+    }
     fs::set_permissions(path, Permissions::from_mode(mode)).context(doing)
 }
 
@@ -121,6 +132,7 @@ pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user:
     let_through(&homes(&settings.local.runtime))?;
 
     let secrets = Secrets::new(&settings.secrets);
+    let mut folder = None;
     let mut text = common(&secrets)?;
     line(&mut text, "lock-path", &lock.to_string_lossy())?;
     // Its own default is `postgres`'s alone, and a restore looks into it.
@@ -130,6 +142,7 @@ pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user:
             repository_folder(&settings.storage.location, &path, user)?;
             line(&mut text, "repo1-type", "posix")?;
             line(&mut text, "repo1-path", &path.to_string_lossy())?;
+            folder = Some(path);
         }
         Location::S3(s3) => {
             s3_options(&mut text, &s3, &secrets, &home, user)?;
@@ -141,7 +154,7 @@ pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user:
             }
         }
     }
-    let files = Files { server: home.join("server.conf"), repository: home.join("repository.conf"), home };
+    let files = Files { server: home.join("server.conf"), repository: home.join("repository.conf"), folder, home };
     // 2.45 wants the stanza named in the file only for its own options, so this one has none.
     replace(&files.repository, &text, user)?;
     if postgres.data_directory.as_os_str().is_empty() {
@@ -245,7 +258,8 @@ pub(super) fn replace(path: &Path, text: &str, user: &User) -> Result<()> {
     Ok(())
 }
 
-/// Makes the step's folder in the storage folder, which must exist: where a disk is not mounted, none may appear.
+/// Makes sure that the step's folder can be used, if there is one, and that the storage folder exists: where a disk is not mounted, none
+/// may appear.
 fn repository_folder(storage: &Location, folder: &Path, user: &User) -> Result<()> {
     if let Location::File(root) = storage {
         if !root.is_dir() {
@@ -255,7 +269,7 @@ fn repository_folder(storage: &Location, folder: &Path, user: &User) -> Result<(
         }
         let_through(root)?;
     }
-    directory(folder, user, 0o750)
+    if folder.exists() { directory(folder, user, 0o750) } else { Ok(()) }
 }
 
 /// Lets other users pass through a directory of ours, without letting them list it.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::failure::printable;
 use super::timelines;
 use crate::error::{Context, Error, Result};
+use crate::retention::is_of_the_future;
 
 /// What a repository holds of one stanza.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,9 +87,10 @@ impl Info {
         (number == self.clusters.len()).then_some(segment)
     }
 
-    /// The newest backup.
-    pub fn newest(&self) -> Option<&Backup> {
-        self.backups.last()
+    /// The newest backup that is not of the future; else the newest. pgBackRest dates them by the server's clock.
+    pub fn newest(&self, now: Timestamp) -> Option<&Backup> {
+        let possible = self.backups.iter().rfind(|backup| !is_of_the_future(backup.stopped, now));
+        possible.or(self.backups.last())
     }
 }
 

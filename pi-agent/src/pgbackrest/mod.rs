@@ -13,7 +13,7 @@ mod timelines;
 mod version;
 mod zone;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -71,6 +71,17 @@ pub enum BackupType {
     Full,
     /// What changed since the last backup; pgBackRest makes the first one full by itself.
     Incremental,
+}
+
+impl BackupType {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Full => Self::Incremental,
+            Self::Incremental => Self::Full,
+        }
+    }
 }
 
 /// How far a restored cluster is recovered.
@@ -157,8 +168,9 @@ impl PgBackRest {
     /// Makes the stanza.
     ///
     /// # Errors
-    /// pgBackRest's.
+    /// pgBackRest's; or the folder for it cannot be made.
     pub fn create_stanza(&self) -> Result<()> {
+        self.files.make_folder(&self.user)?;
         self.run(View::Server, "stanza-create", [], SHORT, &mut |_, _| ()).map(drop)
     }
 
@@ -170,7 +182,7 @@ impl PgBackRest {
         self.run(View::Server, "stanza-upgrade", [], SHORT, &mut |_, _| ()).map(drop)
     }
 
-    /// Makes a backup and returns pgBackRest's warnings. Nothing is expired. WAL must be pushed meanwhile.
+    /// Makes a backup without these paths, which are relative to the data directory, and returns pgBackRest's warnings. Nothing is expired. WAL must be pushed meanwhile.
     /// `on_file` is told the bytes done and the percentage after each file.
     ///
     /// # Errors
@@ -178,6 +190,7 @@ impl PgBackRest {
     pub fn backup(
         &self,
         kind: BackupType,
+        without: &[PathBuf],
         deadline: Duration,
         on_file: &mut dyn FnMut(u64, Option<u64>),
     ) -> Result<Vec<String>> {
@@ -186,8 +199,10 @@ impl PgBackRest {
             BackupType::Incremental => "--type=incr",
         };
         let archive_timeout = format!("--archive-timeout={}", (ARCHIVE_TIMEOUT + self.slack).as_secs());
+        let without: Vec<_> = without.iter().map(|path| format!("--exclude={}", path.display())).collect();
         let arguments =
             [kind, "--start-fast", "--no-expire-auto", "--log-level-console=detail", archive_timeout.as_str()];
+        let arguments = arguments.into_iter().chain(without.iter().map(String::as_str));
         let mut done = 0;
         let mut warnings = Vec::new();
         self.run(View::Server, "backup", arguments, deadline, &mut |stream, line| match stream {

@@ -15,10 +15,13 @@ const FURTHEST: i64 = 24;
 
 /// The zone, as the variable `TZ` has it, in which a backup that begins now gets a label later than these. UTC where none is.
 pub(super) fn after<'a>(labels: impl Iterator<Item = &'a str>, now: Timestamp) -> String {
-    let Some(latest) = labels.filter_map(dated).max() else { return UTC.into() };
     let now = now.to_zoned(TimeZone::UTC).datetime();
-    let later = |hours: &i64| now.checked_add(hours.hours()).is_ok_and(|local| local > latest);
-    match (0..=FURTHEST).find(later) {
+    let later = |hours: i64, label: DateTime| now.checked_add(hours.hours()).is_ok_and(|local| local > label);
+    // Over one of a clock that was wrong by more, no zone leads.
+    let Some(latest) = labels.filter_map(dated).filter(|label| later(FURTHEST, *label)).max() else {
+        return UTC.into();
+    };
+    match (0..=FURTHEST).find(|hours| later(*hours, latest)) {
         // What is west has a plus there.
         Some(hours) if hours > 0 => format!("UTC-{hours}"),
         _ => UTC.into(),
@@ -44,6 +47,11 @@ mod tests {
         assert_eq!(zone(&["20261120-030000F_20261121-030000I"]), "UTC-1");
         assert_eq!(zone(&["20261121-155900F", "20261120-030000F"]), "UTC-13", "New Zealand in summer");
         assert_eq!(zone(&["20991121-155900F"]), UTC, "no zone is so far ahead");
+        assert_eq!(
+            zone(&["20991121-155900F", "20991121-155900F_20261121-040000I"]),
+            "UTC-2",
+            "and over the rest it leads"
+        );
         assert_eq!(zone(&["odd"]), UTC);
     }
 }

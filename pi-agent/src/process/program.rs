@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Pid, Uid};
 
 use super::below::end_session;
-use super::session::{Orphaned, enter, lead};
+use super::session::{Orphaned, enter, lead, leave_network};
 use super::tail::Tail;
 use super::{Piped, User};
 use crate::error::{Context, Error, Kind, Result};
@@ -34,6 +34,8 @@ pub struct Program {
     pub binds: Vec<Bind>,
     /// The container whose files and network it has instead of this machine's.
     pub inside: Option<Arc<Inside>>,
+    /// It has no network: as root, and where the kernel allows that.
+    pub without_network: bool,
     /// Ended with everything it started when this is over.
     pub deadline: Duration,
 }
@@ -73,6 +75,7 @@ impl Program {
             directory: "/".into(),
             binds: Vec::new(),
             inside: None,
+            without_network: false,
             deadline: Duration::from_secs(60),
         }
     }
@@ -88,6 +91,13 @@ impl Program {
     #[must_use]
     pub fn as_user(mut self, user: &User) -> Self {
         self.user = Some(user.clone());
+        self
+    }
+
+    /// Leaves it no network. Sockets in the file system work.
+    #[must_use]
+    pub fn without_network(mut self) -> Self {
+        self.without_network = true;
         self
     }
 
@@ -205,6 +215,9 @@ impl Program {
             enter(&mut command, View::of(&self.binds)?);
         }
         let user = self.user.as_ref().filter(|_| Uid::effective().is_root());
+        if self.without_network && self.inside.is_none() {
+            leave_network(&mut command);
+        }
         lead(&mut command, user, Orphaned::Dies, self.inside.clone());
         Ok(command)
     }

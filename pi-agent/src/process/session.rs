@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 
+use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
 
 use super::User;
@@ -26,6 +27,18 @@ pub(super) fn enter(command: &mut Command, view: View) {
     // SAFETY: between fork and exec only system calls are made, on memory prepared before the fork.
     unsafe {
         command.pre_exec(move || view.enter());
+    }
+}
+
+/// Gives `command` an empty network namespace. Where that is refused (to who is not root, or in a container), it works all the same.
+#[allow(unsafe_code)]
+pub(super) fn leave_network(command: &mut Command) {
+    // SAFETY: between fork and exec a single system call is made.
+    unsafe {
+        command.pre_exec(|| {
+            let _ = unshare(CloneFlags::CLONE_NEWNET);
+            Ok(())
+        });
     }
 }
 

@@ -16,7 +16,7 @@ use crate::restore::beside::Beside;
 use crate::restore::postgres::restore_original;
 use crate::restore::tablespaces;
 use crate::steps::postgres::container;
-use crate::wal;
+use crate::wal::{self, Record};
 
 /// Brings it back, unless that was done before.
 ///
@@ -57,18 +57,20 @@ pub fn bring_back(
     // 2. Into its place.
     server.stop()?;
     let aside = home.beside.exchange()?;
-    let mut problems = restored.problems.clone();
+    let mut problems: Vec<_> = restored.told().cloned().collect();
     if let Err(error) = tablespaces::settle(&home.beside, aside.as_deref(), postgres.container.as_ref()) {
         problems.push(Problem::from(&error));
     }
-    let part = Part { left: server.left(), ..Part::new(&restored, &home.beside.place, aside) };
+    let mut part = Part::new(&restored, &home.beside.place, aside);
+    part.left.extend(server.left());
     notes.keep(&step.name, part.clone())?;
     home.beside.end()?;
 
     // 3. It goes on archiving where the agent fetches.
     container::provide_spool(order.settings, postgres, &home.user)?;
     // When its timeline began is known by when its history came. What fails here the server does itself.
-    let _ = wal::drain(order.settings, std::slice::from_ref(&step.name));
+    let record = Record::at_hand(order.directory);
+    let _ = wal::drain(order.settings, std::slice::from_ref(&step.name), &record);
     problems.extend(server.start().err().map(|error| Problem::from(&error)));
     Ok(Back { part, problems, was_there: false })
 }

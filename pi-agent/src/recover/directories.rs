@@ -81,12 +81,12 @@ pub fn bring_back(
     let stopped = Stopped::begin(order.directory, &step.name, &users)?;
     let aside = beside.exchange()?;
     let (stays, others) = order.own.left_out(&beside, notes);
-    let left = others.iter().map(|file| compare(step, path, file, &restored)).collect();
-    let part = Part { elsewhere, stays, left, ..Part::new(&restored, &place, aside) };
+    let mut part = Part { elsewhere, stays, ..Part::new(&restored, &place, aside) };
+    part.left.extend(others.iter().map(|file| compare(step, path, file, &restored)));
     notes.keep(&name, part.clone())?;
     beside.end()?;
     let stage = beside.stage.display().to_string();
-    let mut problems = restored.problems;
+    let mut problems: Vec<_> = restored.told().cloned().collect();
     problems.iter_mut().for_each(|problem| problem.message = problem.message.replace(&stage, ""));
     problems.extend(stopped.end().err().map(|error| Problem::from(&error)));
     Ok(Back { part, problems, was_there: false })

@@ -207,7 +207,7 @@ fn accept(directory: &StateDirectory, step: &str) -> Result<()> {
         return Ok(());
     }
     match State::open(&directory.database())? {
-        Opened::Ready(state) | Opened::Fresh(state, _) => state.forget_facts(step),
+        Opened::Ready(state) | Opened::Fresh(state, _) => state.forget_source(step),
     }
 }
 

@@ -59,7 +59,7 @@ impl Part {
             elsewhere: false,
             aside,
             stays: Vec::new(),
-            left: Vec::new(),
+            left: restored.passed_over.iter().cloned().collect(),
         }
     }
 }

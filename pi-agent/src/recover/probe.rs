@@ -80,16 +80,22 @@ pub fn probe(kit: &mut Found, at: &At) -> Result<Told> {
     Ok(Told { host: owner.map(|owner| owner.host), configuration })
 }
 
-/// One repository is enough: all have the same key. The agent's own is the smallest.
+/// One repository is enough: all have the same key. The agent's own is the smallest. One that is damaged hinders no other, and
+/// does not hinder what can still be read of itself.
 fn opens(settings: &Settings, kit: &Found, store: &Store, secrets: &Secrets) -> Result<()> {
     let directories = settings.steps.iter().filter(|step| matches!(step.source, Source::Directory(_)));
+    let mut damaged = None;
     for name in std::iter::once(AGENT).chain(directories.map(|step| step.name.as_str())) {
-        match Repository::open(settings, name, store.join(name), secrets) {
+        match Repository::open_what_is_left(settings, name, store.join(name), secrets) {
             Ok(None) => {}
             Ok(Some(_)) => return Ok(()),
             Err(error) if is_wrong_password(&error) => return Err(wrong_key(&store.join(name), kit, error)),
-            Err(error) => return Err(error),
+            Err(error) if error.is_unread() || error.kind() == Kind::Usage => return Err(error),
+            Err(error) => damaged = damaged.or(Some(error)),
         }
+    }
+    if let Some(damaged) = damaged {
+        return Err(damaged);
     }
     let databases = settings.steps.iter().filter(|step| step.postgres().is_some());
     for step in databases {

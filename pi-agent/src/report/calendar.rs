@@ -62,9 +62,11 @@ pub(super) fn kept_in_words(point: &Kept) -> String {
         Why::Weekly => "weekly",
         Why::Monthly => "monthly",
         Why::Yearly => "yearly",
+        Why::Future => "its time is still to come, and only a person removes it",
         Why::Everything => "all are kept",
     };
     match point.until {
+        _ if point.why == Why::Future => why.into(),
         Until::Day(day) => format!("{why}, until {day}"),
         Until::Forever => format!("{why}, for good"),
     }

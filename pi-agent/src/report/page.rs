@@ -118,6 +118,9 @@ fn article(html: &mut String, status: &Status, step: &StepStatus, history: &Hist
         }
         None => put!(html, r#"<p class="muted">Not known before the next backup.</p>"#),
     }
+    for others in step.others_in_words() {
+        put!(html, r#"<p class="muted">Also {}.</p>"#, Safe(&others));
+    }
     html.push_str("</article>");
 }
 

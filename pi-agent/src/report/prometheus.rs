@@ -42,7 +42,7 @@ pub fn metrics(status: &Status) -> String {
         ("skipped_files", "Files that the last usable backup could not read.", &|step| {
             count(step.figures.files_skipped)
         }),
-        ("restore_points", "Restore points there are.", &|step| count(step.figures.restore_points)),
+        ("restore_points", "Restore points of this host.", &|step| count(step.figures.restore_points)),
         ("deduplication_ratio", "Bytes of all restore points over bytes stored.", &StepStatus::deduplication_ratio),
         ("success_ratio", "Usable backups among those of the last 30 days.", &|step| step.success_rate_30d),
         ("wal_safe_timestamp_seconds", "Until when every change is in the repository.", &|step| {

@@ -109,6 +109,9 @@ impl Status {
             if let Some(machine) = health::in_words(&step.machine) {
                 text.push_str(&format!("{}\n", wrapped(&format!("{}: the machine: {machine}", step.name))));
             }
+            for others in step.others_in_words() {
+                text.push_str(&format!("{}\n", wrapped(&format!("{}: {others}", step.name))));
+            }
             if let Some(safe) = step.safe_in_words(self.generated_at) {
                 text.push_str(&format!("{}: every change is safe until {safe}\n", step.name));
             }

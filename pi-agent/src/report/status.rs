@@ -15,6 +15,7 @@ use crate::report::run::machine_json;
 use crate::report::screen::short_time;
 use crate::report::{SCHEMA, restores, words};
 use crate::state::{PastTest, State, StepRecord};
+use crate::steps::points::kept;
 use crate::steps::{Figures, Outcome};
 use crate::systemd::NextRun;
 use crate::wal::WalState;
@@ -181,6 +182,11 @@ impl StepStatus {
         Some(format!("{} ({} ago){waiting}", short_time(safe, now), words::rough(words::between(safe, now))))
     }
 
+    /// The points of other hosts, which nothing removes, a line for each host.
+    pub fn others_in_words(&self) -> impl Iterator<Item = String> {
+        self.figures.points_of_others.iter().map(|(host, count)| kept(*count, host))
+    }
+
     /// The word for how it stands: `running`, how the last one ended, or `never`.
     pub fn word(&self) -> &'static str {
         if self.running { "running" } else { self.last_outcome.map_or("never", Outcome::as_str) }
@@ -210,6 +216,7 @@ impl StepStatus {
             "bytes_written_here": self.figures.bytes_written_here,
             "files_skipped": self.figures.files_skipped,
             "restore_points": self.figures.restore_points,
+            "points_of_others": self.figures.points_of_others,
             "success_rate_30d": self.success_rate_30d,
             "last_restore_test": restores::json(&self.tests),
             "machine": machine_json(&self.machine),

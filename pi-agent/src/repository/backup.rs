@@ -1,14 +1,16 @@
 //! Making a snapshot.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{BackupOptions, IndexedIdsStatus, ParentOptions, Repository as Rustic, SnapshotOptions};
 
 use super::source::{Source, Sources, Tally};
 use super::{Repository, Snapshot, any_source};
 use crate::monitor::{Monitor, Problem};
+use crate::retention::is_of_the_future;
 use crate::steps::Figures;
 use crate::{Error, Result, shown};
 
@@ -22,6 +24,8 @@ pub struct Backup {
     pub snapshot: Snapshot,
     /// What was left out.
     pub tally: Tally,
+    /// Mounts that were left out as such.
+    pub left_out: Vec<PathBuf>,
     /// Files that rustic left out without our source knowing why; 0 unless something is badly wrong.
     pub lost: u64,
     /// Sizes and counts.
@@ -58,6 +62,7 @@ impl Repository {
         Ok(Backup {
             snapshot: Snapshot { id, unfinished: tally.stopped, ..Snapshot::from(&archived) },
             lost: tally.handed_over.saturating_sub(handed_on),
+            left_out: source.left_out().map(|inside| inside.at.clone()).collect(),
             tally,
             figures,
         })
@@ -188,10 +193,7 @@ impl Backup {
             let message = format!("the attributes and ACLs of {more} more files cannot be read");
             problems.push(Problem { message, hint: None });
         }
-        problems.extend(self.tally.mounted_meanwhile.iter().map(|path| Problem {
-            message: format!("{} is left out: something was mounted there while the backup was made", shown(path)),
-            hint: Some("the next backup says what it is".into()),
-        }));
+        problems.extend(self.tally.mounted_meanwhile.iter().map(|path| mounted_meanwhile(path)));
         if self.lost > 0 {
             let message = format!("{} files were left out for an unknown reason", self.lost);
             problems.push(Problem { message, hint: Some("the journal may say why; run the step again".into()) });
@@ -212,11 +214,22 @@ impl Backup {
     }
 }
 
+/// What is said of a directory that something was mounted on since the paths were looked at.
+pub(crate) fn mounted_meanwhile(path: &Path) -> Problem {
+    Problem {
+        message: format!("{} is left out: something was mounted there while the backup was made", shown(path)),
+        hint: Some("the next backup says what it is".into()),
+    }
+}
+
 /// The newest complete snapshot, and an unfinished one made after it: together they cover most files. A repository that
 /// another tool made serves with its newest.
 fn parents(known: &[Snapshot], step: &str) -> Vec<String> {
     let ours: Vec<_> = known.iter().filter(|snapshot| snapshot.label == step).collect();
-    let candidates = if ours.is_empty() { known.iter().collect() } else { ours };
+    let mut candidates = if ours.is_empty() { known.iter().collect() } else { ours };
+    // One of the future is older than it says.
+    let now = Timestamp::now();
+    candidates.sort_by_key(|snapshot| !is_of_the_future(snapshot.time, now));
     let complete = candidates.iter().rposition(|snapshot| !snapshot.unfinished);
     let unfinished = candidates.iter().rposition(|snapshot| snapshot.unfinished).filter(|at| Some(*at) > complete);
     complete.into_iter().chain(unfinished).map(|at| candidates[at].id.clone()).collect()
@@ -227,7 +240,7 @@ mod tests {
     use super::*;
 
     fn snapshot(id: &str, label: &str, unfinished: bool) -> Snapshot {
-        let time = jiff::Timestamp::UNIX_EPOCH;
+        let time = Timestamp::UNIX_EPOCH;
         Snapshot {
             id: id.into(),
             time,
@@ -248,6 +261,9 @@ mod tests {
         assert_eq!(parents(&[b.clone(), a.clone()], "s"), ["a"]);
         assert_eq!(parents(&[b, c], "s"), ["c"]);
         assert!(parents(&[], "s").is_empty());
+        let future = Snapshot { time: Timestamp::MAX, ..snapshot("f", "s", false) };
+        assert_eq!(parents(&[a, future.clone()], "s"), ["a"]);
+        assert_eq!(parents(&[future], "s"), ["f"]);
     }
 
     #[test]

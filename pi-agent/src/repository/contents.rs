@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -28,10 +28,19 @@ const LONGEST_SPAN: u32 = 40 << 20;
 const LARGEST_HOLE: u32 = 256 << 10;
 
 /// A file that lacks some of its content.
-pub(super) struct Planned {
-    pub path: PathBuf,
+struct Planned {
+    path: PathBuf,
+    /// Its further names: hard links.
+    links: Vec<PathBuf>,
     /// This restore made it, so that it holds nothing but zeros.
-    pub new: bool,
+    new: bool,
+}
+
+impl Planned {
+    /// All its names.
+    fn names(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.path).chain(&self.links).map(PathBuf::as_path)
+    }
 }
 
 /// Where a part of a file lies.
@@ -73,10 +82,15 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Its number.
-    pub fn add_file(&mut self, file: Planned) -> u32 {
-        self.files.push(file);
+    /// Its number. `new`: this restore made it.
+    pub fn add_file(&mut self, path: PathBuf, new: bool) -> u32 {
+        self.files.push(Planned { path, links: Vec::new(), new });
         number(self.files.len() - 1)
+    }
+
+    /// A further name of a file: what becomes of the file becomes of it.
+    pub fn add_link(&mut self, file: u32, path: PathBuf) {
+        self.files[file as usize].links.push(path);
     }
 
     pub fn add_part(&mut self, piece: &Piece, file: u32, at: u64) {
@@ -142,7 +156,9 @@ impl Writing<'_> {
         let mut failures: Vec<_> = inner(failures).into_iter().collect();
         failures.sort_by_key(|(file, _)| *file);
         for (file, error) in failures {
-            refused.failed(&self.target, &plan.files[file as usize].path, &error);
+            for name in plan.files[file as usize].names() {
+                refused.failed(&self.target, name, &error);
+            }
         }
         inner(stopped).map_or(Ok(()), |error| Err(self.repository.backend.failed(error)))
     }
@@ -238,7 +254,9 @@ impl Work<'_> {
             lock(&self.failures).entry(part.file).or_insert(error);
             if file.new {
                 // Nothing may look like it; and others may have its room.
-                let _ = walk.place(&file.path).and_then(|place| place.remove());
+                for name in file.names() {
+                    let _ = walk.place(name).and_then(|place| place.remove());
+                }
             }
         }
     }

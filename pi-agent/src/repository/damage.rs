@@ -3,8 +3,9 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use rustic_core::repofile::{IndexFile, KeyFile, MasterKey};
-use rustic_core::{Id, IndexedIdsStatus, Repository as Rustic};
+use rustic_core::{Id, IndexedIdsStatus, OpenStatus, Repository as Rustic, RusticResult};
 use serde_json::json;
 
 use super::cipher::{self, Cipher};
@@ -16,6 +17,13 @@ use crate::monitor::Problem;
 use crate::secrets::{Secrets, read_private};
 use crate::storage::Store;
 use crate::{Error, Result};
+
+/// A file of the repository that is not what its name says.
+pub(super) struct Damaged {
+    pub name: String,
+    /// Why it cannot be read, in parentheses behind a space; empty: it can be, and holds something else.
+    pub why: String,
+}
 
 impl Repository {
     /// As [`Self::open`], for who only reads: also without the config, which says nothing that reading needs.
@@ -95,10 +103,9 @@ impl Repository {
     }
 
     fn leave_out_damaged(&self, kind: &str) -> Result<()> {
-        for name in self.damaged_files(kind)? {
-            let key = format!("{kind}/{name}");
+        for Damaged { name, why } in self.damaged_files(kind)? {
             let hint = self.remedy(kind);
-            self.damaged_with(format!("{key} in {} is damaged and left out", self.store()), Some(hint));
+            self.damaged_with(format!("{kind}/{name} in {} is damaged and left out{why}", self.store()), Some(hint));
             if let Ok(id) = name.parse() {
                 self.backend.leave_out(id);
             }
@@ -106,27 +113,51 @@ impl Repository {
         Ok(())
     }
 
-    /// Names of the files of a kind that are not what their names say, or that this repository's key does not open.
+    /// The content of an object. The inner error: the object is there and cannot be read, as on a bad place of a disk, or
+    /// there is none.
     ///
     /// # Errors
-    /// Storage fails.
-    pub(super) fn damaged_files(&self, kind: &str) -> Result<Vec<String>> {
+    /// Storage cannot be reached or refuses it, which says nothing of what lies there.
+    pub(super) fn content(&self, key: &str) -> Result<Result<Bytes>> {
+        match self.store().get(key) {
+            Err(error) if error.is_unread() => Err(error),
+            content => Ok(content),
+        }
+    }
+
+    /// The files of a kind that cannot be read, that are not what their names say, or that this repository's key does not
+    /// open.
+    ///
+    /// # Errors
+    /// Storage cannot be reached or refuses one of them.
+    pub(super) fn damaged_files(&self, kind: &str) -> Result<Vec<Damaged>> {
         let mut damaged = Vec::new();
         for (key, _) in self.store().list(&format!("{kind}/"))? {
             // What has another kind of name is none of the repository's.
             let Some(name) = key.rsplit('/').next().filter(|name| name.parse::<Id>().is_ok()) else { continue };
-            let content = match self.store().get(&key) {
+            // Key files are opened by passwords.
+            let opens = |content| kind == "keys" || Cipher::of(&self.key).open(content).is_some();
+            let why = match self.content(&key)? {
+                Ok(content) if cipher::name(&content) == name && opens(&content) => continue,
+                Ok(_) => String::new(),
                 // Removed meanwhile.
                 Err(error) if error.kind() == Kind::NotFound => continue,
-                content => content?,
+                Err(error) => format!(" ({})", error.chain()),
             };
-            // Key files are opened by passwords.
-            let opens = || kind == "keys" || Cipher::of(&self.key).open(&content).is_some();
-            if cipher::name(&content) != name || !opens() {
-                damaged.push(name.to_owned());
-            }
+            damaged.push(Damaged { name: name.to_owned(), why });
         }
         Ok(damaged)
+    }
+
+    /// Runs `work` on the opened repository, for who only reads; where that fails, with the index [mended](Self::mend_index).
+    pub(super) fn reading<T>(&self, what: &str, work: impl Fn(Rustic<OpenStatus>) -> RusticResult<T>) -> Result<T> {
+        match self.cached(what, &work) {
+            Err(error) if !error.is_unread() => {
+                self.mend_index()?;
+                self.cached(what, &work)
+            }
+            done => done,
+        }
     }
 
     /// Leaves out damaged parts of the index, and makes up for those that are not there from the headers of the packs.
@@ -190,7 +221,9 @@ impl Repository {
         }
         let password = secrets.restic_key()?;
         for (key, _) in self.store().list("keys/")? {
-            let Ok(file) = serde_json::from_slice::<KeyFile>(&self.store().get(&key)?) else { continue };
+            // Another one may open it.
+            let Ok(content) = self.content(&key)? else { continue };
+            let Ok(file) = serde_json::from_slice::<KeyFile>(&content) else { continue };
             if let Ok(opened) = file.key_from_password(&password.reveal()) {
                 let (encrypt, k, r) = opened.to_keys();
                 let mut master = MasterKey::new();
@@ -198,9 +231,7 @@ impl Repository {
                 return Ok(master);
             }
         }
-        Err(self
-            .key_trouble()?
-            .unwrap_or_else(|| Error::usage(format!("open {}: the password is wrong", self.store()))))
+        Err(self.key_trouble()?.unwrap_or_else(|| self.not_its_password()))
     }
 
     /// Why no password may open it.
@@ -210,7 +241,7 @@ impl Repository {
     pub fn key_trouble(&self) -> Result<Option<Error>> {
         let what = match (self.store().list("keys/")?.is_empty(), self.damaged_files("keys")?.first()) {
             (true, _) => "it has no key file any more".to_owned(),
-            (_, Some(name)) => format!("its key file keys/{name} is damaged"),
+            (_, Some(Damaged { name, why })) => format!("its key file keys/{name} is damaged{why}"),
             _ => return Ok(None),
         };
         let step = &self.step;

@@ -9,10 +9,11 @@ use serde_json::json;
 use super::Repository;
 use super::backend::key;
 use super::cipher::{self, Cipher};
+use super::damage::Damaged;
 use super::pack::{Entry, Opener};
 use super::restore::short;
 use crate::Result;
-use crate::error::Context;
+use crate::error::{Context, Kind};
 use crate::monitor::{Monitor, Unit};
 
 /// What is wrong, and what is to be done about it.
@@ -79,8 +80,9 @@ impl Repository {
     /// The index as it will be is shown from then on.
     fn look_at_index(&self, diagnosis: &mut Diagnosis, bad: &HashSet<Id>) -> Result<()> {
         let damaged = self.damaged_files("index")?;
-        for name in &damaged {
-            diagnosis.lines.push(format!("index/{name} is damaged: it is set aside, and written anew from the packs"));
+        for Damaged { name, why } in &damaged {
+            let line = format!("index/{name} is damaged{why}: it is set aside, and written anew from the packs");
+            diagnosis.lines.push(line);
             self.leave_out(name);
         }
         let packs: HashMap<Id, u64> =
@@ -132,7 +134,7 @@ impl Repository {
                 None => log::info!("{} is in no index, and not whole: it stays as it is", key(FileType::Pack, pack)),
             }
         }
-        diagnosis.index_files.extend(damaged);
+        diagnosis.index_files.extend(damaged.into_iter().map(|damaged| damaged.name));
 
         let mut shown = IndexFile::default();
         shown.packs.extend(diagnosis.index.packs.iter().chain(&diagnosis.doubtful).cloned());
@@ -143,8 +145,8 @@ impl Repository {
 
     /// Those that cannot be read, and those that lost something; also packs in which a directory cannot be read.
     fn look_at_snapshots(&self, diagnosis: &mut Diagnosis) -> Result<HashSet<Id>> {
-        for name in self.damaged_files("snapshots")? {
-            diagnosis.lines.push(format!("snapshots/{name} is damaged: it is set aside"));
+        for Damaged { name, why } in self.damaged_files("snapshots")? {
+            diagnosis.lines.push(format!("snapshots/{name} is damaged{why}: it is set aside"));
             self.leave_out(&name);
             diagnosis.unreadable.push(name);
         }
@@ -178,7 +180,7 @@ impl Repository {
 
     /// Leaves of a pack those pieces that can be read.
     fn keep_whole_pieces(&self, pack: &mut IndexPack) -> Result<()> {
-        let mut content = self.store().get(&key(FileType::Pack, &pack.id))?.to_vec();
+        let mut content = self.content_of_pack(pack)?;
         let cipher = Cipher::of(&self.key);
         let largest = pack.blobs.iter().filter_map(|blob| Entry::from(blob).uncompressed).max().unwrap_or_default();
         let mut opener = Opener::new(&cipher, largest as usize)?;
@@ -186,9 +188,35 @@ impl Repository {
         Ok(())
     }
 
+    /// The bytes of a pack, with zeros for the pieces that cannot be read: a bad place on a disk spoils only what lies on it.
+    ///
+    /// # Errors
+    /// Storage cannot be reached or refuses it.
+    pub(super) fn content_of_pack(&self, pack: &IndexPack) -> Result<Vec<u8>> {
+        let key = key(FileType::Pack, &pack.id);
+        match self.content(&key)? {
+            Ok(content) => return Ok(content.to_vec()),
+            Err(error) if error.kind() == Kind::NotFound => return Err(error),
+            Err(error) => log::info!("{}; its pieces are read one by one", error.chain()),
+        }
+        let mut content = Vec::new();
+        for blob in &pack.blobs {
+            let (from, length) = (blob.location.offset as usize, blob.location.length as usize);
+            match self.store().get_range(&key, from as u64, length) {
+                Ok(piece) => {
+                    content.resize(content.len().max(from + length), 0);
+                    content[from..from + length].copy_from_slice(&piece);
+                }
+                Err(error) if error.is_unread() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(content)
+    }
+
     /// A pack that no index names, if it is whole.
     fn unnamed(&self, pack: &Id) -> Result<Option<IndexPack>> {
-        let content = self.store().get(&key(FileType::Pack, pack))?;
+        let Ok(content) = self.content(&key(FileType::Pack, pack))? else { return Ok(None) };
         let name = pack.to_hex();
         if cipher::name(&content) != name.as_str() {
             return Ok(None);

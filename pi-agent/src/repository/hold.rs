@@ -3,6 +3,8 @@
 //! What a snapshot tells of them (owner, times, links, attributes) is taken from the files themselves, at their own paths,
 //! while nobody writes; only contents lie elsewhere, in files with numbers for names. So nothing has to survive a copy, and
 //! the next backup recognises what did not change.
+//!
+//! That nobody writes is a promise of others. A file that changes all the same is not held: it is read like any other.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -18,13 +20,13 @@ use nix::fcntl::copy_file_range;
 use nix::unistd::{Whence, lseek};
 use rustic_core::repofile::Node;
 
-use super::source::{Shared, Source, Sources, describe};
+use super::source::{Shared, Source, Sources, Stamp, describe};
 use crate::error::Kind;
 use crate::health;
 use crate::monitor::{Monitor, Progress, Unit};
 use crate::run::make_private;
 use crate::storage::shaper::Reading;
-use crate::{Error, Result};
+use crate::{Error, Result, shown};
 
 /// Copied at once: between two of them the time is looked at.
 const LARGEST: usize = 4 << 20;
@@ -47,6 +49,8 @@ pub struct Hold {
 pub struct Held {
     parts: BTreeMap<PathBuf, Vec<Kept>>,
     shared: Arc<Shared>,
+    /// Files that changed while nobody was to write.
+    changed: Vec<PathBuf>,
     _folder: Folder,
 }
 
@@ -74,23 +78,8 @@ struct Copy {
     stamp: Stamp,
     /// The file was left alone long enough before, so that a later change must have changed its stamp.
     settled: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            size: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
+    /// A name of the file has it.
+    taken: bool,
 }
 
 /// Why a file was not copied.
@@ -99,6 +88,8 @@ enum Failure {
     File(io::Error),
     /// The copy cannot be written.
     Copy(io::Error),
+    /// It changed while nobody was to write.
+    Changed,
     OutOfTime,
 }
 
@@ -150,9 +141,9 @@ impl Hold {
         for entry in entries {
             let known = |metadata: &Metadata| self.copies.contains_key(&(metadata.dev(), metadata.ino()));
             if entry.metadata().is_ok_and(|metadata| metadata.is_file() && !known(&metadata)) {
-                match self.copy(entry.path(), false, None, monitor) {
+                match self.copy(entry.path(), None, None, monitor) {
                     // It may be gone, or another, when it counts.
-                    Ok(_) | Err(Failure::File(_) | Failure::OutOfTime) => {}
+                    Ok(_) | Err(Failure::File(_) | Failure::Changed | Failure::OutOfTime) => {}
                     Err(Failure::Copy(error)) => return Err(self.unwritable(error)),
                 }
             }
@@ -165,19 +156,19 @@ impl Hold {
     /// # Errors
     /// Kind `OutOfTime` when `until` passed; else a copy cannot be written.
     pub fn hold(mut self, until: Option<Instant>, monitor: &Monitor) -> Result<Held> {
-        let shared = self.source.shared();
+        let (shared, mut changed) = (self.source.shared(), Vec::new());
         let mut parts = BTreeMap::new();
         for root in std::mem::take(&mut self.paths) {
             let mut kept = Vec::new();
             for entry in self.source.walk(&root) {
                 match entry {
-                    Ok(entry) => kept.extend(self.keep(entry, &shared, until, monitor)?),
+                    Ok(entry) => kept.extend(self.keep(entry, &shared, &mut changed, until, monitor)?),
                     Err(error) => shared.unlisted(&error),
                 }
             }
             parts.insert(root, kept);
         }
-        Ok(Held { parts, shared, _folder: self.folder })
+        Ok(Held { parts, shared, changed, _folder: self.folder })
     }
 
     /// One file; `None` when it cannot be read.
@@ -185,6 +176,7 @@ impl Hold {
         &mut self,
         entry: DirEntry,
         shared: &Shared,
+        changed: &mut Vec<PathBuf>,
         until: Option<Instant>,
         monitor: &Monitor,
     ) -> Result<Option<Kept>> {
@@ -204,32 +196,41 @@ impl Hold {
         let Some(metadata) = metadata.filter(|_| node.is_file()) else {
             return Ok(Some(Kept { path, node, content: None }));
         };
-        let copy = self.copies.get(&(metadata.dev(), metadata.ino()));
-        let unchanged = copy.filter(|copy| copy.settled && copy.stamp == Stamp::of(&metadata));
-        let content = match unchanged {
-            Some(copy) => copy.content.clone(),
-            None => match self.copy(&path, true, until, monitor) {
-                Ok(content) => content,
-                Err(Failure::File(error)) => {
-                    shared.left_out(&path, &error, configured);
-                    return Ok(None);
-                }
-                Err(Failure::Copy(error)) => return Err(self.unwritable(error)),
-                Err(Failure::OutOfTime) => return Err(late()),
-            },
+        let (id, said) = ((metadata.dev(), metadata.ino()), Stamp::said_by(&node));
+        let content = match self.copies.get(&id) {
+            Some(copy) if copy.settled && copy.stamp == said => Ok(copy.content.clone()),
+            Some(copy) if copy.taken => Err(Failure::Changed),
+            _ => self.copy(&path, Some(said), until, monitor),
         };
-        Ok(Some(Kept { path, node, content: Some(content) }))
+        let content = match content {
+            Ok(content) => {
+                self.copies.entry(id).and_modify(|copy| copy.taken = true);
+                Some(content)
+            }
+            Err(Failure::Changed) => {
+                changed.push(path.clone());
+                None
+            }
+            Err(Failure::File(error)) => {
+                shared.left_out(&path, &error, configured);
+                return Ok(None);
+            }
+            Err(Failure::Copy(error)) => return Err(self.unwritable(error)),
+            Err(Failure::OutOfTime) => return Err(late()),
+        };
+        Ok(Some(Kept { path, node, content }))
     }
 
     fn entries(&self) -> impl Iterator<Item = DirEntry> + '_ {
         self.paths.iter().flat_map(|path| self.source.walk(path)).filter_map(std::result::Result::ok)
     }
 
-    /// Copies a file's content, and remembers what it looked like before; where the copy is. `quiet`: nobody writes to it.
+    /// Copies a file's content, and remembers what it looked like before; where the copy is. `quiet`: nobody writes to it, and
+    /// this is what the snapshot says of it.
     fn copy(
         &mut self,
         path: &Path,
-        quiet: bool,
+        quiet: Option<Stamp>,
         until: Option<Instant>,
         monitor: &Monitor,
     ) -> Result<PathBuf, Failure> {
@@ -238,7 +239,7 @@ impl Hold {
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)
             .map_err(Failure::File)?;
-        if !quiet {
+        if quiet.is_none() {
             // What is changed through a memory map later changes the file's times only once its pages are clean.
             let _ = file.sync_data();
         }
@@ -246,13 +247,18 @@ impl Hold {
         if !metadata.is_file() {
             return Err(Failure::File(io::ErrorKind::NotFound.into()));
         }
-        let settled = quiet || is_settled(&metadata);
+        let unchanged = |metadata: &Metadata| quiet.is_none_or(|said| Stamp::of(metadata) == said);
+        if !unchanged(&metadata) {
+            return Err(Failure::Changed);
+        }
+        let settled = quiet.is_some() || is_settled(&metadata);
         let number = self.copies.len();
         let id = (metadata.dev(), metadata.ino());
         let content =
             self.copies.get(&id).map_or_else(|| self.folder.0.join(number.to_string()), |copy| copy.content.clone());
         // Known before it is whole, so that no other file gets its number.
-        self.copies.insert(id, Copy { content: content.clone(), stamp: Stamp::of(&metadata), settled: false });
+        let copy = Copy { content: content.clone(), stamp: Stamp::of(&metadata), settled: false, taken: false };
+        self.copies.insert(id, copy);
         let to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&content);
         let to = to.map_err(Failure::Copy)?;
         to.set_len(metadata.len()).map_err(Failure::Copy)?;
@@ -264,7 +270,7 @@ impl Hold {
                     return Err(Failure::OutOfTime);
                 }
                 // Its writer must not wait for a limit.
-                let reading = (!quiet).then_some(&self.reading);
+                let reading = quiet.is_none().then_some(&self.reading);
                 let chunk = reading.map_or(LARGEST, |reading| reading.at_once(LARGEST));
                 let copied = transfer(&file, &to, at, (chunk as u64).min(end - at))?;
                 if copied == 0 {
@@ -276,10 +282,16 @@ impl Hold {
                 }
                 at += copied;
                 self.copied += copied;
-                let phase = if quiet { "copying what changed, its writer is quiet" } else { "copying the live part" };
+                let phase = match quiet {
+                    Some(_) => "copying what changed, its writer is quiet",
+                    None => "copying the live part",
+                };
                 monitor.progress(Progress { phase: phase.into(), done: self.copied, total: None, unit: Unit::Bytes });
             }
             at = end;
+        }
+        if !unchanged(&file.metadata().map_err(Failure::File)?) {
+            return Err(Failure::Changed);
         }
         if let Some(copy) = self.copies.get_mut(&id) {
             copy.settled = settled;
@@ -343,6 +355,20 @@ impl Held {
 
     pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         self.parts.keys()
+    }
+
+    /// What is not as it was at that moment, and why.
+    pub fn trouble(&self) -> Option<Error> {
+        let first = shown(self.changed.first()?);
+        let more = match self.changed.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more files"),
+        };
+        let message = format!("{first}{more} changed though nobody was to write, and is read like any other file");
+        Some(
+            Error::new(message)
+                .hint("keep quiet what else writes there, or name in `live` only what its writer writes"),
+        )
     }
 
     /// The files of a held path, in the order of a walk, the path itself first.

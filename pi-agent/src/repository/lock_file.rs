@@ -12,6 +12,7 @@ use nix::unistd::{Pid, User, getegid, geteuid, gethostname};
 use serde::{Deserialize, Serialize};
 
 use super::cipher::Cipher;
+use super::lock_record;
 use super::pack::COMPRESSED;
 use crate::error::{Context, Result};
 use crate::storage::place;
@@ -42,9 +43,12 @@ pub(super) struct LockFile {
     /// Of the machine: host names are not unique, and Pis are often called the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     machine: Option<String>,
-    /// The start of the machine in which the pid counts.
+    /// The start of the machine, and its namespace of pids, in which the pid counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     boot: Option<String>,
+    /// What its machine has on record: a clone of its card has the same id. See [`lock_record`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
 }
 
 /// What tells this process from others.
@@ -53,15 +57,23 @@ pub(super) struct Here {
     hostname: String,
     machine: Option<String>,
     boot: Option<String>,
+    /// Those of this machine's locks.
+    tokens: Vec<String>,
 }
 
 impl Here {
     pub(super) fn new() -> Self {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let boot = || {
+            let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+            // Containers of one machine have its boot, each with pids of its own.
+            let pids = std::fs::read_link("/proc/self/ns/pid").ok()?;
+            Some(format!("{} {}", boot.trim(), pids.display()))
+        };
         Self {
             hostname: gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default(),
             machine: place::machine_id(Path::new("/")).ok(),
-            boot: boot.ok().map(|boot| boot.trim().to_owned()),
+            boot: boot(),
+            tokens: lock_record::known(),
         }
     }
 }
@@ -80,6 +92,7 @@ impl LockFile {
             gid: getegid().as_raw(),
             machine: here.machine.clone(),
             boot: here.boot.clone(),
+            token: lock_record::own(),
         }
     }
 
@@ -100,25 +113,32 @@ impl LockFile {
         serde_json::from_slice(&json).ok()
     }
 
-    /// A process of this program on this machine wrote it, and is gone.
+    /// A process of this program on this machine wrote it, and is gone: one of this start, or one that is on record. The machine's id alone,
+    /// and another start, may be those of a clone that is at work.
     pub(super) fn is_left_by_us(&self, here: &Here) -> bool {
-        self.machine.is_some() && self.machine == here.machine && !self.holder_lives(here)
+        let on_record = || self.token.as_ref().is_some_and(|token| here.tokens.contains(token));
+        self.machine.is_some()
+            && self.machine == here.machine
+            && if self.counts(here) { self.is_gone() } else { on_record() }
     }
 
     /// Its holder is gone, by restic's rules; `now` is unknown where the clock is not to be trusted.
     pub(super) fn is_stale(&self, here: &Here, now: Option<Timestamp>) -> bool {
-        let of_this_machine = match &self.machine {
-            Some(machine) => here.machine.as_ref() == Some(machine),
-            None => self.hostname == here.hostname,
-        };
         let is_old = now.is_some_and(|now| now.duration_since(self.time).unsigned_abs() > STALE && now > self.time);
-        is_old || (of_this_machine && !self.holder_lives(here))
+        is_old || (self.counts(here) && self.is_gone())
     }
 
-    /// The process that wrote it is there, if it was one of this machine.
-    fn holder_lives(&self, here: &Here) -> bool {
-        let of_this_boot = self.boot.is_none() || self.boot == here.boot;
-        of_this_boot && self.pid > 0 && kill(Pid::from_raw(self.pid), None) != Err(Errno::ESRCH)
+    /// Its pid is one of those that count here. restic says no more than the name of its host.
+    fn counts(&self, here: &Here) -> bool {
+        match &self.machine {
+            Some(_) => self.machine == here.machine && self.boot.is_some() && self.boot == here.boot,
+            None => self.hostname == here.hostname,
+        }
+    }
+
+    /// No process has its pid.
+    fn is_gone(&self) -> bool {
+        self.pid <= 0 || kill(Pid::from_raw(self.pid), None) == Err(Errno::ESRCH)
     }
 
     /// Who holds it, as restic says it.
@@ -138,7 +158,8 @@ mod tests {
     use super::*;
 
     fn here() -> Here {
-        Here { hostname: "raspberrypi".into(), machine: Some("m1".into()), boot: Some("b1".into()) }
+        let (machine, boot) = (Some("m1".into()), Some("b1".into()));
+        Here { hostname: "raspberrypi".into(), machine, boot, tokens: vec!["t1".into()] }
     }
 
     fn at(minutes: i64) -> Timestamp {
@@ -186,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_is_known_by_machine_and_boot_and_never_by_the_name_of_the_host() {
+    fn our_own_is_known_by_machine_and_boot_or_record_and_never_by_the_name_of_the_host() {
         let lock = |pid, machine: &str, boot: &str| LockFile {
             pid,
             machine: Some(machine.into()),
@@ -196,7 +217,12 @@ mod tests {
         let (this, gone) = (Pid::this().as_raw(), ended());
         assert!(!lock(this, "m1", "b1").is_left_by_us(&here()));
         assert!(lock(gone, "m1", "b1").is_left_by_us(&here()));
-        assert!(lock(this, "m1", "b0").is_left_by_us(&here()), "the pid is another's since the restart");
+        let token = |token: &str, pid| LockFile { token: Some(token.into()), ..lock(pid, "m1", "b0") };
+        assert!(token("t1", this).is_left_by_us(&here()), "the pid is another's since the restart");
+        for of_a_clone in [lock(gone, "m1", "b0"), token("t2", gone)] {
+            assert!(!of_a_clone.is_left_by_us(&here()) && !of_a_clone.is_stale(&here(), Some(at(29))));
+            assert!(of_a_clone.is_stale(&here(), Some(at(31))));
+        }
         let twin = lock(gone, "m2", "b1");
         assert!(!twin.is_left_by_us(&here()) && !twin.is_stale(&here(), Some(at(1))));
         assert!(!of_restic("raspberrypi", gone).is_left_by_us(&here()), "it is restic's");

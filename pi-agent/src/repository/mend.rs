@@ -59,7 +59,7 @@ impl Repository {
 
     /// The pieces of a damaged pack that are whole, in a pack of their own; `None`: there are none.
     fn store_again(&self, damaged: &IndexPack) -> Result<Option<IndexPack>> {
-        let content = self.store().get(&key(FileType::Pack, &damaged.id))?;
+        let content = self.content_of_pack(damaged)?;
         let cipher = Cipher::of(&self.key);
         let (mut whole, mut header) = (Vec::new(), Vec::new());
         for entry in damaged.blobs.iter().map(Entry::from) {
@@ -115,15 +115,24 @@ impl Repository {
     fn set_aside(&self, kind: FileType, name: &str) -> Result<()> {
         let key = format!("{}/{name}", kind.dirname());
         let aside = format!("{ASIDE}/{key}");
-        let content = self.store().get(&key)?;
-        self.store().put(&aside, std::slice::from_ref(&content))?;
-        if self.store().get(&aside)? != content {
-            return Err(Error::new(format!(
-                "write {aside} in {}: it cannot be read back as it was written",
-                self.store()
-            )));
+        match self.content(&key)? {
+            Ok(content) => {
+                self.store().put(&aside, std::slice::from_ref(&content))?;
+                if self.store().get(&aside)? != content {
+                    return Err(Error::new(format!(
+                        "write {aside} in {}: it cannot be read back as it was written",
+                        self.store()
+                    )));
+                }
+                self.store().delete(&key)?;
+            }
+            // It keeps its bad place on the disk, which nothing else is written to then.
+            Err(unreadable) => {
+                if !self.store().rename(&key, &aside)? {
+                    return Err(unreadable);
+                }
+            }
         }
-        self.store().delete(&key)?;
         self.backend.look_again();
         Ok(())
     }

@@ -16,6 +16,8 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, geteuid};
 use rustic_core::repofile::{Node, NodeType};
 
+use super::attribute::{OF_NFS, is_data, is_made_by_itself};
+use super::capabilities::{Capabilities, NotHeld};
 use super::target::{Identity, Item, Place, identity};
 use crate::monitor::Problem;
 
@@ -26,7 +28,7 @@ const NAMED: usize = 50;
 const ACCESS_LIST: &str = "system.posix_acl_access";
 
 /// Attributes that grant something. One that was not recorded, such as a list inherited from the target, is a difference.
-const GRANTING: [&str; 3] = [ACCESS_LIST, "system.posix_acl_default", "security.capability"];
+const GRANTING: [&str; 4] = [ACCESS_LIST, OF_NFS, "system.posix_acl_default", "security.capability"];
 
 /// What could not be set, and why.
 #[derive(Default)]
@@ -35,6 +37,20 @@ pub(super) struct Unset {
     mode: Option<io::Error>,
     times: Option<io::Error>,
     attributes: Vec<(String, io::Error)>,
+}
+
+impl Unset {
+    /// The error of an attribute.
+    fn attribute(&self, name: &str) -> Option<&io::Error> {
+        self.attributes.iter().find(|(unset, _)| unset == name).map(|(_, why)| why)
+    }
+
+    /// The mode for an entry whose access list could not be set; `None`: it could, or there is none.
+    fn mode_without_list(&self, node: &Node, mode: u32) -> Option<u32> {
+        self.attribute(ACCESS_LIST)?;
+        let list = node.meta.extended_attributes.iter().find(|attribute| attribute.name == ACCESS_LIST)?;
+        Some(without_list(mode, list.value.as_deref().unwrap_or_default()))
+    }
 }
 
 /// Sets everything that was recorded; what the target refuses is left as it is.
@@ -46,9 +62,7 @@ pub(super) fn set(item: &Item, node: &Node) -> Unset {
     unset.owner = fchownat(&item.fd, "", uid, gid, AtFlags::AT_EMPTY_PATH).err().map(io::Error::from);
     unset.attributes = set_attributes(item, node);
     if let Some(mode) = meta.mode.map(unix_mode).filter(|_| !item.is_link()) {
-        let lacks_list = unset.attributes.iter().any(|(name, _)| name == ACCESS_LIST);
-        let list = meta.extended_attributes.iter().find(|attribute| lacks_list && attribute.name == ACCESS_LIST);
-        let mode = list.map_or(mode, |list| without_list(mode, list.value.as_deref().unwrap_or_default()));
+        let mode = unset.mode_without_list(node, mode).unwrap_or(mode);
         unset.mode = fs::set_permissions(&item.path, Permissions::from_mode(mode)).err();
     }
     if let Some(modified) = meta.mtime {
@@ -71,7 +85,7 @@ fn set_attributes(item: &Item, node: &Node) -> Vec<(String, io::Error)> {
         }
     }
     let mut unset = Vec::new();
-    for attribute in recorded {
+    for attribute in recorded.iter().filter(|attribute| is_data(&attribute.name, attribute.value.as_deref())) {
         let (name, value) = (&attribute.name, attribute.value.as_deref().unwrap_or_default());
         if item.attribute(name).ok().flatten().as_deref() == Some(value) {
             continue;
@@ -107,7 +121,7 @@ impl Item {
 
     fn attributes(&self) -> Vec<std::ffi::OsString> {
         let names = if self.is_link() { xattr::list(&self.path) } else { xattr::list_deref(&self.path) };
-        names.map(Iterator::collect).unwrap_or_default()
+        names.map(|names| names.filter(|name| !is_made_by_itself(name)).collect()).unwrap_or_default()
     }
 
     fn attribute(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
@@ -132,16 +146,21 @@ pub(super) struct Compared {
     links: HashMap<(u64, u64), Identity>,
     named: Vec<Problem>,
     count: usize,
-    /// Attributes that were not compared.
-    pub not_held: u64,
-    /// Attributes that this disk cannot hold, or that this process may not set, are counted and are no difference.
-    forgiving: bool,
+    /// What was not compared.
+    pub not_held: NotHeld,
+    /// For a test: what its disk cannot hold, or what it may not set, is counted and is no difference.
+    holds: Option<Capabilities>,
 }
 
 impl Compared {
-    /// For a test: what its disk cannot hold, or what it may not set, says nothing of the backup.
-    pub(super) fn forgiving() -> Self {
-        Self { forgiving: true, ..Self::default() }
+    /// For a test on a disk that holds so much.
+    pub(super) fn forgiving(holds: Capabilities) -> Self {
+        Self { holds: Some(holds), ..Self::default() }
+    }
+
+    /// It is a test, whose disk does not hold that.
+    fn cannot_hold(&self, held: impl FnOnce(&Capabilities) -> bool) -> bool {
+        self.holds.as_ref().is_some_and(|holds| !held(holds))
     }
 
     /// Compares an entry. `shown` is its path in messages, `unset` is what could not be set; `is_copy`: it is known not to be
@@ -205,30 +224,47 @@ impl Compared {
             ((found.uid(), found.gid()), (meta.uid.unwrap_or(found.uid()), meta.gid.unwrap_or(found.gid())));
         // Only root can give files away; whoever else restores knows it.
         if geteuid().is_root() && owner != has {
-            let what = format!("belongs to {}:{} instead of {}:{}", has.0, has.1, owner.0, owner.1);
-            differs(what, unset.owner.as_ref());
+            if self.cannot_hold(|holds| holds.owners) {
+                self.not_held.owners += 1;
+            } else {
+                let what = format!("belongs to {}:{} instead of {}:{}", has.0, has.1, owner.0, owner.1);
+                differs(what, unset.owner.as_ref());
+            }
         }
         let mode = found.mode() & 0o7777;
         if let Some(recorded) = meta.mode.map(unix_mode).filter(|recorded| !node.is_symlink() && *recorded != mode) {
-            differs(format!("has mode {mode:04o} instead of {recorded:04o}"), unset.mode.as_ref());
+            let list_is_refused = unset.attribute(ACCESS_LIST).is_some_and(is_beyond_the_test);
+            let lacks_list = list_is_refused && unset.mode_without_list(node, recorded) == Some(mode);
+            if self.cannot_hold(|holds| holds.modes && !lacks_list) {
+                self.not_held.modes += 1;
+            } else {
+                differs(format!("has mode {mode:04o} instead of {recorded:04o}"), unset.mode.as_ref());
+            }
         }
         let modified = (i128::from(found.mtime()), i128::from(found.mtime_nsec()));
         if meta.mtime.is_some_and(|recorded| seconds(recorded) != modified) {
-            differs("has another modification time".into(), unset.times.as_ref());
+            if self.cannot_hold(|holds| holds.times) {
+                self.not_held.times += 1;
+            } else {
+                differs("has another modification time".into(), unset.times.as_ref());
+            }
         }
-        for attribute in &meta.extended_attributes {
+        for attribute in
+            meta.extended_attributes.iter().filter(|attribute| is_data(&attribute.name, attribute.value.as_deref()))
+        {
             let value = attribute.value.as_deref().unwrap_or_default();
-            let why = unset.attributes.iter().find(|(name, _)| *name == attribute.name).map(|(_, why)| why);
+            let why = unset.attribute(&attribute.name);
             match item.attribute(&attribute.name).ok().flatten() {
                 Some(found) if found == value => {}
-                _ if self.forgiving && why.is_some_and(is_beyond_the_test) => self.not_held += 1,
+                _ if self.holds.is_some() && why.is_some_and(is_beyond_the_test) => self.not_held.attributes += 1,
                 Some(_) => differs(format!("has other {}", in_words(&attribute.name)), why),
                 None => differs(format!("lacks its {}", in_words(&attribute.name)), why),
             }
         }
         for name in GRANTING {
             let recorded = meta.extended_attributes.iter().any(|attribute| attribute.name == name);
-            if !recorded && item.attribute(name).is_ok_and(|found| found.is_some()) {
+            let found = item.attribute(name).ok().flatten();
+            if !recorded && found.is_some_and(|found| is_data(name, Some(&found))) {
                 differs(format!("has {} that it did not have", in_words(name)), None);
             }
         }
@@ -244,7 +280,8 @@ impl Compared {
     }
 }
 
-/// The disk of the test does not hold such attributes, or the test is not allowed to set them.
+/// The disk of the test does not hold such attributes, or the test is not allowed to set them. That is said of each: one disk
+/// holds some and not others.
 fn is_beyond_the_test(error: &io::Error) -> bool {
     let errors = [Errno::EOPNOTSUPP, Errno::EPERM].map(|errno| errno as i32);
     error.raw_os_error().is_some_and(|found| errors.contains(&found))
@@ -297,8 +334,78 @@ fn unix_mode(go: u32) -> u32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use jiff::Timestamp;
+    use rustic_core::repofile::Metadata as Recorded;
+    use serde_json::json;
+
+    use super::super::target::Target;
     use super::*;
+
+    /// A file of mode 0640 as it was recorded otherwise, compared on a disk that holds so much.
+    fn compared(recorded: Recorded, unset: &Unset, holds: Option<Capabilities>) -> Compared {
+        let directory = tempfile::tempdir().unwrap();
+        let target = Target::open(directory.path()).unwrap();
+        let (mut walk, path) = (target.walk(), Path::new("file"));
+        let file = walk.place(path).unwrap().create().unwrap();
+        file.set_permissions(Permissions::from_mode(0o640)).unwrap();
+        let node = Node::new_node(path.as_os_str(), NodeType::File, recorded);
+        let mut compared = Compared { holds, ..Compared::default() };
+        compared.compare(walk.place(path), path, &node, unset, false);
+        compared
+    }
+
+    const EVERYTHING: Capabilities = Capabilities { owners: true, modes: true, times: true, links: true };
+    const NOTHING: Capabilities = Capabilities { owners: false, modes: false, times: false, links: false };
+
+    #[test]
+    fn a_test_forgives_what_its_disk_does_not_hold_and_nothing_else() {
+        type Case = (fn(&mut Recorded), fn(&mut Capabilities, bool), fn(&NotHeld) -> u64);
+        let cases: [Case; 3] = [
+            (|meta| meta.uid = Some(1234), |holds, held| holds.owners = held, |not_held| not_held.owners),
+            (|meta| meta.mode = Some(0o600), |holds, held| holds.modes = held, |not_held| not_held.modes),
+            (|meta| meta.mtime = Some(Timestamp::UNIX_EPOCH), |holds, held| holds.times = held, |not| not.times),
+        ];
+        for (number, (record, set, count)) in cases.into_iter().enumerate() {
+            let mut recorded = Recorded::default();
+            record(&mut recorded);
+            let mut lacking = EVERYTHING;
+            set(&mut lacking, false);
+            let forgiven = compared(recorded.clone(), &Unset::default(), Some(lacking));
+            assert_eq!((count(&forgiven.not_held), forgiven.problems().len()), (1, 0), "{number}");
+            // That it was refused says nothing of a disk that holds it.
+            let refused = || Some(io::Error::from(Errno::EPERM));
+            let unset = Unset { owner: refused(), mode: refused(), times: refused(), attributes: Vec::new() };
+            let mut only_this = NOTHING;
+            set(&mut only_this, true);
+            for holds in [None, Some(EVERYTHING), Some(only_this)] {
+                let told = compared(recorded.clone(), &unset, holds);
+                assert_eq!((told.not_held, told.problems().len()), (NotHeld::default(), 1), "{number} {holds:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_test_forgives_the_mode_that_a_file_has_without_its_list_and_no_other() {
+        // The group's bits of the mode are the list's mask: rw. By the list, the group itself may read.
+        let list = json!([{ "name": ACCESS_LIST, "value": "AgAAAAQABAAAAAAA" }]);
+        let extended_attributes: Vec<_> = serde_json::from_value(list).unwrap();
+        let with_list = |mode: u32| Recorded {
+            mode: Some(mode),
+            extended_attributes: extended_attributes.clone(),
+            ..Recorded::default()
+        };
+        let refused = |errno: Errno| Unset { attributes: vec![(ACCESS_LIST.into(), errno.into())], ..Unset::default() };
+        let forgiven = compared(with_list(0o660), &refused(Errno::EOPNOTSUPP), Some(EVERYTHING));
+        assert_eq!(forgiven.not_held, NotHeld { modes: 1, attributes: 1, ..NotHeld::default() });
+        assert_eq!(forgiven.problems().len(), 0);
+        for (mode, errno) in [(0o664, Errno::EOPNOTSUPP), (0o660, Errno::ENOSPC)] {
+            let told = compared(with_list(mode), &refused(errno), Some(EVERYTHING)).problems();
+            assert!(told.iter().any(|problem| problem.message.contains("has mode 0640")), "{mode:o} {told:?}");
+        }
+        assert_eq!(compared(with_list(0o660), &refused(Errno::EOPNOTSUPP), None).problems().len(), 1);
+    }
 
     #[test]
     fn gos_special_bits_become_unix_ones() {

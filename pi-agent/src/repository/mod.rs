@@ -5,10 +5,12 @@
 //! not say whether they may pass (the backend remembers what storage said).
 
 mod any_source;
+mod attribute;
 mod backend;
 mod backup;
 mod buffers;
 pub mod cache;
+mod capabilities;
 mod cipher;
 mod contents;
 mod damage;
@@ -20,6 +22,7 @@ mod key_file;
 mod listing;
 mod lock;
 mod lock_file;
+mod lock_record;
 mod lookup;
 mod maintenance;
 mod mend;
@@ -55,6 +58,7 @@ use rustic_core::{
 use crate::config::Settings;
 use crate::error::{Context, Kind};
 use crate::monitor::{Monitor, Problem};
+use crate::report::short;
 use crate::secrets::{Secrets, read_private, write_private};
 use crate::storage::Store;
 use crate::{Error, Result};
@@ -63,17 +67,20 @@ use backend::Backend;
 use lookup::Lookup;
 use progress::{Bars, Gauge};
 
+pub(crate) use backup::mounted_meanwhile;
 pub use backup::{Backup, UNFINISHED};
+pub use capabilities::NotHeld;
 pub(crate) use cipher::hexadecimal;
 pub use diagnose::Diagnosis;
 pub use hold::{Held, Hold};
 pub use lock::{Lock, Purpose, let_go};
+pub use lock_record::record_locks;
 pub use maintenance::{Findings, Pruned};
 pub use mend::REPAIRED;
 pub use prove::{Order, Proven, Share};
 pub use restore::Selection;
 pub(crate) use source::READ_AGAIN;
-pub use source::{Inside, Look, Mounted, Sources, Tally};
+pub use source::{Anchors, Inside, Look, Mounted, Sources, Tally};
 pub use streams::Stream;
 pub use writing::Written;
 
@@ -158,8 +165,7 @@ impl Repository {
         let opened = this.with_credentials(&Credentials::password(password.reveal()));
         let opened = opened.map_err(|error| match error.is_incorrect_password() {
             _ if let Ok(Some(trouble)) = this.key_trouble() => trouble,
-            true => Error::usage(format!("open {}: {NOT_ITS_PASSWORD}", this.backend.store()))
-                .hint("put the password it was made with into restic.key"),
+            true => this.not_its_password(),
             false => this.failed("open", &error).error,
         })?;
         this.key = opened.key();
@@ -206,6 +212,11 @@ impl Repository {
         Ok(this)
     }
 
+    fn not_its_password(&self) -> Error {
+        Error::usage(format!("open {}: {NOT_ITS_PASSWORD}", self.store()))
+            .hint("put the password it was made with into restic.key")
+    }
+
     fn closed(settings: &Settings, step: &str, store: Store) -> Self {
         let cache = cache::of(settings, step);
         // Without a cache all works, only slower; rustic says nothing then, so neither need we.
@@ -232,6 +243,11 @@ impl Repository {
         self.backend.store()
     }
 
+    /// The command with which a person forgets a snapshot.
+    pub fn forgets(&self, id: &str) -> String {
+        format!("restic -r {} forget {}", damage::restic_names(self.store()), short(id))
+    }
+
     /// All snapshots, oldest first.
     ///
     /// # Errors
@@ -250,7 +266,7 @@ impl Repository {
     /// The repository cannot be read.
     pub fn holding(&self, snapshots: &[Snapshot], path: &Path) -> Result<Vec<(Snapshot, Option<u64>, usize)>> {
         let ids: Vec<_> = snapshots.iter().map(|snapshot| snapshot.id.as_str()).collect();
-        let found = self.cached("look into the snapshots of", |rustic| {
+        let found = self.reading("look into the snapshots of", |rustic| {
             let files = rustic.get_snapshots(&ids)?;
             let rustic = rustic.to_indexed_ids()?;
             let mut lookup = Lookup::new(path);
@@ -275,7 +291,7 @@ impl Repository {
     /// # Errors
     /// The repository cannot be read.
     pub fn find(&self, snapshot: &Snapshot, name: &str) -> Result<Option<PathBuf>> {
-        self.cached("look into the snapshots of", |rustic| {
+        self.reading("look into the snapshots of", |rustic| {
             let file = rustic.get_snapshots(&[&snapshot.id])?.remove(0);
             let rustic = rustic.to_indexed_ids()?;
             let found =

@@ -11,10 +11,12 @@ use rustic_core::repofile::{Node, NodeType};
 use rustic_core::{IndexedFullStatus, LsOptions, Repository as Rustic, RusticResult};
 use sha2::{Digest, Sha256};
 
+use super::capabilities::{Capabilities, NotHeld};
 use super::metadata::{Compared, link_key};
 use super::target::Target;
 use super::writing::{Takes, Writing, Zeros};
 use super::{Repository, Snapshot};
+use crate::error::Context;
 use crate::monitor::{Monitor, Problem, Progress, Unit};
 use crate::{Error, Result, shown};
 
@@ -58,8 +60,8 @@ pub struct Proven {
     pub content: Vec<Problem>,
     /// Device files, which are not made: that takes more than a test should be allowed.
     pub devices: u64,
-    /// Attributes that the disk of the test cannot hold, or that the test may not set.
-    pub not_held: u64,
+    /// What was not compared.
+    pub not_held: NotHeld,
     /// What is not as it was in type, length, owner, mode, time, links and attributes.
     pub metadata: Vec<Problem>,
     /// The files restored whatever the share, by their paths on the source.
@@ -128,10 +130,15 @@ impl Repository {
             Ok(target) => target,
             Err(error) => return Ok(Err(error)),
         };
-        let writing = Writing { repository: self, rustic, target, fresh: true, for_people: false };
-        let mut seen = Compared::forgiving();
+        let holds = match Capabilities::of(&target).context(|| format!("write to {}", shown(order.to))) {
+            Ok(holds) => holds,
+            Err(error) => return Ok(Err(error)),
+        };
+        let writing = Writing { repository: self, rustic, target, fresh: true, test: Some(holds) };
+        let mut seen = Compared::forgiving(holds);
         let made = writing.write(Zeros::default(), nodes, &mut seen)?;
-        let not_held = seen.not_held;
+        let links = if holds.links { 0 } else { made.copies.len() as u64 };
+        let not_held = NotHeld { links, ..seen.not_held };
         let mut metadata = made.refused.into_problems();
         metadata.extend(seen.problems());
         let proven = Proven {

@@ -107,7 +107,7 @@ impl Repository {
     /// # Errors
     /// The repository cannot be read.
     pub fn takes(&self, snapshot: &Snapshot) -> Result<u64> {
-        self.cached("look into a snapshot of", |rustic| {
+        self.reading("look into a snapshot of", |rustic| {
             let rustic = rustic.to_indexed()?;
             let file = rustic.get_snapshots(&[&snapshot.id])?.remove(0);
             let root = rustic.node_from_snapshot_and_path(&file, "")?;
@@ -165,7 +165,7 @@ impl Repository {
             Err(error) => return Ok(Err(error)),
         };
         let fresh = selection.fresh;
-        let writing = Writing { repository: self, rustic, target, fresh, for_people: true };
+        let writing = Writing { repository: self, rustic, target, fresh, test: None };
         let mut compared = Compared::default();
         let made = writing.write(takes.zeros, nodes, &mut compared)?;
         if let Err(error) = writing.settle(&made) {

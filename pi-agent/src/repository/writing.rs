@@ -19,7 +19,8 @@ use rustic_core::repofile::Node;
 use rustic_core::{DataId, IndexedFullStatus, Repository as Rustic, RusticResult};
 
 use super::Repository;
-use super::contents::{Piece, Plan, Planned};
+use super::capabilities::Capabilities;
+use super::contents::{Piece, Plan};
 use super::metadata::{Compared, Unset, grants_more, link_key, set};
 use super::target::{Identity, Place, Target, Walk, identity};
 use crate::durable::settle;
@@ -157,8 +158,8 @@ pub(super) struct Writing<'a> {
     pub target: Target,
     /// The target was empty: what is in the way was made by this restore.
     pub fresh: bool,
-    /// A person will use the paths.
-    pub for_people: bool,
+    /// It is for a test, whose disk holds so much; `None`: for a person, who will use the paths.
+    pub test: Option<Capabilities>,
 }
 
 /// What a restore made.
@@ -167,7 +168,7 @@ pub(super) struct Made {
     pub refused: Refused,
     pub bytes: u64,
     /// Further names that are files of their own here.
-    copies: HashSet<PathBuf>,
+    pub copies: HashSet<PathBuf>,
     /// Files that will be allowed more than their owner is: they must be those that were made.
     trusted: HashMap<PathBuf, Identity>,
     /// The file systems below the target, each by a directory on it.
@@ -179,8 +180,8 @@ pub(super) struct Made {
 struct Planning {
     plan: Plan,
     zeros: Zeros,
-    /// The first name of each file that has several.
-    links: HashMap<(u64, u64), PathBuf>,
+    /// The first name of each file that has several, and the file's number where something is to be written into it.
+    links: HashMap<(u64, u64), (PathBuf, Option<u32>)>,
     /// The entries made so far in each directory from the root to the current one.
     seen: Vec<(PathBuf, HashSet<Identity>)>,
 }
@@ -259,7 +260,7 @@ impl Writing<'_> {
                 continue;
             }
             below = None;
-            let done = if self.for_people && self.target.is_too_long(&path) {
+            let done = if self.test.is_none() && self.target.is_too_long(&path) {
                 Err(Errno::ENAMETOOLONG.into())
             } else if node.is_dir() {
                 self.directory(&mut walk, &path, made, &mut planning)
@@ -323,16 +324,21 @@ impl Writing<'_> {
     ) -> std::result::Result<(), Failure> {
         let first = link_key(node).and_then(|key| planning.links.get(&key).cloned());
         let mut no_link = None;
-        if let Some(first) = &first {
+        if let Some((first, planned)) = &first {
             match self.link(&walk.place(path)?, &firsts.place(first)?, path, planning) {
                 Err(error) => no_link = Some((first, error)),
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    if let Some(file) = planned {
+                        planning.plan.add_link(*file, path.to_owned());
+                    }
+                    return Ok(());
+                }
             }
         }
         let place = walk.place(path)?;
         let placed = self.place(&place, path, planning)?;
         planning.zeros.taken(self.rustic, node)?;
-        let there = self.fill(&place, placed, path, node, planning)?;
+        let (there, planned) = self.fill(&place, placed, path, node, planning)?;
         if !self.fresh {
             planning.siblings(path).insert(there);
         }
@@ -340,11 +346,14 @@ impl Writing<'_> {
             made.trusted.insert(path.to_owned(), there);
         }
         if let Some((first, error)) = no_link {
-            let what = format!("is a copy of {}, and no hard link to it: {error}", shown(&self.target.shown(first)));
-            made.refused.remark(&self.target, path, &what);
+            if self.test.is_none_or(|holds| holds.links) {
+                let first = self.target.shown(first);
+                let what = format!("is a copy of {}, and no hard link to it: {error}", shown(&first));
+                made.refused.remark(&self.target, path, &what);
+            }
             made.copies.insert(path.to_owned());
         } else if let Some(key) = link_key(node) {
-            planning.links.insert(key, path.to_owned());
+            planning.links.insert(key, (path.to_owned(), planned));
         }
         Ok(())
     }
@@ -388,7 +397,8 @@ impl Writing<'_> {
         place.create().map(Placed::New)
     }
 
-    /// Gives a file its length, and plans what is to be written into it. Which file it is.
+    /// Gives a file its length, and plans what is to be written into it. Which file it is, and its number in the plan; `None`:
+    /// it was there, and holds everything.
     fn fill(
         &self,
         place: &Place<'_, '_>,
@@ -396,7 +406,7 @@ impl Writing<'_> {
         path: &Path,
         node: &Node,
         planning: &mut Planning,
-    ) -> std::result::Result<Identity, Failure> {
+    ) -> std::result::Result<(Identity, Option<u32>), Failure> {
         let (mut new, mut same) = (true, Vec::new());
         let mut file = match placed {
             Placed::New(file) => file,
@@ -412,7 +422,7 @@ impl Writing<'_> {
         }
         if !new {
             if same.iter().all(|same| *same) && file.metadata()?.len() == length {
-                return Ok(identity(&file.metadata()?));
+                return Ok((identity(&file.metadata()?), None));
             }
             match place.open(true) {
                 Ok(writable) => file = writable,
@@ -432,7 +442,7 @@ impl Writing<'_> {
             return Err(error.into());
         }
         let there = identity(&file.metadata()?);
-        let number = planning.plan.add_file(Planned { path: path.to_owned(), new });
+        let number = planning.plan.add_file(path.to_owned(), new);
         let mut at = 0;
         for (index, id) in node.content.iter().flatten().enumerate() {
             let piece = self.piece(id)?;
@@ -442,7 +452,7 @@ impl Writing<'_> {
             }
             at += piece.bytes;
         }
-        Ok(there)
+        Ok((there, Some(number)))
     }
 
     fn piece(&self, id: &DataId) -> RusticResult<Piece> {

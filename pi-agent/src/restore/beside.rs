@@ -487,6 +487,8 @@ mod tests {
             last_commit: None,
             hole: false,
             problems: Vec::new(),
+            remarks: Vec::new(),
+            passed_over: None,
             unfinished: false,
             next: Vec::new(),
         }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::{At, Since};
 use crate::error::{Error, Kind, Result};
 use crate::pgbackrest::{Backup, Info, PgBackRest, Timelines};
+use crate::retention::APART;
 
 /// A way back.
 pub(super) struct Course {
@@ -29,8 +30,12 @@ impl Course {
             // A backup restores to where it is consistent, and needs to know nothing else.
             At::Id(_) => return Ok(Self { info, number: None }),
         };
-        let before = |backup: &&Backup| time.is_none_or(|time| backup.stopped <= time);
-        let Some(archive) = info.backups.iter().rfind(before).map(|backup| backup.archive.clone()) else {
+        let now = Timestamp::now();
+        let newest = match time {
+            Some(time) => info.backups.iter().rfind(|backup| backup.stopped <= time),
+            None => info.newest(now),
+        };
+        let Some(archive) = newest.map(|backup| backup.archive.clone()) else {
             return Ok(Self { info, number: None });
         };
         let timelines = pgbackrest.timelines(&archive, &info.backups).map_err(|error| {
@@ -50,7 +55,9 @@ impl Course {
             Some(number) => Some(number),
             None => match timelines.at(time) {
                 Some(number) => {
-                    let backups: Vec<_> = info.backups.iter().filter(before).collect();
+                    // One of the future says nothing of when its timeline was.
+                    let until = time.unwrap_or(now + APART);
+                    let backups: Vec<_> = info.backups.iter().filter(|backup| backup.stopped <= until).collect();
                     Some(lived(pgbackrest, &archive, &timelines, number, &backups)?)
                 }
                 None => None,
@@ -113,7 +120,7 @@ fn lived(
 /// # Errors
 /// The repository cannot be read.
 pub(super) fn since(pgbackrest: &PgBackRest, info: &Info) -> Result<Vec<Since>> {
-    let Some(newest) = info.newest() else { return Ok(Vec::new()) };
+    let Some(newest) = info.newest(Timestamp::now()) else { return Ok(Vec::new()) };
     let timelines = pgbackrest.timelines(&newest.archive, &info.backups)?;
     let begun = timelines.begun().filter_map(|(number, since)| Some(Since { number, since: since? }));
     Ok(begun.filter(|one| one.since < Timestamp::MAX).collect())

@@ -9,7 +9,8 @@ use crate::error::Kind;
 use crate::monitor::{Monitor, Problem};
 use crate::repository::{Purpose, REPAIRED, Repository, Selection, Snapshot, Written};
 use crate::secrets::Secrets;
-use crate::steps::directory::newest;
+use crate::steps::directory::{complete, newest};
+use crate::steps::points::other_host;
 use crate::storage::Store;
 use crate::{Error, Result};
 
@@ -22,6 +23,7 @@ pub fn points(settings: &Settings, step: &Step, path: Option<&Path>) -> Result<(
     let Some(repository) = open(settings, step)? else { return Ok((Vec::new(), Vec::new())) };
     let snapshots = repository.readable_snapshots()?;
     let point = |snapshot: Snapshot| Point {
+        other_host: other_host(&snapshot, &step.name, &settings.host).map(str::to_owned),
         step: step.name.clone(),
         time: snapshot.time,
         kind: kind(&snapshot).into(),
@@ -61,14 +63,14 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
     let repository = open(settings, step)?.ok_or_else(|| nothing(step, "nothing was ever backed up there"))?;
     let _lock = repository.lock(Purpose::Restore, true, None, monitor)?;
     let snapshots = repository.readable_snapshots()?;
-    let snapshot = choose(&snapshots, step, &request.at)?.clone();
+    let (snapshot, passed_over) = choose(&snapshots, step, &request.at, repository.store())?;
+    let snapshot = snapshot.clone();
     let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
     if fresh {
         Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
     }
     let selection = Selection::new(snapshot, request.to.clone(), request.paths.clone(), fresh);
     let Written { bytes, mut problems, full } = repository.restore(&selection, monitor)?;
-    problems.splice(0..0, repository.damage());
     if is_repaired(&selection.snapshot) {
         let message = "this restore point was repaired: what it had lost is not in it".into();
         problems.push(Problem { message, hint: Some("an earlier or later one may have it: pi-agent points".into()) });
@@ -81,6 +83,8 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
         last_commit: None,
         hole: false,
         problems,
+        remarks: repository.damage(),
+        passed_over,
         unfinished: full,
         next: next(step, request),
     })
@@ -93,7 +97,7 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
 pub fn takes(settings: &Settings, step: &Step, at: &At) -> Result<u64> {
     let repository = open(settings, step)?.ok_or_else(|| nothing(step, "nothing was ever backed up there"))?;
     let snapshots = repository.readable_snapshots()?;
-    repository.takes(choose(&snapshots, step, at)?)
+    repository.takes(choose(&snapshots, step, at, repository.store())?.0)
 }
 
 fn open(settings: &Settings, step: &Step) -> Result<Option<Repository>> {
@@ -102,12 +106,23 @@ fn open(settings: &Settings, step: &Step) -> Result<Option<Repository>> {
     Repository::open_what_is_left(settings, &step.name, store, &secrets)
 }
 
-fn choose<'a>(snapshots: &'a [Snapshot], step: &Step, at: &At) -> Result<&'a Snapshot> {
+/// The snapshot that is meant, and what is to be said when another might be.
+fn choose<'a>(
+    snapshots: &'a [Snapshot],
+    step: &Step,
+    at: &At,
+    store: &Store,
+) -> Result<(&'a Snapshot, Option<String>)> {
     match at {
-        At::Latest => newest(snapshots, step, |_| true).ok_or_else(|| nothing(step, "there is no complete snapshot")),
-        At::Time(time) => newest(snapshots, step, |snapshot| snapshot.time <= *time)
+        At::Latest => {
+            newest(snapshots, step, store.clock_ahead()).ok_or_else(|| nothing(step, "there is no complete snapshot"))
+        }
+        At::Time(time) => complete(snapshots, step)
+            .into_iter()
+            .rfind(|snapshot| snapshot.time <= *time)
+            .map(|snapshot| (snapshot, None))
             .ok_or_else(|| nothing(step, &format!("there is no snapshot at or before {time}"))),
-        At::Id(id) => by_id(snapshots, step, id),
+        At::Id(id) => by_id(snapshots, step, id).map(|snapshot| (snapshot, None)),
         At::Timeline { .. } => Err(Error::usage(format!("restore of {}: --timeline is for databases", step.name))),
     }
 }

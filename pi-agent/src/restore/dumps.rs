@@ -7,19 +7,21 @@ use super::{Point, Request, Restored, Unfinished};
 use crate::Result;
 use crate::config::{Postgres, Settings, Step};
 use crate::error::Context;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Problem};
 use crate::pgbackrest::server_user;
 use crate::repository::{Purpose, Selection, Snapshot, Written};
+use crate::steps::points::other_host;
 use crate::steps::postgres::dumps;
 use crate::steps::postgres::pg_dump::{ENDING, GLOBALS};
 
-/// The dumps of a step, oldest first.
+/// The dumps of a step, oldest first. Also what of their repository is damaged.
 ///
 /// # Errors
 /// Their repository cannot be read.
-pub fn points(settings: &Settings, step: &Step) -> Result<Vec<Point>> {
-    let Some(repository) = dumps::open(settings, step)? else { return Ok(Vec::new()) };
+pub fn points(settings: &Settings, step: &Step) -> Result<(Vec<Point>, Vec<Problem>)> {
+    let Some(repository) = dumps::open_what_is_left(settings, step)? else { return Ok((Vec::new(), Vec::new())) };
     let point = |snapshot: Snapshot| Point {
+        other_host: other_host(&snapshot, &dumps::name(step), &settings.host).map(str::to_owned),
         step: step.name.clone(),
         time: snapshot.time,
         kind: "dump".into(),
@@ -29,7 +31,8 @@ pub fn points(settings: &Settings, step: &Step) -> Result<Vec<Point>> {
         postgresql: dumps::version(&snapshot),
         id: snapshot.id,
     };
-    Ok(repository.snapshots()?.into_iter().map(point).collect())
+    let points = repository.readable_snapshots()?.into_iter().map(point).collect();
+    Ok((points, repository.damage()))
 }
 
 /// It could be a dump's id: pgBackRest's labels hold more than hexadecimal digits.
@@ -50,9 +53,10 @@ pub fn restore(
     monitor: &Monitor,
 ) -> Result<Restored> {
     monitor.phase("opening the dumps");
-    let repository = dumps::open(settings, step)?.ok_or_else(|| nothing(step, &format!("there is no dump {id}")))?;
+    let repository = dumps::open_what_is_left(settings, step)?;
+    let repository = repository.ok_or_else(|| nothing(step, &format!("there is no dump {id}")))?;
     let _lock = repository.lock(Purpose::Restore, true, None, monitor)?;
-    let snapshot = by_id(&repository.snapshots()?, step, id)?.clone();
+    let snapshot = by_id(&repository.readable_snapshots()?, step, id)?.clone();
     let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
     if fresh {
         Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
@@ -69,6 +73,8 @@ pub fn restore(
         last_commit: None,
         hole: false,
         problems,
+        remarks: repository.damage(),
+        passed_over: None,
         unfinished: full,
         next,
     })
@@ -76,7 +82,8 @@ pub fn restore(
 
 /// The commands that bring them into a server. They read the files as root and become the server's user.
 fn next(user: &str, postgres: &Postgres, snapshot: &Snapshot, to: &Path) -> Result<Vec<String>> {
-    let server = format!("-h {} -p {}", quoted(&postgres.socket_directory), postgres.port);
+    let role = postgres.user.iter().map(|role| format!(" -U {}", quoted(Path::new(role)))).collect::<String>();
+    let server = format!("-h {} -p {}{role}", quoted(&postgres.socket_directory), postgres.port);
     let version = dumps::version(snapshot).map_or_else(|| "its version".into(), |version| version.to_string());
     let mut files = Vec::new();
     for entry in to.read_dir().context(|| format!("look into {}", to.display()))? {
@@ -93,7 +100,8 @@ fn next(user: &str, postgres: &Postgres, snapshot: &Snapshot, to: &Path) -> Resu
         let create = if file.strip_suffix(ENDING) == Some("postgres") { "" } else { " --create" };
         format!("  runuser -u {user} -- pg_restore {server} -d postgres{create} < {}", quoted(&to.join(file)))
     }));
-    lines.push("That a role exists already is no matter. Afterwards: vacuumdb --all --analyze-only".into());
+    lines.push("That a role exists already is no matter. Afterwards:".into());
+    lines.push(format!("  runuser -u {user} -- vacuumdb {server} --all --analyze-only"));
     lines.push("The files hold everything, password hashes too: remove them when done.".into());
     Ok(lines)
 }

@@ -15,7 +15,7 @@ use crate::lock::RunLock;
 use crate::monitor::{Monitor, Problem};
 use crate::run::make_private;
 use crate::steps::postgres::container;
-use crate::wal;
+use crate::wal::{self, Drained, Record};
 
 /// What would be done.
 #[derive(Debug)]
@@ -82,7 +82,8 @@ impl<'a> InPlace<'a> {
     /// Does it. `request.to` is not used.
     ///
     /// # Errors
-    /// As of a restore into a directory; then the old is where it was, and who was stopped is started.
+    /// As of a restore into a directory, or something did not come back as it was; then the old is where it was, and who was
+    /// stopped is started. Damage of the repository that made no difference is in the result.
     pub fn restore(&self, directory: &StateDirectory, request: &Request, monitor: &Monitor) -> Result<Restored> {
         make_private(directory.path())?;
         let _lock = RunLock::take(&directory.run_lock(), "restore")?;
@@ -116,6 +117,9 @@ impl<'a> InPlace<'a> {
             at = super::At::Id(found.restore_point.clone());
             if let Some(first) = whole.take() {
                 found.bytes = Some(found.bytes.unwrap_or(0) + first.bytes.unwrap_or(0));
+                found.remarks.retain(|remark| !first.remarks.contains(remark));
+                found.remarks.extend(first.remarks);
+                found.passed_over = first.passed_over;
             }
             whole = Some(found);
         }
@@ -124,7 +128,7 @@ impl<'a> InPlace<'a> {
         // 2. In one moment.
         monitor.phase("putting it into its place");
         let stopped = Stopped::begin(directory, step, &self.users)?;
-        let mut restored = self.exchange(stopped, restored, Vec::new())?;
+        let mut restored = self.exchange(directory, stopped, restored, Vec::new())?;
         if matches!(&self.step.source, Source::Directory(source) if !source.exclude.is_empty()) {
             restored.next.insert(0, "What the step excludes is in the old alone.".into());
         }
@@ -146,7 +150,7 @@ impl<'a> InPlace<'a> {
             return Err(Error::transient(format!("the server in {} still runs", beside.place.display())));
         }
         monitor.phase("pushing WAL");
-        let drained = wal::drain(self.settings, std::slice::from_ref(&self.step.name))?;
+        let drained = self.drain(directory)?;
         if !drained.spools && request.at == super::At::Latest {
             return Err(Error::new("some WAL is not in the repository: the newest moment would be lost")
                 .hint("`pi-agent wal push` says why; an older moment is restored with --at TIME"));
@@ -160,7 +164,7 @@ impl<'a> InPlace<'a> {
         })?;
         monitor.phase("putting it into its place");
         let elsewhere = fs::read_link(beside.place.join("pg_wal")).ok();
-        let mut restored = self.exchange(stopped, restored, drained.left)?;
+        let mut restored = self.exchange(directory, stopped, restored, drained.left)?;
         if let Some(elsewhere) = elsewhere {
             let (place, elsewhere) = (beside.place.display(), elsewhere.display());
             restored
@@ -175,7 +179,13 @@ impl<'a> InPlace<'a> {
     }
 
     /// All or none; then who was stopped goes on. `lost`: what is in the old alone, which nobody is told to remove then.
-    fn exchange(&self, stopped: Stopped, mut restored: Restored, lost: Vec<Problem>) -> Result<Restored> {
+    fn exchange(
+        &self,
+        directory: &StateDirectory,
+        stopped: Stopped,
+        mut restored: Restored,
+        lost: Vec<Problem>,
+    ) -> Result<Restored> {
         restored.next = stopped.remarks();
         restored.next.push(format!("Then make a backup of it: pi-agent run {}", self.step.name));
         let mut kept = Vec::new();
@@ -190,7 +200,7 @@ impl<'a> InPlace<'a> {
         }
         if self.step.postgres().is_some() {
             // When its timeline began is known by when its history came. What fails here the server does itself.
-            let _ = wal::drain(self.settings, std::slice::from_ref(&self.step.name));
+            let _ = self.drain(directory);
         }
         let started = stopped.end();
         self.places.iter().try_for_each(Beside::end)?;
@@ -206,6 +216,11 @@ impl<'a> InPlace<'a> {
         }
         restored.problems.extend(lost);
         Ok(restored)
+    }
+
+    /// Whatever of the database's WAL is on this machine goes into the repository.
+    fn drain(&self, directory: &StateDirectory) -> Result<Drained> {
+        wal::drain(self.settings, std::slice::from_ref(&self.step.name), &Record::at_hand(directory))
     }
 
     /// What is kept of the old.

@@ -23,8 +23,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Settings, Source, Step};
 use crate::error::{Context, Error, Result};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Problem};
 use crate::report::{short, words};
+use crate::retention::is_of_the_future;
 
 pub use in_place::InPlace;
 pub(crate) use recovery::with_a_name;
@@ -49,6 +50,8 @@ pub struct Point {
     pub same: bool,
     /// Databases: PostgreSQL's major version. A backup needs that one to be restored, a dump that one or a newer.
     pub postgresql: Option<u32>,
+    /// The host that made it, where that is another one.
+    pub other_host: Option<String>,
 }
 
 /// A stretch of time to any moment of which a database can be restored.
@@ -110,13 +113,14 @@ impl At {
 
     /// The one of these, oldest first, that it means. A dump only by its id.
     pub fn of<'a>(&self, points: &'a [Point]) -> Option<&'a Point> {
-        let mut points = points.iter().rev();
+        let now = Timestamp::now();
+        let mut backups = points.iter().rev().filter(|point| point.kind != "dump");
         match self {
-            Self::Latest | Self::Timeline { time: None, .. } => points.find(|point| point.kind != "dump"),
-            Self::Time(time) | Self::Timeline { time: Some(time), .. } => {
-                points.find(|point| point.time <= *time && point.kind != "dump")
+            Self::Latest | Self::Timeline { time: None, .. } => {
+                backups.clone().find(|point| !is_of_the_future(point.time, now)).or_else(|| backups.next())
             }
-            Self::Id(id) => points.find(|point| point.id.starts_with(id)),
+            Self::Time(time) | Self::Timeline { time: Some(time), .. } => backups.find(|point| point.time <= *time),
+            Self::Id(id) => points.iter().rev().find(|point| point.id.starts_with(id)),
         }
     }
 }
@@ -148,7 +152,13 @@ pub struct Restored {
     /// Databases: WAL that should have been there was not.
     pub hole: bool,
     /// Files that could not be restored as they were.
-    pub problems: Vec<crate::monitor::Problem>,
+    pub problems: Vec<Problem>,
+    /// What is wrong with the repository, and made no difference to what was restored.
+    #[serde(default)]
+    pub remarks: Vec<Problem>,
+    /// Another point may be meant: there is one of the future.
+    #[serde(default)]
+    pub passed_over: Option<String>,
     /// A full disk kept some of it back: with more room the same command goes on.
     #[serde(default)]
     pub unfinished: bool,
@@ -157,12 +167,20 @@ pub struct Restored {
 }
 
 impl Restored {
+    /// All that a person must know: with any of it, not all is well.
+    pub fn told(&self) -> impl Iterator<Item = &Problem> {
+        self.remarks.iter().chain(&self.problems)
+    }
+
     /// For people; `place`: where it is now.
     pub fn text(&self, step: &str, place: &str) -> String {
         let size = self.bytes.map_or_else(String::new, |bytes| format!(", {}", words::size(bytes)));
         let point = short(&self.restore_point);
         let mut text = format!("{step} of {} (restore point {point}{size}) is in {place}\n", words::time(self.time));
-        for problem in &self.problems {
+        if let Some(passed_over) = &self.passed_over {
+            text.push_str(&format!("! {passed_over}\n"));
+        }
+        for problem in self.told() {
             text.push_str(&format!("! {}\n", problem.message));
         }
         for line in &self.next {

@@ -1,13 +1,17 @@
 //! Every point one can restore to, asked of the repositories themselves: the truth is in storage, not in our history.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use crate::config::{Settings, Source, Step};
 use crate::error::{Error, Result};
+use crate::monitor::Problem;
 use crate::report::{SCHEMA, short, table, words};
 use crate::restore::{Point, Window, directory, dumps, postgres};
+use crate::shown::harmless;
+use crate::steps::points::kept;
 
 /// What there is.
 #[derive(Debug, Default)]
@@ -42,7 +46,11 @@ fn ask(settings: &Settings, step: &Step, path: Option<&PathBuf>, found: &mut Poi
         Source::Postgres(source) if path.is_none() => {
             // One of the two that cannot be asked does not hide the other.
             let (backups, dumps) = (postgres::points(settings, step, source), dumps::points(settings, step));
-            let mut points: Vec<_> = dumps.as_ref().map(Clone::clone).unwrap_or_default();
+            let mut points = Vec::new();
+            if let Ok((dumps, damage)) = &dumps {
+                points.extend(dumps.iter().cloned());
+                found.tell(step, damage);
+            }
             if let Ok((backups, window)) = &backups {
                 points.extend(backups.iter().cloned());
                 found.windows.extend(window.clone());
@@ -56,13 +64,19 @@ fn ask(settings: &Settings, step: &Step, path: Option<&PathBuf>, found: &mut Poi
         Source::Directory(_) | Source::Agent(_) => {
             let (points, damage) = directory::points(settings, step, path.map(PathBuf::as_path))?;
             found.points.extend(points);
-            found.failures.extend(damage.into_iter().map(|problem| (step.name.clone(), Error::new(problem.message))));
+            found.tell(step, &damage);
         }
     }
     Ok(())
 }
 
 impl Points {
+    /// What of a step's repository is damaged.
+    fn tell(&mut self, step: &Step, damage: &[Problem]) {
+        let told = |problem: &Problem| (step.name.clone(), Error::new(&problem.message));
+        self.failures.extend(damage.iter().map(told));
+    }
+
     /// For programs.
     pub fn json(&self) -> Value {
         json!({
@@ -76,6 +90,7 @@ impl Points {
                 "new_bytes": point.new_bytes,
                 "same_as_before": point.same,
                 "postgresql": point.postgresql,
+                "other_host": point.other_host,
             })).collect::<Vec<_>>(),
             "windows": self.windows.iter().map(|window| json!({
                 "step": window.step,
@@ -100,18 +115,33 @@ impl Points {
         let mut points = self.points.iter().peekable();
         while let Some(point) = points.next() {
             let mut again = 0;
-            while points.next_if(|next| next.same && next.step == point.step).is_some() {
+            while points
+                .next_if(|next| next.same && next.step == point.step && next.other_host == point.other_host)
+                .is_some()
+            {
                 again += 1;
             }
             let size = point.bytes.map_or_else(|| "-".into(), words::size);
             let mut kind =
                 point.postgresql.map_or_else(|| point.kind.clone(), |major| format!("{} of {major}", point.kind));
+            if let Some(host) = &point.other_host {
+                kind.push_str(&format!(" of {}", harmless(host)));
+            }
             if again > 0 {
                 kind.push_str(&format!(", the same in {again} later"));
             }
             rows.push([point.step.clone(), words::time(point.time), kind, size, short(&point.id).to_owned()]);
         }
         let mut text = table(&rows);
+        let mut others: BTreeMap<_, u64> = BTreeMap::new();
+        for point in &self.points {
+            if let Some(host) = &point.other_host {
+                *others.entry((&point.step, host)).or_default() += 1;
+            }
+        }
+        for ((step, host), count) in others {
+            text.push_str(&format!("{step}: {}\n", kept(count, host)));
+        }
         for window in &self.windows {
             for one in &window.timelines {
                 text.push_str(&format!(

@@ -1,9 +1,9 @@
 //! The recovery of restored files: PostgreSQL itself does it, here and now, in single-user mode.
 
-use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,8 +17,9 @@ use crate::mounts::{Bind, privately};
 use crate::pgbackrest::{Info, PgBackRest, Target};
 use crate::process::User;
 use crate::steps::postgres::catalogue::ALWAYS_THERE;
+use crate::steps::postgres::control::Control;
 use crate::steps::postgres::programs::Found;
-use crate::wal::is_shut_down;
+use crate::steps::postgres::restored::{self, Configuration};
 
 /// Longer than any recovery of a household.
 const A_WEEK: Duration = Duration::from_hours(7 * 24);
@@ -43,38 +44,62 @@ pub(crate) fn with_a_name<T: Send>(
     privately(&settings.local.runtime, &[bind], work)
 }
 
-/// What PostgreSQL told while it recovered.
+/// How a recovery went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Recovery {
     /// The last commit that came back.
     pub last_transaction: Option<Timestamp>,
-    last_segment: Option<String>,
-    segments: u64,
+    /// The WAL that it was given.
+    given: Given,
     /// The archive ended before the moment asked for.
     pub ended_early: bool,
+    /// What the control file says in the end.
+    pub control: Control,
+}
+
+/// The WAL that a recovery asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Given {
+    segments: u64,
+    last: Option<String>,
+    /// The archive does not have all of the last segment that it asked for.
+    ended: bool,
+}
+
+/// What the archive has of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Has {
+    All,
+    Beginning,
+    Nothing,
+}
+
+impl Given {
+    /// Notes what became of a request for a segment. Histories of timelines are asked for by trial.
+    fn note(&mut self, name: &str, has: Has) {
+        if name.len() != 24 {
+            return;
+        }
+        self.ended = has != Has::All;
+        if has != Has::Nothing {
+            self.segments += 1;
+            self.last = Some(name.to_owned());
+        }
+    }
+}
+
+/// When the last commit was made, of PostgreSQL's line that says so: our settings make it say that, in English.
+fn last_transaction(line: &str) -> Option<Timestamp> {
+    line.split_once("last completed transaction was at log time ")?.1.trim().parse().ok()
 }
 
 impl Recovery {
-    fn hear(&mut self, line: &str) {
-        if let Some((_, rest)) = line.split_once("restored log file \"") {
-            let name = rest.split('"').next().unwrap_or_default();
-            if name.len() == 24 {
-                self.segments += 1;
-                self.last_segment = Some(name.to_owned());
-            }
-        } else if let Some((_, time)) = line.split_once("last completed transaction was at log time ") {
-            self.last_transaction = time.trim().parse().ok();
-        } else if line.contains("recovery ended before configured recovery target was reached") {
-            self.ended_early = true;
-        }
-    }
-
     /// The newest segment of the archive was restored.
     pub fn reached(&self, info: &Info) -> bool {
         let newest = info.newest_wal.as_ref();
         // Where one timeline left another, both have the segment.
         let place = |name: &str| name.get(8..).map(str::to_owned);
-        newest.is_none_or(|(_, newest)| self.last_segment.as_ref().is_some_and(|last| place(last) >= place(newest)))
+        newest.is_none_or(|(_, newest)| self.given.last.as_ref().is_some_and(|last| place(last) >= place(newest)))
     }
 
     /// Says so when WAL that should have been there was not.
@@ -115,80 +140,67 @@ pub(super) struct Cluster<'a> {
 
 impl Cluster<'_> {
     /// Lets PostgreSQL recover in single-user mode: it asks for WAL as long as there is some, promotes itself, finds its
-    /// standard input empty and shuts down.
+    /// standard input empty and shuts down. What pgBackRest wrote for it is taken away with the original's settings.
     ///
     /// # Errors
     /// What PostgreSQL says, or why WAL that is there could not be fetched.
     pub fn recover(&self, monitor: &Monitor) -> Result<Recovery> {
-        let first = self.recover_once(monitor, None)?;
+        let aim = restored::set_aside(self.data, self.pgbackrest.user())?;
+        let first = self.recover_once(monitor, &aim)?;
         if !first.ended_early {
             return Ok(first);
         }
         // PostgreSQL refuses to end recovery without having seen a transaction later than the moment asked for. When the
         // archive simply ends before, its end is that moment as far as anybody knows.
-        let second = self.recover_once(monitor, Some("recovery_target_time="))?;
+        let second = self.recover_once(monitor, &without_a_moment(&aim))?;
         Ok(Recovery {
             ended_early: true,
             last_transaction: second.last_transaction.or(first.last_transaction),
-            last_segment: second.last_segment.max(first.last_segment),
-            ..second
+            given: Given { last: second.given.last.max(first.given.last), ..second.given },
+            control: second.control,
         })
     }
 
-    fn recover_once(&self, monitor: &Monitor, setting: Option<&str>) -> Result<Recovery> {
+    fn recover_once(&self, monitor: &Monitor, aim: &str) -> Result<Recovery> {
         let Self { data, pgbackrest, .. } = self;
         let (user, runtime) = (pgbackrest.user(), &self.settings.local.runtime);
-        let doing = || format!("prepare the recovery of {}", data.display());
         let desk = handover::desk(runtime)?;
         hand_over(desk.path(), user)?;
-        // An empty one: the restored one may name files, libraries and limits of another machine.
-        let config = desk.path().join("postgresql.conf");
-        fs::write(&config, "").context(doing)?;
-        hand_over(&config, user)?;
         let handover = Handover::make(desk.path(), user)?;
-        let own = [format!("config_file={}", config.display()), format!("restore_command={}", handover.command)];
-        let mut settings: Vec<_> = own.iter().map(String::as_str).collect();
-        settings.extend([
-            // Without it, limits such as max_connections must be at least the original's.
-            "hot_standby=off",
-            "shared_preload_libraries=",
-            "session_preload_libraries=",
-            "local_preload_libraries=",
-            "max_prepared_transactions=100",
-            "logging_collector=off",
-            "log_destination=stderr",
-            "lc_messages=C",
-            "timezone=UTC",
-            "log_timezone=UTC",
-        ]);
-        if self.archives {
-            // The new timeline's history must be archived when the server starts again.
-            settings.push("archive_mode=on");
-        }
-        settings.extend(setting);
-        let mut arguments = vec![OsString::from("--single"), "-D".into(), data.into()];
-        arguments.extend(settings.into_iter().flat_map(|setting| [OsString::from("-c"), setting.into()]));
-        arguments.push(ALWAYS_THERE.into());
-
-        let mut recovery = Recovery::default();
-        monitor.phase("recovering");
         let programs = self.programs.open(self.version, runtime, user, &[data, self.tablespaces, desk.path()])?;
-        let program = programs.program("postgres", arguments).within(A_WEEK).as_user(user);
+        let control = || with_a_name(self.settings, user, || Control::read(&programs, user, data));
+        let configuration = Configuration { directory: desk.path(), user };
+        let own = [
+            restored::line("restore_command", &handover.command),
+            // Without it, limits such as max_connections must be at least the original's.
+            restored::line("hot_standby", "off"),
+            // In single-user mode nothing is archived; the new timeline's history must be when the original starts again.
+            restored::line("archive_mode", if self.archives { "on" } else { "off" }),
+        ];
+        configuration.ours(&control()?, &(own.concat() + aim), "")?;
+
+        let (mut last, given) = (None, Mutex::new(Given::default()));
+        monitor.phase("recovering");
+        let program = configuration.program(&programs, data, Some(ALWAYS_THERE)).within(A_WEEK);
         let fetch = |name: &str, to: &str| {
             monitor.alive();
             let to = data.join("pg_wal").join(to);
-            // The last one of a server that died, or of a timeline that was left.
-            Ok(pgbackrest.fetch(name, data, &to)?
-                || (name.len() == 24 && pgbackrest.fetch(&format!("{name}.partial"), data, &to)?))
+            let has = if pgbackrest.fetch(name, data, &to)? {
+                Has::All
+            } else if name.len() == 24 && pgbackrest.fetch(&format!("{name}.partial"), data, &to)? {
+                // The last one of a server that died, or of a timeline that was left.
+                Has::Beginning
+            } else {
+                Has::Nothing
+            };
+            let mut given = given.lock().unwrap_or_else(PoisonError::into_inner);
+            given.note(name, has);
+            let done = given.segments;
+            monitor.progress(Progress { phase: "recovering".into(), done, total: None, unit: Unit::Items });
+            Ok(has != Has::Nothing)
         };
         let (output, fetched) = handover.serving(fetch, || {
-            with_a_name(self.settings, user, || {
-                program.run(&mut |_, line| {
-                    recovery.hear(line);
-                    let done = recovery.segments;
-                    monitor.progress(Progress { phase: "recovering".into(), done, total: None, unit: Unit::Items });
-                })
-            })
+            with_a_name(self.settings, user, || program.run(&mut |_, line| last = last_transaction(line).or(last)))
         });
         let output = output?;
         let again = "the files are restored; the same restore with --overwrite goes on from there";
@@ -199,14 +211,23 @@ impl Cluster<'_> {
                 .hint(hint)
                 .caused_by(error)
         })?;
-        // What failed behind the recovery concerns only the session that nobody wants: its locale, its database.
-        if output.status.success() || recovery.ended_early || is_shut_down(data) {
-            return Ok(recovery);
+        let given = given.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Only one that came to its end shuts down. What fails behind that concerns the session that nobody wants.
+        let control = control()?;
+        let complete = control.is_shut_down;
+        let ended_early = !complete && given.ended && without_a_moment(aim) != aim;
+        if complete || ended_early {
+            return Ok(Recovery { last_transaction: last, given, ended_early, control });
         }
         let said = output.stderr.lines().rev().find(|line| line.contains("FATAL") || line.contains("PANIC"));
         let said = said.or(output.stderr.lines().last()).unwrap_or("no message").trim();
         Err(Error::new(format!("recover the database in {}: {said}", data.display())).hint(again))
     }
+}
+
+/// The same aim, but for the moment.
+fn without_a_moment(aim: &str) -> String {
+    aim.lines().filter(|line| !line.starts_with("recovery_target_time ")).flat_map(|line| [line, "\n"]).collect()
 }
 
 #[cfg(test)]
@@ -225,19 +246,31 @@ mod tests {
     #[test]
     fn the_recovery_tells_how_far_it_came() {
         let mut recovery = Recovery::default();
-        for line in [
-            "2026-11-21 02:51:27.463 UTC [1] LOG:  restored log file \"000000010000000000000009\" from archive",
-            "2026-11-21 02:51:27.463 UTC [1] LOG:  restored log file \"00000002.history\" from archive",
-            "2026-11-21 02:51:27.618 UTC [1] LOG:  last completed transaction was at log time 2026-11-21 02:51:18.206012+00",
+        for (name, has) in [
+            ("00000002.history", Has::Nothing),
+            ("000000010000000000000008", Has::Nothing),
+            ("000000010000000000000009", Has::All),
+            ("00000002.history", Has::All),
         ] {
-            recovery.hear(line);
+            recovery.given.note(name, has);
         }
+        let ended = Given { segments: 1, last: Some("000000010000000000000009".into()), ended: false };
+        assert_eq!(recovery.given, ended);
+        let line = "2026-11-21 02:51:27.618 UTC [1] LOG:  last completed transaction was at log time 2026-11-21 02:51:18.206012+00";
+        recovery.last_transaction = last_transaction(line);
         assert_eq!(recovery.last_transaction, Some(at("2026-11-21T02:51:18.206012Z")));
-        assert_eq!(recovery.last_segment.as_deref(), Some("000000010000000000000009"));
         let hole = recovery.missing(&Target::Latest, &info()).expect("0A was not there");
         assert!(hole.message.contains("hole before 00000001000000000000000A"));
         assert_eq!(recovery.missing(&Target::Time(at("2026-11-21T02:51:19Z")), &info()), None);
-        recovery.last_segment = Some("00000001000000000000000A".into());
+        recovery.given.note("00000001000000000000000A", Has::Beginning);
         assert_eq!(recovery.missing(&Target::Latest, &info()), None);
+        assert!(recovery.given.ended, "what comes behind its beginning is nowhere");
+    }
+
+    #[test]
+    fn an_aim_loses_its_moment_and_nothing_else() {
+        let aim = "recovery_target_time = '2026-11-21 02:51:19+00'\nrecovery_target_action = 'promote'\n";
+        assert_eq!(without_a_moment(aim), "recovery_target_action = 'promote'\n");
+        assert_eq!(without_a_moment("recovery_target = 'immediate'\n"), "recovery_target = 'immediate'\n");
     }
 }

@@ -36,7 +36,9 @@ pub(super) fn test(work: &Work<'_>, sheet: &mut Sheet) -> Result<()> {
     let clock = judge_by_others(Timestamp::now(), store.clock_ahead(), None).is_none();
     let lock = repository.lock(Purpose::Read, clock, None, monitor)?;
     let snapshots = repository.snapshots()?;
-    let snapshot = newest(&snapshots, step, |_| true).ok_or_else(|| nothing("complete snapshot"))?;
+    let newest = newest(&snapshots, step, store.clock_ahead());
+    let (snapshot, remark) = newest.ok_or_else(|| nothing("complete snapshot"))?;
+    sheet.remark(remark);
     sheet.restore_point = Some(snapshot.id.clone());
     let opened = began.elapsed();
     // What would make the next restore another one than this, or impossible.
@@ -76,11 +78,11 @@ pub(super) fn test(work: &Work<'_>, sheet: &mut Sheet) -> Result<()> {
         0 => String::new(),
         count => format!("; {count} device files were not made"),
     };
-    let attributes = match proven.not_held {
-        0 => String::new(),
-        count => format!("; {count} attributes were not tested, because this test cannot set them here"),
+    let not_held = match proven.not_held {
+        nothing if nothing.is_nothing() => String::new(),
+        some => format!("; {some} were not tested, because this test cannot set them here"),
     };
-    told(sheet, "owners, modes, times", proven.metadata, format!("as they were{devices}{attributes}"));
+    told(sheet, "owners, modes, times", proven.metadata, format!("as they were{devices}{not_held}"));
 
     // 3. What must not be missing.
     for (text, glob) in &globs {

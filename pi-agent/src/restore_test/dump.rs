@@ -5,19 +5,19 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
 
-use super::postgres::{ASKING, needs_a_library, run};
+use super::postgres::{ASKING, LOOKING};
 use super::{Sheet, Work};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::monitor::Problem;
 use crate::report::words;
 use crate::repository::Selection;
+use crate::steps::future;
 use crate::steps::postgres::catalogue::{ALWAYS_THERE, Psql};
 use crate::steps::postgres::dumps;
 use crate::steps::postgres::pg_dump::ENDING;
+use crate::steps::postgres::said::{errors, is_only_missing};
 
 const NAME: &str = "dump";
-/// The database into which one after the other goes.
-const INTO: &str = "pi_agent_dump";
 
 /// `data`: the cluster, where the server's user reaches files.
 pub(super) fn test(work: &Work<'_>, psql: &Psql<'_>, data: &Path, sheet: &mut Sheet) {
@@ -30,9 +30,11 @@ fn try_to(work: &Work<'_>, psql: &Psql<'_>, data: &Path, sheet: &mut Sheet) -> R
     let Work { step, place, monitor, .. } = work;
     monitor.phase("restoring the monthly dump");
     let Some(repository) = dumps::open(&place.settings, step)? else { return Ok(()) };
-    let Some(snapshot) = repository.snapshots()?.into_iter().max_by_key(|snapshot| snapshot.time) else {
-        return Ok(());
-    };
+    let (snapshots, ahead) = (repository.snapshots()?, repository.store().clock_ahead());
+    let newest = future::newest(&snapshots, |snapshot| (snapshot.time, snapshot.id.as_str()), ahead);
+    let Some((snapshot, remark)) = newest else { return Ok(()) };
+    let snapshot = snapshot.clone();
+    sheet.remark(remark);
     // As files, and as a database.
     if let Err(error) = place.room(2 * snapshot.bytes.unwrap_or_default()) {
         sheet.untested(NAME, error.to_string());
@@ -53,23 +55,19 @@ fn try_to(work: &Work<'_>, psql: &Psql<'_>, data: &Path, sheet: &mut Sheet) -> R
             continue;
         };
         give(&file)?;
-        for sql in [format!("drop database if exists {INTO}"), format!("create database {INTO} template template0")] {
-            psql.ask(ALWAYS_THERE, &sql, ASKING)?;
-        }
-        let into = format!("--dbname={INTO}");
-        // Roles and tablespaces may have changed since. What PostgreSQL's template has is made anew when the dump has it.
-        let how = ["--no-owner", "--no-privileges", "--no-tablespaces", "--clean", "--if-exists", "--exit-on-error"];
-        let arguments =
-            how.into_iter().chain([&*into, &*file.to_string_lossy()]).map(str::to_owned).collect::<Vec<_>>();
-        match run(monitor, psql, "pg_restore", &arguments) {
-            Ok(()) => count += 1,
+        match into_a_database(work, psql, &file) {
+            Ok(said) if said.is_empty() => count += 1,
+            Ok(said) => {
+                good = false;
+                let told = format!("{database}: {}", errors(&said));
+                match is_only_missing(&said) {
+                    true => sheet.untested(NAME, told),
+                    false => sheet.failed(NAME, told),
+                }
+            }
             Err(error) => {
                 good = false;
-                let said = format!("{database}: {}", error.chain());
-                match needs_a_library(&said) {
-                    true => sheet.untested(NAME, said),
-                    false => sheet.failed(NAME, said),
-                }
+                sheet.failed(NAME, format!("{database}: {}", error.chain()));
             }
         }
     }
@@ -77,4 +75,24 @@ fn try_to(work: &Work<'_>, psql: &Psql<'_>, data: &Path, sheet: &mut Sheet) -> R
         sheet.passed(NAME, format!("{count} databases of {}", words::time(time)));
     }
     fs::remove_dir_all(&to).context(doing)
+}
+
+/// Restores a dump into a database of our own, which is removed again; what pg_restore said of errors. It goes on behind one.
+fn into_a_database(work: &Work<'_>, psql: &Psql<'_>, file: &Path) -> Result<String> {
+    // No user's: in those nothing is made.
+    let name = format!("pi_agent_dump_{}", std::process::id());
+    psql.ask(ALWAYS_THERE, &format!("create database {name} template template0"), ASKING)?;
+    // Roles and tablespaces may have changed since. What PostgreSQL's template has is made anew when the dump has it.
+    let how = ["--no-owner", "--no-privileges", "--no-tablespaces", "--no-subscriptions", "--clean", "--if-exists"];
+    let how = how.map(str::to_owned);
+    let arguments = how.into_iter().chain([format!("--dbname={name}"), file.to_string_lossy().into_owned()]);
+    let program = psql.program("pg_restore", arguments).within(LOOKING);
+    let output = program.run(&mut |_, _| work.monitor.alive());
+    psql.ask(ALWAYS_THERE, &format!("drop database {name}"), ASKING)?;
+    let output = output?;
+    match output.status.success() {
+        true => Ok(String::new()),
+        false if output.stderr.trim().is_empty() => Err(Error::new("pg_restore failed without a word")),
+        false => Ok(output.stderr),
+    }
 }

@@ -16,7 +16,8 @@ pub(super) fn saved(work: &Work<'_>) -> Result<Option<State>> {
     let store = Store::open(&settings.storage, &settings.storage.location, &secrets)?.join(AGENT);
     let Some(repository) = Repository::open(settings, AGENT, store, &secrets)? else { return Ok(None) };
     let snapshots = repository.snapshots()?;
-    let Some(snapshot) = newest(&snapshots, settings.step(AGENT)?, |_| true) else { return Ok(None) };
+    let ahead = repository.store().clock_ahead();
+    let Some((snapshot, _)) = newest(&snapshots, settings.step(AGENT)?, ahead) else { return Ok(None) };
     let Some(path) = repository.find(snapshot, "state.db")? else { return Ok(None) };
     let to = work.place.fresh("history")?;
     let selection = Selection { snapshot: snapshot.clone(), to: to.clone(), paths: vec![path.clone()], fresh: true };

@@ -1,6 +1,7 @@
 //! Restoring for real, into a temporary place, to see that what comes back is what was backed up. It has what a disaster
 //! leaves: the storage, and what the recovery kit holds.
 
+mod content;
 mod critical;
 mod directory;
 mod dump;
@@ -196,6 +197,11 @@ impl Sheet {
         self.note(name, Verdict::Failed, problem.message.clone());
         let message = format!("{name}: {}", problem.message);
         self.problems.push(Problem { message, hint: problem.hint });
+    }
+
+    /// Something else that needs a look.
+    fn remark(&mut self, remark: Option<String>) {
+        self.problems.extend(remark.map(|message| Problem { message, hint: None }));
     }
 
     /// How long it took, for so many bytes of all.

@@ -1,9 +1,8 @@
-//! A temporary server on what was restored: reached through a socket in a directory of its own and by nothing else, small,
-//! and without any way to archive.
+//! A temporary server on what was restored: small, and reached through a socket in a directory of its own and by nothing else.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,9 @@ use crate::error::{Context, Error, Result};
 use crate::monitor::Monitor;
 use crate::process::User;
 use crate::steps::postgres::catalogue::{ALWAYS_THERE, Psql};
+use crate::steps::postgres::control::Control;
 use crate::steps::postgres::programs::Programs;
+use crate::steps::postgres::restored::{self, Configuration};
 
 /// It has nothing to recover any more.
 const STARTING: Duration = Duration::from_mins(3);
@@ -51,7 +52,12 @@ fn ready(psql: &Psql<'_>, monitor: &Monitor, ended: impl Fn() -> bool) -> Result
 
 /// The databases' locale is one that this machine does not have.
 pub(super) fn is_foreign(error: &Error) -> bool {
-    error.chain().contains("locale is incompatible")
+    is_foreign_text(&error.chain())
+}
+
+/// The same of what PostgreSQL said.
+pub(super) fn is_foreign_text(said: &str) -> bool {
+    said.contains("locale is incompatible")
 }
 
 impl Clone<'_> {
@@ -60,7 +66,7 @@ impl Clone<'_> {
     /// # Errors
     /// It does not start, with what it said; else what the work returns.
     pub fn running<T>(&self, monitor: &Monitor, work: impl FnOnce(&Psql<'_>) -> Result<T>) -> Result<T> {
-        self.configure()?;
+        let configuration = self.configure()?;
         let psql = Psql {
             connection: [
                 "--no-password".into(),
@@ -70,13 +76,13 @@ impl Clone<'_> {
             ],
             user: self.user,
             programs: self.programs,
+            options: restored::SESSION,
         };
         let said = &Mutex::new(String::new());
         std::thread::scope(|scope| {
             // It dies with the thread that started it, and so with this process, whatever ends that.
             let server = scope.spawn(|| {
-                let program = self.programs.program("postgres", self.arguments());
-                program.within(LONGEST).as_user(self.user).run(&mut |_, line| {
+                configuration.program(self.programs, self.data, None).within(LONGEST).run(&mut |_, line| {
                     if line.contains("FATAL") || line.contains("PANIC") {
                         *said.lock().unwrap_or_else(PoisonError::into_inner) = line.to_owned();
                     }
@@ -96,62 +102,29 @@ impl Clone<'_> {
         })
     }
 
-    /// An empty configuration, and who may come in: whoever reaches the socket.
-    fn configure(&self) -> Result<()> {
-        let [config, rules] = self.files();
-        let doing = || format!("make a server's directory {}", self.home.display());
-        fs::write(&config, "").context(doing)?;
-        fs::write(&rules, "local all all trust\n").context(doing)?;
-        for path in [&*config, &*rules, self.home] {
-            if nix::unistd::Uid::effective().is_root() {
-                chown(path, Some(self.user.uid), Some(self.user.gid)).context(doing)?;
-            }
+    /// Small, and open to whoever reaches the socket.
+    fn configure(&self) -> Result<Configuration<'_>> {
+        let home = self.home;
+        let doing = || format!("make a server's directory {}", home.display());
+        if nix::unistd::Uid::effective().is_root() {
+            chown(home, Some(self.user.uid), Some(self.user.gid)).context(doing)?;
         }
-        fs::set_permissions(self.home, fs::Permissions::from_mode(0o700)).context(doing)
-    }
-
-    fn files(&self) -> [PathBuf; 2] {
-        ["postgresql.conf", "pg_hba.conf"].map(|name| self.home.join(name))
-    }
-
-    fn arguments(&self) -> Vec<String> {
-        let [config, rules] = self.files();
-        let mut arguments = vec!["-D".to_owned(), self.data.display().to_string()];
-        let settings = [
-            format!("config_file={}", config.display()),
-            format!("hba_file={}", rules.display()),
-            format!("unix_socket_directories={}", self.home.display()),
-            format!("port={PORT}"),
-        ];
-        // The cluster brings settings of its own in postgresql.auto.conf; these outweigh them.
-        let fixed = [
-            "listen_addresses=",
-            "archive_mode=off",
-            "archive_command=/bin/false",
-            "shared_preload_libraries=",
-            "session_preload_libraries=",
-            "local_preload_libraries=",
-            "shared_buffers=16MB",
-            "maintenance_work_mem=32MB",
-            "max_connections=20",
-            "max_prepared_transactions=100",
-            "max_parallel_workers=0",
-            "huge_pages=off",
-            "autovacuum=off",
+        fs::set_permissions(home, fs::Permissions::from_mode(0o700)).context(doing)?;
+        let own = [
+            ("unix_socket_directories", &*home.to_string_lossy()),
+            ("port", &PORT.to_string()),
+            ("shared_buffers", "16MB"),
+            ("maintenance_work_mem", "32MB"),
+            ("max_connections", "20"),
+            ("max_parallel_workers", "0"),
+            ("autovacuum", "off"),
             // A copy that is removed need not survive a power cut.
-            "fsync=off",
-            "jit=off",
-            "ssl=off",
-            "logging_collector=off",
-            "log_destination=stderr",
-            "lc_messages=C",
-            "timezone=UTC",
-            "log_timezone=UTC",
+            ("fsync", "off"),
         ];
-        for setting in settings.iter().map(String::as_str).chain(fixed) {
-            arguments.extend(["-c".to_owned(), setting.to_owned()]);
-        }
-        arguments
+        let configuration = Configuration { directory: home, user: self.user };
+        let control = Control::read(self.programs, self.user, self.data)?;
+        configuration.ours(&control, &restored::lines(&own), "local all all trust\n")?;
+        Ok(configuration)
     }
 
     /// Asks it to end at once, and well.

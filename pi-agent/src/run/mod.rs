@@ -22,7 +22,7 @@ use crate::config::{Settings, Source, StateDirectory, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::events;
 use crate::forecast::first_upload;
-use crate::health::{self, Sensors, Watch, What};
+use crate::health::{self, Doubt, Sensors, Watch, What};
 use crate::live;
 use crate::lock::RunLock;
 use crate::monitor::{Event, Problem};
@@ -219,10 +219,10 @@ impl Night<'_> {
         }
 
         let history = history(self.settings, self.state)?;
-        if let Some(problem) = &history.clock_problem {
+        if let Some(Doubt { why, .. }) = &history.clock_problem {
             warn!(
                 MESSAGE_ID = events::CLOCK_NOT_TRUSTED, RUN_ID = self.run_id.as_str();
-                "{problem}: nothing is forgotten, pruned or expired"
+                "{why}: nothing is forgotten, pruned or expired"
             );
         }
         let plan = plan(self.settings, &history, options.wanted, &options.steps, Timestamp::now())?;
@@ -232,7 +232,7 @@ impl Night<'_> {
             let report = if stopped {
                 StepReport::new(step, StepResult::of(Outcome::Skipped), Timestamp::now(), Timestamp::now())
             } else {
-                self.step(position, step, history.clock_problem.as_deref())
+                self.step(position, step, history.clock_problem.as_ref())
             };
             stopped |= report.result.outcome == Outcome::Interrupted;
             steps.push(report);
@@ -277,7 +277,7 @@ impl Night<'_> {
         self.courier.go();
     }
 
-    fn step(&mut self, position: u32, step: &PlannedStep, clock_problem: Option<&str>) -> StepReport {
+    fn step(&mut self, position: u32, step: &PlannedStep, doubt: Option<&Doubt>) -> StepReport {
         let started_at = Timestamp::now();
         info!(
             MESSAGE_ID = events::STEP_STARTED, RUN_ID = self.run_id.as_str(), STEP = step.name.as_str();
@@ -291,10 +291,12 @@ impl Night<'_> {
         self.note_failure(begun);
 
         self.watch.begin();
-        if let Some(why) = clock_problem.or(self.clock.as_deref()) {
-            self.watch.note(What::Clock { why: why.to_owned() });
+        if let Some(why) = doubt.map(|doubt| &doubt.why).or(self.clock.as_ref()) {
+            self.watch.note(What::Clock { why: why.clone() });
         }
-        let mut result = self.work(step).unwrap_or_else(|error| StepResult::failed(&error));
+        let mut result = self
+            .work(step, doubt.is_some_and(|doubt| doubt.by_record))
+            .unwrap_or_else(|error| StepResult::failed(&error));
         if let Some(why) = &result.clock {
             self.watch.note(What::Clock { why: why.clone() });
             self.clock.get_or_insert_with(|| why.clone());
@@ -313,7 +315,8 @@ impl Night<'_> {
         report
     }
 
-    fn work(&mut self, step: &PlannedStep) -> Result<StepResult> {
+    /// `by_record`: see [`Job::by_record`].
+    fn work(&mut self, step: &PlannedStep, by_record: bool) -> Result<StepResult> {
         let rest_at_most = self.settings.alarms.rest_at_most;
         if let Some(signal) = rest::rest(&mut self.watch, rest_at_most, self.signals, self.watcher)? {
             return Ok(stopped_by(signal));
@@ -339,6 +342,8 @@ impl Night<'_> {
             task: step.task.without_trust(self.clock.as_ref()),
             deadline: max_duration.and_then(|limit| Timestamp::now().checked_add(limit).ok()),
             place_verified: self.place_verified,
+            by_record: by_record && self.clock.is_none(),
+            place_known: self.state.knows_place(&self.settings.storage.location).unwrap_or_default(),
             facts: self.state.facts(&step.name).unwrap_or_default(),
             status: status.map(|status| status.json().to_string()),
         };

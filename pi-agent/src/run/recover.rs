@@ -131,6 +131,8 @@ fn job(settings: &Settings, directory: &StateDirectory) -> Job {
         task: Task::FetchState { to: fetched },
         deadline: None,
         place_verified: true, // Restores may look into another machine's place.
+        by_record: false,
+        place_known: false,
         facts: BTreeMap::new(),
         status: None,
     }

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
 use super::{State, moment};
+use crate::config::Location;
 use crate::error::{Context, Result};
 use crate::plan::StepHistory;
-use crate::steps::{Outcome, StepResult};
+use crate::steps::{Outcome, PLACE, StepResult, is_of_source};
 
 /// A step of a past run.
 #[derive(Clone, Debug)]
@@ -63,15 +64,35 @@ impl State {
         read().context(|| format!("read the facts of step {step}"))
     }
 
-    /// Forgets what a step recorded about itself, so that the next run takes things as they are.
+    /// Forgets what a step recorded about its source, so that the next run takes that as it is. What it recorded about the storage stays:
+    /// where backups were made, and which points there were.
     ///
     /// # Errors
     /// The database cannot be written.
-    pub fn forget_facts(&self, step: &str) -> Result<()> {
+    pub fn forget_source(&self, step: &str) -> Result<()> {
+        let facts = self.facts(step)?;
+        let forget = || -> rusqlite::Result<()> {
+            let transaction = self.connection.unchecked_transaction()?;
+            for key in facts.keys().filter(|key| is_of_source(key)) {
+                transaction.execute("delete from fact where step = ? and key = ?", [step, key])?;
+            }
+            transaction.commit()
+        };
+        forget().context(|| format!("forget what is known of the source of step {step}"))
+    }
+
+    /// A usable backup of any step, also of one that is configured no more, was made to that storage before.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn knows_place(&self, location: &Location) -> Result<bool> {
         self.connection
-            .execute("delete from fact where step = ?", [step])
-            .map(drop)
-            .context(|| format!("forget the facts of step {step}"))
+            .query_row(
+                "select exists (select 1 from fact where key = ? and value = ?)",
+                [PLACE, &location.to_string()],
+                |row| row.get(0),
+            )
+            .context(|| "read the state database".into())
     }
 
     /// The newest moment anything was recorded: a clock that shows less is wrong.
@@ -109,15 +130,19 @@ impl State {
                 first_success: moment(&format!(
                     "select coalesce(min(iif(json_extract(result, '$.clock') is null, started_at, null)), min(started_at)) {USABLE}"
                 ))?,
+                // By row, not by time, here and below: what was done once while the clock was ahead would never be done again.
                 // pgBackRest's labels of full backups end with F.
-                last_full: moment(&format!("select max(started_at) {USABLE} and restore_point like '%F'"))?,
+                last_full: moment(&format!(
+                    "select started_at {USABLE} and restore_point like '%F' order by rowid desc limit 1"
+                ))?,
                 last_prune: moment(
-                    "select max(at) from maintenance where step = ? and what = 'prune' and problem is null",
+                    "select at from maintenance where step = ? and what = 'prune' and problem is null
+                     order by rowid desc limit 1",
                 )?,
                 last_check: moment(
-                    "select max(at) from maintenance where step = ? and what like 'check%' and problem is null",
+                    "select at from maintenance where step = ? and what like 'check%' and problem is null
+                     order by rowid desc limit 1",
                 )?,
-                // By row, not by time: a clock that was ahead once would have the same part read again and again.
                 last_data_check: self
                     .connection
                     .query_row(
@@ -132,7 +157,7 @@ impl State {
         read().context(|| format!("read the history of step {step}"))
     }
 
-    /// A step's backups from that moment on, newest first.
+    /// A step's backups from that moment on, the last recorded first.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -140,7 +165,7 @@ impl State {
         let read = || -> rusqlite::Result<_> {
             let mut query = self.connection.prepare(
                 "select run_id, step, started_at, finished_at, outcome, result from step_run
-                 where step = ? and task = 'backup' and started_at >= ? order by started_at desc",
+                 where step = ? and task = 'backup' and started_at >= ? order by rowid desc",
             )?;
             query.query_map(params![step, since.as_millisecond()], record)?.collect()
         };
@@ -188,7 +213,7 @@ impl State {
             .query_row(
                 "select run_id, step, started_at, finished_at, outcome, result from step_run
                  where step = ? and task = 'backup' and outcome in ('succeeded', 'degraded')
-                 order by started_at desc limit 1",
+                 order by rowid desc limit 1",
                 [step],
                 record,
             )
@@ -238,6 +263,23 @@ mod tests {
         assert_eq!(history.last_data_check.as_deref(), Some("check-data:3/13"));
         assert_eq!(state.facts("database").unwrap()["system"], "r2", "a failed step teaches nothing");
         assert_eq!(state.newest_moment().unwrap(), Some(at("2026-11-03T03:00:00Z")));
+    }
+
+    #[test]
+    fn adopting_a_source_forgets_nothing_of_the_storage() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = opened(&folder.path().join("state.db"));
+        state.begin_run("r1", None, at("2026-11-01T03:00:00Z")).unwrap();
+        state.begin_step("r1", 0, "files", "directory", "backup", at("2026-11-01T03:00:00Z")).unwrap();
+        let facts = ["source:/srv", "inside", "system-id", "place", "points", "dumped", "certificate"];
+        let facts = facts.map(|key| (key.to_owned(), "file:///mnt/pi".to_owned()));
+        let result = StepResult { facts: facts.into(), ..StepResult::of(Outcome::Succeeded) };
+        state.finish_step("r1", 0, "files", &result, at("2026-11-01T03:00:00Z")).unwrap();
+        state.forget_source("files").unwrap();
+        let left: Vec<_> = state.facts("files").unwrap().into_keys().collect();
+        assert_eq!(left, ["certificate", "dumped", "place", "points"]);
+        assert!(state.knows_place(&Location::File("/mnt/pi".into())).unwrap());
+        assert!(!state.knows_place(&Location::File("/mnt/other".into())).unwrap());
     }
 
     #[test]

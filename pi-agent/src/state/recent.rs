@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(backups[0].error.as_ref().unwrap().hint.as_deref(), Some("look"));
         let end = state.last_run_end().unwrap().unwrap();
         assert_eq!((end.finished_at, end.problems.len()), (at("2026-11-03T03:00:00Z"), 1));
-        let by_time: Option<StepRecord> = state.last_success("foundry").unwrap();
-        assert_eq!(by_time.unwrap().started_at, at("2027-11-01T03:00:00Z"));
+        let last: Option<StepRecord> = state.last_success("foundry").unwrap();
+        assert_eq!(last.unwrap().started_at, at("2026-11-02T03:00:00Z"));
     }
 }

@@ -104,7 +104,7 @@ impl State {
         let turns = tests.iter().filter(|test| test.took_a_turn()).count();
         Ok(Earlier {
             turns: turns.try_into().unwrap_or(u32::MAX),
-            last: tests.iter().map(|test| test.started_at).max(),
+            last: tests.first().map(|test| test.started_at),
             paces,
             least_memory: self.least_memory_of_tests(step)?,
         })

@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
-use super::claim::Claim;
+use super::claim::{Claim, in_our_place};
 use super::inside::{self, IDLE_EXCLUDES, INSIDE, Inside, idle_excludes};
 use super::points::{self, POINTS};
 use super::quiet;
-use super::{Check, Job, Maintenance, Outcome, StepResult, Task, maintenance, nothing_removed};
+use super::{Check, Job, Maintenance, Outcome, SOURCE, StepResult, Task, future, maintenance, nothing_removed};
 use crate::config::{Directory, Source, Step};
 use crate::error::{Context, Kind};
 use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem};
-use crate::repository::{Backup, Purpose, Repository, Selection, Snapshot, Sources, cache};
-use crate::retention::{self, Family, Point};
+use crate::repository::{Anchors, Backup, Purpose, Repository, Selection, Snapshot, Sources, cache, mounted_meanwhile};
+use crate::retention::{self, Family, Point, is_of_the_future};
 use crate::secrets::Secrets;
 use crate::storage::Store;
 use crate::{Error, Result, shown};
@@ -35,8 +35,8 @@ pub fn run(job: &Job, step: &Step, directory: &Directory, monitor: &Monitor) -> 
     let root = Store::open(&job.settings.storage, &job.settings.storage.location, &secrets)?;
     let work = Work { job, step, directory, monitor, secrets, root };
     let mut result = work.perform().unwrap_or_else(|error| StepResult::failed(&error));
-    // Nothing is written to a place that is not known to be ours.
-    if let Some(status) = job.status.as_ref().filter(|_| job.place_verified || result.place_verified)
+    // Nothing is written to a place that this step has not seen to be ours.
+    if let Some(status) = job.status.as_ref().filter(|_| result.place_verified)
         && let Err(error) = work.root.put("status.json", &[Bytes::from(status.clone())])
     {
         result.problems.push((&error).into());
@@ -51,7 +51,7 @@ pub fn run(job: &Job, step: &Step, directory: &Directory, monitor: &Monitor) -> 
     Ok(result)
 }
 
-/// What the last run saw and what is there no more: only runs forget, and they note what is left.
+/// What the last run saw of ours and what is there no more: only runs forget, and they note what is left.
 pub(crate) fn lost_points(job: &Job, there: &[Snapshot], store: &Store) -> Option<Problem> {
     let known = points::understood(job.facts.get(POINTS).filter(|_| job.was_here())?, Family::Snapshots);
     let lost: Vec<_> =
@@ -81,9 +81,11 @@ impl Work<'_> {
     fn perform(&self) -> Result<StepResult> {
         match &self.job.task {
             Task::Backup { prune, check, keep_everything, .. } => {
-                self.backup(*prune, *check, keep_everything.is_some())
+                self.in_our_place(|claim| self.backup(claim, *prune, *check, keep_everything.as_deref()))
             }
-            Task::Prune { keep_everything } => self.only_prune(keep_everything.as_deref()),
+            Task::Prune { keep_everything } => {
+                self.in_our_place(|claim| self.only_prune(claim, keep_everything.as_deref()))
+            }
             Task::Check(check) => self.alone(Purpose::Read, |repository| {
                 let (checked, _) = maintenance::check(repository, *check, self.monitor);
                 let problem = checked.problem.or_else(|| {
@@ -97,10 +99,20 @@ impl Work<'_> {
         }
     }
 
+    fn in_our_place(&self, work: impl FnOnce(&Claim<'_>) -> Result<StepResult>) -> Result<StepResult> {
+        self.monitor.phase("looking whose place it is");
+        in_our_place(self.job, &self.root, work)
+    }
+
     /// One night.
-    fn backup(&self, prune: bool, check: Option<Check>, keep_everything: bool) -> Result<StepResult> {
+    fn backup(
+        &self,
+        claim: &Claim<'_>,
+        prune: bool,
+        check: Option<Check>,
+        keep_everything: Option<&str>,
+    ) -> Result<StepResult> {
         // 1. The place is ours, and the sources are what they were: else nothing is touched.
-        let claim = self.verify_place()?;
         let mut sources = self.sources();
         let (mut facts, inside) = self.facts(&sources, &self.job.facts)?;
         sources.put_aside = inside.as_ref().map(Inside::put_aside).transpose()?.unwrap_or_default();
@@ -109,21 +121,27 @@ impl Work<'_> {
         self.monitor.phase("opening the repository");
         let store = self.root.join(&self.step.name);
         let repository = Repository::open_or_init(&self.job.settings, &self.step.name, store, &self.secrets)?;
+        // The keys have opened what is there. Whoever adopts the place from now on is not overwritten by what was read before.
+        claim.write_down()?;
+        let keep_everything = self.job.doubt(keep_everything, self.root.clock_ahead()).is_some();
         let clock_is_trusted = !keep_everything && self.contradicted(&[]).is_none();
         let until = self.job.deadline.map(until);
         let lock = repository.lock_for_writing(clock_is_trusted, until, self.monitor)?;
         let mut snapshots = repository.readable_snapshots()?;
-        claim.write_down()?;
         let contradicted = self.contradicted(&snapshots);
+        let of_the_future =
+            if contradicted.is_none() { self.of_the_future(&repository, &snapshots) } else { Vec::new() };
 
         // 3. The snapshot; what is written to day and night is read at one moment.
         let live = self.directory.live.as_ref();
         let quieted =
             live.map(|live| quiet::hold(self.job, self.step, live, &mut sources, self.monitor)).transpose()?;
+        let anchors = anchors(&sources, inside.as_ref());
         let backup = repository.backup(sources, &snapshots, self.monitor)?;
         let mut result = result_of(&backup);
         if let Some(inside) = &inside {
             result.problems.extend(inside.news(&backup.tally));
+            inside.unseen(&backup.left_out).for_each(|place| result.degrade(mounted_meanwhile(place)));
             self.note_covered(&mut result, inside, &repository, &snapshots);
             facts.insert(INSIDE.into(), inside.fact(&backup.tally));
             facts.insert(IDLE_EXCLUDES.into(), idle_excludes(&self.directory.exclude, &backup.tally));
@@ -133,12 +151,13 @@ impl Work<'_> {
             let changed = Problem::from(&error);
             result.degrade(Problem { message: format!("while it was read: {}", changed.message), ..changed });
         }
+        anchors.moved().for_each(|place| result.degrade(mounted_again(place)));
+        // From here on a disk that was read may be unmounted.
+        drop(anchors);
         if let Some(quieted) = quieted {
             quieted.note(&mut result);
         }
         result.facts = facts;
-        result.place_verified = true;
-        claim.told().into_iter().for_each(|problem| result.degrade(problem));
         result.problems.extend(backup.remarks());
         result.problems.extend(repository.remarks().iter().cloned());
         // Told and not refused: a backup beside what is damaged, and a new beginning, are better than no backup.
@@ -159,6 +178,8 @@ impl Work<'_> {
         let all_listed = is_complete && !backup.tally.listing_incomplete && backup.lost == 0;
         let succeeded = result.outcome == Outcome::Succeeded;
         snapshots.push(backup.snapshot);
+        // It stays until a person removes it, and must not keep all others that long.
+        of_the_future.into_iter().for_each(|problem| result.degrade(problem));
 
         // 4. Forget, prune, check; each failure is told, and none undoes the snapshot.
         result.clock = contradicted.or_else(|| self.contradicted(&[]));
@@ -190,7 +211,9 @@ impl Work<'_> {
         }
 
         // 5. Figures.
-        let ours = || snapshots.iter().filter(|snapshot| snapshot.label == self.step.name && !snapshot.unfinished);
+        let (label, host) = (&self.step.name, &self.job.settings.host);
+        let ours = || points::ours(&snapshots, label, host).filter(|snapshot| !snapshot.unfinished);
+        result.figures.points_of_others = points::of_others(&snapshots, label, host);
         result.figures.restore_points = Some(ours().count() as u64);
         result.figures.bytes_restorable = ours().map(|snapshot| snapshot.bytes).sum();
         result.facts.insert(POINTS.into(), points::told(ours().map(|snapshot| (snapshot.time, snapshot.id.as_str()))));
@@ -202,27 +225,36 @@ impl Work<'_> {
         Ok(result)
     }
 
-    fn verify_place(&self) -> Result<Claim<'_>> {
-        self.monitor.phase("looking whose place it is");
-        Claim::verify(self.job, &self.root)
-    }
-
     /// Why the clock is not trusted, if storage contradicts it just now.
     fn contradicted(&self, snapshots: &[Snapshot]) -> Option<String> {
-        let newest = snapshots.iter().map(|snapshot| snapshot.time).max();
+        let newest = self.ours(snapshots).map(|snapshot| (snapshot.time, snapshot.id.as_str())).max();
         judge_by_others(Timestamp::now(), self.root.clock_ahead(), newest)
     }
 
-    fn only_prune(&self, keep_everything: Option<&str>) -> Result<StepResult> {
-        let claim = self.verify_place()?;
-        let contradicted = self.contradicted(&self.existing()?.snapshots()?);
-        match keep_everything.or(contradicted.as_deref()) {
+    /// Those that this step of this host made: what others do with their clocks is their affair.
+    fn ours<'s>(&'s self, snapshots: &'s [Snapshot]) -> impl Iterator<Item = &'s Snapshot> {
+        points::ours(snapshots, &self.step.name, &self.job.settings.host)
+    }
+
+    /// What is said of restore points of the future, by a clock that nothing contradicts.
+    fn of_the_future(&self, repository: &Repository, snapshots: &[Snapshot]) -> Vec<Problem> {
+        let now = Timestamp::now();
+        let points = self.ours(snapshots).filter(|snapshot| is_of_the_future(snapshot.time, now));
+        future::told(points, |point| (point.time, &point.id, repository.forgets(&point.id)))
+    }
+
+    fn only_prune(&self, claim: &Claim<'_>, keep_everything: Option<&str>) -> Result<StepResult> {
+        let repository = self.existing()?;
+        let snapshots = repository.snapshots()?;
+        let contradicted = self.contradicted(&snapshots);
+        match self.job.doubt(keep_everything, self.root.clock_ahead()).or(contradicted.as_deref()) {
             Some(why) => Ok(StepResult { clock: contradicted.clone(), ..StepResult::failed(&nothing_removed(why)) }),
             None => {
                 claim.write_down()?;
                 let mut result =
                     self.alone(Purpose::Delete, |repository| maintenance::prune(repository, self.monitor))?;
-                claim.told().into_iter().for_each(|problem| result.degrade(problem));
+                let of_the_future = self.of_the_future(&repository, &snapshots);
+                of_the_future.into_iter().for_each(|problem| result.degrade(problem));
                 Ok(result)
             }
         }
@@ -258,7 +290,7 @@ impl Work<'_> {
                 // Ours; and what is in memory lies on another file system after each start.
                 continue;
             }
-            let key = format!("source:{}", path.display());
+            let key = format!("{SOURCE}{}", path.display());
             if let Some(change) = known.get(&key).and_then(|fact| look.change_since(fact)) {
                 return Err(changed(format!("{} {change}", path.display())));
             }
@@ -276,7 +308,7 @@ impl Work<'_> {
 
     /// What is left out from now on, and was in the backup until now, is worth more than a line.
     fn note_covered(&self, result: &mut StepResult, inside: &Inside, repository: &Repository, snapshots: &[Snapshot]) {
-        let Some(last) = newest(snapshots, self.step, |_| true) else { return };
+        let Some((last, _)) = newest(snapshots, self.step, self.root.clock_ahead()) else { return };
         for place in inside.untold() {
             // A snapshot that cannot be read is told elsewhere.
             if repository.holds_below(last, &place.at).unwrap_or(false) {
@@ -320,7 +352,7 @@ impl Work<'_> {
     fn fetch_state(&self, to: &Path) -> Result<StepResult> {
         let repository = self.existing()?;
         let snapshots = repository.readable_snapshots()?;
-        let snapshot = newest(&snapshots, self.step, |_| true)
+        let (snapshot, _) = newest(&snapshots, self.step, self.root.clock_ahead())
             .ok_or_else(|| Error::new(format!("{} holds no snapshot", repository.store())).kind_of(Kind::NotFound))?;
         // By its name: the directory it was copied to may have been another then.
         let saved = repository.find(snapshot, "state.db")?.ok_or_else(|| {
@@ -342,28 +374,53 @@ fn below(target: &Path, path: &Path) -> PathBuf {
     target.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// The newest snapshot of the step that is complete and pleases; where the step has made none, another tool's.
-pub fn newest<'a>(snapshots: &'a [Snapshot], step: &Step, pleases: impl Fn(&Snapshot) -> bool) -> Option<&'a Snapshot> {
+/// The complete snapshots of the step, oldest first; where the step has made none, another tool's.
+pub(crate) fn complete<'a>(snapshots: &'a [Snapshot], step: &Step) -> Vec<&'a Snapshot> {
     let any_of_ours = snapshots.iter().any(|snapshot| snapshot.label == step.name);
-    snapshots
-        .iter()
-        .filter(|snapshot| !snapshot.unfinished && (snapshot.label == step.name || !any_of_ours) && pleases(snapshot))
-        .max_by_key(|snapshot| snapshot.time)
+    let ours = |snapshot: &&Snapshot| snapshot.label == step.name || !any_of_ours;
+    let mut complete: Vec<_> = snapshots.iter().filter(|snapshot| !snapshot.unfinished).filter(ours).collect();
+    complete.sort_by_key(|snapshot| snapshot.time);
+    complete
 }
 
-/// The snapshots to forget: those retention no longer keeps, and unfinished ones that a newer complete one makes
-/// useless. Another tool's snapshots are its own affair, and so are another machine's.
+/// The newest of them, and what is to be said of one of the future: see [`future::newest`].
+pub(crate) fn newest<'a>(
+    snapshots: &'a [Snapshot],
+    step: &Step,
+    ahead: Option<SignedDuration>,
+) -> Option<(&'a Snapshot, Option<String>)> {
+    let complete = complete(snapshots, step);
+    let (newest, said) = future::newest(&complete, |snapshot| (snapshot.time, snapshot.id.as_str()), ahead)?;
+    Some((*newest, said))
+}
+
+/// The snapshots of ours to forget: those retention no longer keeps, and unfinished ones that a newer complete one makes
+/// useless.
 fn victims(snapshots: &[Snapshot], step: &Step, host: &str) -> Vec<String> {
-    let ours = || snapshots.iter().filter(|snapshot| snapshot.label == step.name && snapshot.host == host);
+    let ours = || points::ours(snapshots, &step.name, host);
     let points: Vec<_> = ours()
         .filter(|snapshot| !snapshot.unfinished)
         .map(|snapshot| Point { id: snapshot.id.clone(), time: snapshot.time, full: true, needs: Vec::new() })
         .collect();
-    let newest = points.iter().map(|point| point.time).max();
+    let now = Timestamp::now();
+    let newest = points.iter().map(|point| point.time).filter(|time| !is_of_the_future(*time, now)).max();
     let superseded = ours().filter(|snapshot| snapshot.unfinished && Some(snapshot.time) < newest);
-    let mut victims = retention::victims(&points, &step.keep, Timestamp::now(), &TimeZone::system());
+    let mut victims = retention::victims(&points, &step.keep, now, &TimeZone::system());
     victims.extend(superseded.map(|snapshot| snapshot.id.clone()));
     victims
+}
+
+/// The mounts that are read.
+fn anchors(sources: &Sources, inside: Option<&Inside>) -> Anchors {
+    let paths = sources.paths.iter().map(PathBuf::as_path);
+    Anchors::hold(paths.chain(inside.into_iter().flat_map(Inside::entered)))
+}
+
+fn mounted_again(place: &Path) -> Problem {
+    Problem {
+        message: format!("while it was read: {} was mounted again, so some of it may be missing", shown(place)),
+        hint: Some("the next backup reads all of it: pi-agent run; the journal may say what mounts it".into()),
+    }
 }
 
 fn result_of(backup: &Backup) -> StepResult {
@@ -468,7 +525,8 @@ mod tests {
     fn another_tools_snapshots_are_never_forgotten() {
         let (foreign, ours) = (snapshot("foreign", "", 400, false), snapshot("ours", "s", 0, false));
         assert!(victims(&[foreign.clone(), ours.clone()], &step(), "pi").is_empty());
-        assert_eq!(newest(&[ours.clone(), foreign.clone()], &step(), |_| true).unwrap().id, "ours");
-        assert_eq!(newest(std::slice::from_ref(&foreign), &step(), |_| true).unwrap().id, "foreign");
+        let newest = |snapshots: &[Snapshot]| newest(snapshots, &step(), None).unwrap().0.id.clone();
+        assert_eq!(newest(&[ours.clone(), foreign.clone()]), "ours");
+        assert_eq!(newest(std::slice::from_ref(&foreign)), "foreign");
     }
 }

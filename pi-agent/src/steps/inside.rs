@@ -49,8 +49,6 @@ pub(crate) struct Inside {
     entered: BTreeMap<String, String>,
     /// What was filled and is not what it was, each as a sentence.
     pub changes: Vec<String>,
-    /// Subvolumes that were entered and are no more.
-    gone: Vec<String>,
 }
 
 /// Looks at what is entered, and for what was; touches nothing that is left out.
@@ -94,16 +92,22 @@ pub(crate) fn look(sources: &Sources, facts: &BTreeMap<String, String>) -> Resul
             changes.push(format!("{} is not mounted any more, at the last backup it was", shown(at)));
         }
     }
-    let mut gone = Vec::new();
-    for place in known.subvolumes.iter().filter(|place| mounted.reads(Path::new(place))) {
+    // Those that containers are put together of come and go; an older version remembered them.
+    let lasting = |place: &Path| mounted.reads(place) && !mounted.is_put_together(place);
+    for place in known.subvolumes.iter().filter(|place| lasting(Path::new(place))) {
         match fs::read_dir(place).map(|mut entries| entries.next().is_none()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => gone.push(place.clone()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                changes.push(format!(
+                    "the subvolume {} is gone, at the last backup it was there (`exclude` it if such come and go)",
+                    shown(place)
+                ));
+            }
             // A snapshot of what is around a subvolume has an empty directory in its place.
             Ok(true) => changes.push(format!("{} is empty, at the last backup it was not", shown(place))),
             _ => {}
         }
     }
-    Ok(Inside { mounted, known, entered, changes, gone })
+    Ok(Inside { mounted, known, entered, changes })
 }
 
 /// Whether the step would enter what was mounted there: what it entered when it entered everything proves nothing now.
@@ -128,6 +132,11 @@ impl Inside {
         }
     }
 
+    /// Where what is mounted below the paths is entered.
+    pub fn entered(&self) -> impl Iterator<Item = &Path> {
+        self.mounted.entered().map(|inside| inside.at.as_path())
+    }
+
     /// What is left out, for those who ask each time.
     pub fn left_out(&self) -> Vec<Problem> {
         left_out(&self.mounted, &self.known)
@@ -139,11 +148,13 @@ impl Inside {
         if self.known.snapshots.is_none() {
             news.extend(tally.snapshots.first().map(|first| snapshots(tally.snapshots.len(), shown(first))));
         }
-        news.extend(self.gone.iter().map(|place| Problem {
-            message: format!("the subvolume {} is gone, at the last backup it was there", shown(place)),
-            hint: Some("if that is a surprise: earlier restore points hold it".into()),
-        }));
         news
+    }
+
+    /// Of what a backup left out, that which was not mounted yet when this looked.
+    pub fn unseen<'a>(&self, left_out: &'a [PathBuf]) -> impl Iterator<Item = &'a Path> {
+        let seen: BTreeSet<_> = self.mounted.left_out().map(|inside| &inside.at).collect();
+        left_out.iter().filter(move |place| !seen.contains(place)).map(PathBuf::as_path)
     }
 
     /// What is left out, and no run has told.
@@ -157,10 +168,18 @@ impl Inside {
         let is_filled = |path: &Path| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
         let mut told = self.known.told.clone();
         told.extend(self.mounted.left_out().map(|inside| text(&inside.at)));
-        let subvolumes = tally.subvolumes.iter().filter(|path| is_filled(path)).take(REMEMBERED);
+        // Those that containers are put together of come and go.
+        let lasting = tally.subvolumes.iter().filter(|path| !self.mounted.is_put_together(path));
+        let subvolumes = lasting.filter(|path| is_filled(path)).take(REMEMBERED);
+        // One that was removed meanwhile is missed at once.
+        let entered = |place: &Path| tally.subvolumes.contains(place) || !is_filled(place);
+        let before = self.known.subvolumes.iter().filter(|place| {
+            let place = Path::new(place);
+            self.mounted.reads(place) && !self.mounted.is_put_together(place) && entered(place)
+        });
         let known = Known {
             entered: self.entered.clone(),
-            subvolumes: subvolumes.map(|path| text(path)).collect(),
+            subvolumes: subvolumes.map(|path| text(path)).chain(before.cloned()).collect(),
             snapshots: tally.snapshots.first().map(|first| (tally.snapshots.len(), text(first))),
             told,
         };

@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Settings, Source, StateDirectory};
 use crate::error::{Error, Kind};
-use crate::health::Trouble;
+use crate::health::{Trouble, is_confirmed};
 use crate::monitor::{Monitor, Problem};
+use crate::repository::record_locks;
 use crate::restore_test::{self, Earlier, Tested};
 
 pub mod child;
 mod claim;
 pub mod directory;
+pub(crate) mod future;
 pub(crate) mod inside;
 mod maintenance;
 pub mod points;
@@ -36,10 +38,14 @@ pub struct Job {
     pub task: Task,
     /// When to stop as `unfinished`.
     pub deadline: Option<Timestamp>,
-    /// False until an earlier step of this run has seen that `URL/host.json` is ours.
+    /// False until an earlier step of this run has seen that `URL/host.json` is ours, and has renewed it.
     pub place_verified: bool,
+    /// A usable backup of any step was made to this storage before.
+    pub place_known: bool,
     /// Facts this step recorded earlier (see [`StepResult::facts`]).
     pub facts: BTreeMap<String, String>,
+    /// The task's `keep_everything` says no more than that a later run is on record: see [`crate::health::Doubt`].
+    pub by_record: bool,
     /// The `agent` step: what goes to `URL/status.json`. Made as the step began, so it tells of this one's last time.
     pub status: Option<String>,
 }
@@ -47,10 +53,26 @@ pub struct Job {
 /// The fact that a usable backup was made to that storage.
 pub(crate) const PLACE: &str = "place";
 
+/// Begins a fact of what a path was when it was last backed up.
+const SOURCE: &str = "source:";
+
+/// A fact of that key tells of the source, and not of what lies in storage.
+pub(crate) fn is_of_source(key: &str) -> bool {
+    key.starts_with(SOURCE)
+        || [inside::INSIDE, inside::IDLE_EXCLUDES].contains(&key)
+        || postgres::OF_SERVER.contains(&key)
+}
+
 impl Job {
     /// A usable backup of this step was made to this storage before.
     pub fn was_here(&self) -> bool {
         self.facts.get(PLACE) == Some(&self.settings.storage.location.to_string())
+    }
+
+    /// `keep_everything`, unless it is a record's word against that of the storage's server. `ahead`: by how much the clock is before
+    /// the server's.
+    fn doubt<'a>(&self, keep_everything: Option<&'a str>, ahead: Option<SignedDuration>) -> Option<&'a str> {
+        keep_everything.filter(|_| !(self.by_record && ahead.is_some() && is_confirmed(ahead)))
     }
 }
 
@@ -202,7 +224,7 @@ pub struct StepResult {
     pub figures: Figures,
     /// Requests and bytes to and from storage (ours; pgBackRest's own are not counted).
     pub requests: Requests,
-    /// `URL/host.json` was seen to be ours.
+    /// `URL/host.json` was seen to be ours, and says that this run writes.
     pub place_verified: bool,
     /// Kept in the state database for this step's next [`Job::facts`]; written only with `succeeded` and `degraded`.
     pub facts: BTreeMap<String, String>,
@@ -239,8 +261,11 @@ pub struct Figures {
     pub files_skipped: Option<u64>,
     /// Files that vanished while being read.
     pub files_vanished: Option<u64>,
-    /// Restore points there are now.
+    /// Restore points of this host that there are now.
     pub restore_points: Option<u64>,
+    /// And those of other hosts, by their names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub points_of_others: BTreeMap<String, u64>,
     /// Bytes of all of them, each as it would be restored; over `bytes_stored` it says what deduplication and compression save.
     pub bytes_restorable: Option<u64>,
     /// Bytes that the step wrote to this machine's disks, as the kernel counts pages that become dirty; without what went into the storage.
@@ -327,6 +352,14 @@ impl StepResult {
         self.maintenance.push(maintenance);
     }
 
+    /// What an error makes of a step: out of time, it is unfinished.
+    pub(crate) fn ended_by(error: &Error) -> Self {
+        match error.kind() {
+            Kind::OutOfTime => Self { error: Some(error.into()), ..Self::of(Outcome::Unfinished) },
+            _ => Self::failed(error),
+        }
+    }
+
     /// A failure because of that error.
     pub fn failed(error: &Error) -> Self {
         Self { error: Some(error.into()), ..Self::of(Outcome::Failed) }
@@ -336,7 +369,10 @@ impl StepResult {
 /// Deleting was asked for, and the clock is not trusted.
 fn nothing_removed(why: &str) -> Error {
     Error::new(format!("nothing is removed: {why}"))
-        .hint("look at `timedatectl`: `timedatectl set-ntp true`; what is kept too long does no harm")
+        .hint(
+            "look at `timedatectl`: `timedatectl set-ntp true`; once the network has set the clock, a restore point of the future says nothing \
+             against it; what is kept too long does no harm",
+        )
 }
 
 /// Does the job; a failure is a result too.
@@ -344,6 +380,7 @@ pub fn perform(job: &Job, monitor: &Monitor) -> StepResult {
     let Some(step) = job.settings.steps.iter().find(|step| step.name == job.step) else {
         return StepResult::failed(&Error::new(format!("there is no step \"{}\"", job.step)));
     };
+    record_locks(&job.state_directory);
     if let Task::RestoreTest(earlier) = &job.task {
         // It is no backup: it leaves no facts.
         return restore_test::run(job, step, earlier.clone(), monitor)
@@ -353,10 +390,7 @@ pub fn perform(job: &Job, monitor: &Monitor) -> StepResult {
         Source::Postgres(postgres) => postgres::run(job, step, postgres, monitor),
         Source::Directory(directory) | Source::Agent(directory) => directory::run(job, step, directory, monitor),
     };
-    let mut result = result.unwrap_or_else(|error| match error.kind() {
-        Kind::OutOfTime => StepResult { error: Some((&error).into()), ..StepResult::of(Outcome::Unfinished) },
-        _ => StepResult::failed(&error),
-    });
+    let mut result = result.unwrap_or_else(|error| StepResult::ended_by(&error));
     result.facts.insert(PLACE.into(), job.settings.storage.location.to_string());
     result
 }

@@ -1,11 +1,44 @@
-//! The fact `points`: which restore points there are after a backup, so that status knows them without asking storage.
+//! Whose restore points are whose, and the fact `points`: which of ours there are after a backup, so that status knows them without asking
+//! storage.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use crate::report::short;
+use crate::repository::Snapshot;
 use crate::retention::{Family, Point};
+use crate::shown::harmless;
 
-/// Its key.
+/// The snapshots that this host made, by the label of a step or of its dumps: what is forgotten, counted and missed. Another tool's are its
+/// own affair, and another host's stay until a person removes them.
+pub fn ours<'a>(snapshots: &'a [Snapshot], label: &'a str, host: &'a str) -> impl Iterator<Item = &'a Snapshot> {
+    snapshots.iter().filter(move |snapshot| snapshot.label == label && snapshot.host == host)
+}
+
+/// The other host that made a snapshot under that label.
+pub fn other_host<'a>(snapshot: &'a Snapshot, label: &str, host: &str) -> Option<&'a str> {
+    (snapshot.label == label && snapshot.host != host).then_some(&snapshot.host)
+}
+
+/// How many points there are of each other host.
+pub fn of_others(snapshots: &[Snapshot], label: &str, host: &str) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for snapshot in snapshots.iter().filter(|snapshot| !snapshot.unfinished) {
+        if let Some(other) = other_host(snapshot, label, host) {
+            *counts.entry(other.to_owned()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// What is said of another host's points.
+pub fn kept(count: u64, host: &str) -> String {
+    let points = if count == 1 { "1 point".into() } else { format!("{count} points") };
+    format!("{points} of {}, kept until you remove them", harmless(host))
+}
+
+/// The key of the fact.
 pub const POINTS: &str = "points";
 
 /// Its value, compact: `[[seconds since 1970, "1a2b3c4d"], …]`.

@@ -70,8 +70,9 @@ pub(super) fn hold(job: &Job, step: &Step, live: &Live, sources: &mut Sources, m
             Ok(Quieted::torn(None, &Error::new("the writer was started while the live part was copied")))
         }
         Ok(held) if !resumed.early => {
+            let problem = held.trouble().and_then(|trouble| Quieted::torn(None, &trouble).problem);
             sources.held = Some(std::sync::Arc::new(held));
-            Ok(Quieted { quiet: resumed.quiet, problem: None, remark })
+            Ok(Quieted { quiet: resumed.quiet, problem, remark })
         }
         Err(error) if error.kind() != Kind::OutOfTime => Ok(Quieted::torn(resumed.quiet, &error)),
         _ => Ok(Quieted::torn(resumed.quiet, &too_long())),

@@ -37,10 +37,14 @@ pub(super) fn answered(what: &str, status: StatusCode, answer: &Answer) -> Error
     }
 }
 
+/// What servers call an object that nobody can read at once; not all of them answer with 403.
+const ARCHIVED: [&str; 3] = ["InvalidObjectState", "ObjectArchived", "BlobArchived"];
+
 fn kind(status: StatusCode, answer: &Answer) -> Kind {
     const PASSING: [&str; 6] =
         ["SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted", "BadDigest"];
     match status {
+        _ if ARCHIVED.contains(&answer.code.as_str()) => Kind::Refused,
         // A 404 that does not speak of the key (another server, a missing bucket) says nothing about the object.
         StatusCode::NOT_FOUND if answer.code == "NoSuchKey" => Kind::NotFound,
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Kind::Transient,
@@ -55,12 +59,12 @@ fn advice(status: StatusCode, answer: &Answer) -> Option<&'static str> {
     const REGION: &str = "the bucket lies in another region: correct [storage] region";
     const SIGNATURE: &str =
         "AWS_SECRET_ACCESS_KEY in aws.env is wrong, or [storage] region is, or this machine's clock is";
-    const ARCHIVED: &str = "the object is whole, but in an archive class, where nobody can read it at once: a lifecycle rule of the bucket \
+    const TO_RESTORE: &str = "the object is whole, but in an archive class, where nobody can read it at once: a lifecycle rule of the bucket \
                             moved it. Ask the provider to restore the objects of this repository, and take the rule away";
     let says = |word| answer.message.contains(word);
     Some(match (answer.code.as_str(), status) {
         ("NoSuchKey", _) => return None,
-        ("InvalidObjectState" | "ObjectArchived" | "BlobArchived", _) => ARCHIVED,
+        (code, _) if ARCHIVED.contains(&code) => TO_RESTORE,
         ("BadDigest", _) => "what arrived was not what was sent: the line or this machine's memory damages data",
         ("NoSuchBucket", _) => "create the bucket, or correct [storage] url",
         ("SignatureDoesNotMatch", _) => SIGNATURE,
@@ -167,9 +171,9 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_not_damaged() {
-        for (status, code) in
-            [(403, "AccessDenied"), (401, ""), (403, "InvalidAccessKeyId"), (403, "InvalidObjectState"), (403, "")]
-        {
+        let denied = [(403, "AccessDenied"), (401, ""), (403, "InvalidAccessKeyId"), (403, "")];
+        let archived = [(403, "InvalidObjectState"), (409, "BlobArchived"), (400, "ObjectArchived")];
+        for (status, code) in denied.into_iter().chain(archived) {
             assert_eq!(kind_of(status, code), Kind::Refused, "{status} {code}");
         }
         let archived = Answer { code: "InvalidObjectState".into(), message: String::new() };

@@ -18,6 +18,9 @@ use crate::{Error, Result};
 /// Begins the name of a file that is still being written; no object's name begins so.
 const TEMPORARY: &str = ".pi-agent-";
 
+/// The mode of an object that is nobody else's business.
+const PRIVATE: u32 = 0o600;
+
 /// A leftover younger than this may still be written by somebody.
 const LEFTOVER_AGE: Duration = Duration::from_hours(24);
 
@@ -109,9 +112,14 @@ impl Local {
     }
 
     pub(super) fn put(&self, key: &str, parts: &[Bytes]) -> Result<()> {
+        self.put_as(key, parts, PRIVATE)
+    }
+
+    /// `mode`: of the file, where the file system knows any.
+    pub(super) fn put_as(&self, key: &str, parts: &[Bytes], mode: u32) -> Result<()> {
         let path = self.begin(Operation::Put, key);
         self.stay_on_the_disk()?;
-        self.write(&path, parts).map_err(|error| self.failed(Operation::Put, &path, error))?;
+        self.write(&path, parts, mode).map_err(|error| self.failed(Operation::Put, &path, error))?;
         self.meter.up(parts.iter().map(Bytes::len).sum());
         Ok(())
     }
@@ -127,18 +135,24 @@ impl Local {
             .hint("mount it again, then: pi-agent run"))
     }
 
-    fn write(&self, path: &Path, parts: &[Bytes]) -> io::Result<()> {
+    fn write(&self, path: &Path, parts: &[Bytes], mode: u32) -> io::Result<()> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         self.create_directories(directory)?;
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let temporary = directory.join(format!("{TEMPORARY}{}-{number}", std::process::id()));
-        let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).and_then(
-            |mut file| {
-                parts.iter().try_for_each(|part| file.write_all(part))?;
-                file.sync_all()
-            },
-        );
+        let written =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(&temporary).and_then(
+                |mut file| {
+                    parts.iter().try_for_each(|part| file.write_all(part))?;
+                    if mode != PRIVATE {
+                        // Set on what was made, because the unit's umask is 077.
+                        let set = file.set_permissions(Permissions::from_mode(mode));
+                        set.or_else(|error| if has_no_modes(&error) { Ok(()) } else { Err(error) })?;
+                    }
+                    file.sync_all()
+                },
+            );
         if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
             // The write's own error is the one to tell; a leftover is swept by the next prune.
             let _ = fs::remove_file(&temporary);
@@ -170,6 +184,19 @@ impl Local {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(()),
             result => result.map_err(|error| self.failed(Operation::Delete, &path, error)),
         }
+    }
+
+    pub(super) fn rename(&self, key: &str, to: &str) -> Result<()> {
+        let (path, to) = (self.begin(Operation::Put, key), self.place.join(to));
+        let rename = || {
+            let (from, into) = path.parent().zip(to.parent()).ok_or(io::ErrorKind::InvalidInput)?;
+            self.create_directories(into)?;
+            fs::rename(&path, &to)?;
+            // The new name first.
+            durable::sync_directory(into)?;
+            durable::sync_directory(from)
+        };
+        rename().map_err(|error| self.failed(Operation::Put, &path, error))
     }
 
     pub(super) fn list(&self, prefix: &str, after: &str) -> Result<Vec<(String, u64)>> {

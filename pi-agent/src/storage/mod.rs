@@ -160,6 +160,17 @@ impl Store {
         }
     }
 
+    /// As [`Self::put`], for every user of this machine to read.
+    ///
+    /// # Errors
+    /// As of [`Self::put`].
+    pub fn put_for_all(&self, key: &str, parts: &[Bytes]) -> Result<()> {
+        match self {
+            Self::Local(local) => local.put_as(key, parts, 0o644),
+            Self::S3(s3) => s3.put(key, parts),
+        }
+    }
+
     /// Deletes an object. That it was not there is no error.
     ///
     /// # Errors
@@ -168,6 +179,17 @@ impl Store {
         match self {
             Self::Local(local) => local.delete(key),
             Self::S3(s3) => s3.delete(key),
+        }
+    }
+
+    /// Gives an object another key without reading it; false: this is a bucket, which cannot.
+    ///
+    /// # Errors
+    /// It may still have the old key.
+    pub fn rename(&self, key: &str, to: &str) -> Result<bool> {
+        match self {
+            Self::Local(local) => local.rename(key, to).map(|()| true),
+            Self::S3(_) => Ok(false),
         }
     }
 

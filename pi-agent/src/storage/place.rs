@@ -127,31 +127,50 @@ pub fn owner(store: &Store) -> Result<Option<Owner>> {
     }
 }
 
-/// Whether the place at the root of `store` is this machine's, or is nobody's and may become it: then what is to be written down
-/// there. `known`: backups were made there before, so a place without an owner is not a new one but a disk that is not mounted.
+/// What a place is taken for that does not say whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unowned {
+    /// A new one, which becomes this machine's if it is empty; its folder is made.
+    New,
+    /// One that was never backed up to. Who does not back up leaves it as it is.
+    Unused,
+    /// One that held this machine's backups: the disk it lies on is not mounted, or it was emptied.
+    Lost,
+}
+
+/// The owner of the place at the root of `store`, which is this machine; `None`: it is nobody's, and may become this machine's.
 /// `disk`: where it is now. `tokens`: those that this machine has put there.
 ///
 /// # Errors
-/// It belongs to another machine, somebody else has written there since our last run, it holds things but no owner, it was
-/// ours and is empty now, it is a copy on another disk, or storage fails.
-pub fn verify(store: &Store, machine: &Machine, known: bool, disk: Option<&Disk>, tokens: &[String]) -> Result<Owner> {
-    match owner(store)? {
-        Some(owner) => {
-            owner.is(machine, tokens, &store.to_string())?;
-            if let Some(marked) = &owner.disk {
-                marked.expect(disk, &store.to_string())?;
-            }
-            Ok(owner)
+/// It belongs to another machine, somebody else has written there since our last run, it has no owner but holds things or is not to
+/// become ours, it is a copy on another disk, or storage fails.
+pub fn verify(
+    store: &Store,
+    machine: &Machine,
+    unowned: Unowned,
+    disk: Option<&Disk>,
+    tokens: &[String],
+) -> Result<Option<Owner>> {
+    if let Some(owner) = owner(store)? {
+        owner.is(machine, tokens, &store.to_string())?;
+        if let Some(marked) = &owner.disk {
+            marked.expect(disk, &store.to_string())?;
         }
-        None if known => {
+        return Ok(Some(owner));
+    }
+    match unowned {
+        Unowned::Lost => {
             Err(Error::new(format!("{store} held this machine's backups, and now does not even say whose it is"))
                 .hint("mount the disk it lies on; if the backups were given up on purpose: pi-agent adopt"))
         }
-        None => {
+        Unowned::Unused => Err(Error::new(format!("{store} says nothing of whose it is")).hint(
+            "the first backup makes a new place: pi-agent run; if what lies there is this machine's: pi-agent adopt",
+        )),
+        Unowned::New => {
             store.make_root()?;
             // A listing that fails ends here: it does not make the place ours.
             if store.list("")?.is_empty() {
-                Ok(machine.owns(disk))
+                Ok(None)
             } else {
                 Err(Error::new(format!("{store} is not empty, and says nothing of whose it is"))
                     .hint("if what lies there is this machine's: pi-agent adopt"))
@@ -215,38 +234,41 @@ const A_CLONE: &str = "nothing was written or removed. If this card is a clone: 
 /// # Errors
 /// Storage fails.
 pub fn take_over(store: &Store, machine: &Machine, disk: Option<&Disk>, token: Option<String>) -> Result<()> {
-    write(store, &Owner { token, written: Some(Timestamp::now()), ..machine.owns(disk) })
+    renew(store, None, machine, disk, token).map(drop)
 }
 
-/// Writes down that this machine has written there, with that token, and on which disk the place is. Without a token only when something
-/// else is new.
+/// Writes down that this machine has written there, with that token, and on which disk the place is; what is written there now. `owner`:
+/// what was there before. Without a token only when something else is new.
 ///
 /// # Errors
 /// Storage fails.
 pub fn renew(
     store: &Store,
-    owner: &Owner,
+    owner: Option<&Owner>,
     machine: &Machine,
     disk: Option<&Disk>,
     token: Option<String>,
-) -> Result<()> {
+) -> Result<Owner> {
+    let mut renewed = owner.cloned().unwrap_or_else(|| machine.owns(disk));
+    renewed.host.clone_from(&machine.host);
     // A UUID or a serial number that is not to be seen just now is not forgotten.
-    let unseen = disk.is_none_or(|disk| disk.uuid.is_none() && owner.disk.is_some());
-    let renewed = Owner {
-        host: machine.host.clone(),
-        serial: machine.serial.clone().or_else(|| owner.serial.clone()),
-        disk: if unseen { owner.disk.clone() } else { disk.cloned() },
-        written: if token.is_some() { Some(Timestamp::now()) } else { owner.written },
-        token: token.or_else(|| owner.token.clone()),
-        ..owner.clone()
-    };
-    // That of a new place was not written yet, and has no time.
-    if renewed == *owner && owner.written.is_some() { Ok(()) } else { write(store, &renewed) }
+    renewed.serial = machine.serial.clone().or(renewed.serial);
+    if disk.is_some_and(|disk| disk.uuid.is_some() || renewed.disk.is_none()) {
+        renewed.disk = disk.cloned();
+    }
+    if token.is_some() {
+        (renewed.token, renewed.written) = (token, Some(Timestamp::now()));
+    }
+    if owner != Some(&renewed) {
+        write(store, &renewed)?;
+    }
+    Ok(renewed)
 }
 
 fn write(store: &Store, owner: &Owner) -> Result<()> {
     let text = serde_json::to_vec_pretty(owner).context(|| "cannot write down the owner".into())?;
-    store.put(KEY, &[Bytes::from(text)])
+    // The server's user, who pushes its WAL, has to see whose the place is.
+    store.put_for_all(KEY, &[Bytes::from(text)])
 }
 
 #[cfg(test)]
@@ -333,13 +355,13 @@ mod tests {
         let store = Store::open(&settings.storage, &location, &crate::secrets::Secrets::new("/none")).unwrap();
         let seen = machine("pi", "id", Some("1000abcd"));
         let disk = Disk { mounted_at: "/mnt/usb".into(), uuid: Some("aaaa".into()) };
-        let new = verify(&store, &seen, false, Some(&disk), &[]).unwrap();
-        renew(&store, &new, &seen, Some(&disk), None).unwrap();
+        assert_eq!(verify(&store, &seen, Unowned::New, Some(&disk), &[]).unwrap(), None);
+        renew(&store, None, &seen, Some(&disk), None).unwrap();
         let unseen = machine("pi", "id", None);
         let written = super::owner(&store).unwrap().unwrap();
         assert_eq!((written.serial.as_deref(), written.token.as_deref()), (Some("1000abcd"), None));
         let hidden = Disk { uuid: None, ..disk.clone() };
-        renew(&store, &written, &unseen, Some(&hidden), Some("t".into())).unwrap();
+        renew(&store, Some(&written), &unseen, Some(&hidden), Some("t".into())).unwrap();
         let written = super::owner(&store).unwrap().unwrap();
         assert_eq!((written.serial.as_deref(), written.token.as_deref()), (Some("1000abcd"), Some("t")));
         assert_eq!(written.disk, Some(disk));

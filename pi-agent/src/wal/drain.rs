@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::{error, info};
 
-use super::{left_behind, push, spool_directory, waiting};
+use super::{Record, Whose, left_behind, push, spool_directory, waiting};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::Result;
 use crate::monitor::Problem;
@@ -34,10 +34,10 @@ impl Drained {
 ///
 /// # Errors
 /// A name that no step has.
-pub fn drain(settings: &Settings, names: &[String]) -> Result<Drained> {
+pub fn drain(settings: &Settings, names: &[String], record: &Record) -> Result<Drained> {
     let mut drained = Drained { spools: true, left: Vec::new() };
     for (step, postgres) in settings.databases(names)? {
-        let empty = || empty(settings, step, postgres, Duration::ZERO);
+        let empty = || empty(settings, step, postgres, record, Duration::ZERO);
         drained.spools &= empty();
         let left = left_behind::hand_over(settings, step, postgres, &mut || {
             let well = empty();
@@ -55,20 +55,20 @@ pub fn drain(settings: &Settings, names: &[String]) -> Result<Drained> {
 ///
 /// # Errors
 /// A name that no step has.
-pub fn empty_spools(settings: &Settings, names: &[String], retry_for: Duration) -> Result<bool> {
+pub fn empty_spools(settings: &Settings, names: &[String], record: &Record, retry_for: Duration) -> Result<bool> {
     let mut all_well = true;
     for (step, postgres) in settings.databases(names)? {
-        all_well &= empty(settings, step, postgres, retry_for);
+        all_well &= empty(settings, step, postgres, record, retry_for);
     }
     Ok(all_well)
 }
 
-fn empty(settings: &Settings, step: &Step, postgres: &Postgres, retry_for: Duration) -> bool {
+fn empty(settings: &Settings, step: &Step, postgres: &Postgres, record: &Record, retry_for: Duration) -> bool {
     let mut pause = PAUSE;
     let mut moved = Instant::now();
     let mut pushed = 0;
     let problems = loop {
-        let (problems, try_again) = match push(settings, step, postgres) {
+        let (problems, try_again) = match push(settings, step, postgres, Whose::Unknown(record)) {
             Ok(report) => {
                 pushed += report.pushed;
                 if let Some(hole) = &report.hole {

@@ -126,7 +126,7 @@ pub fn system_id_of(data_directory: &Path) -> Option<u64> {
 }
 
 /// A server ended there in an orderly way, by its control file (`DB_SHUTDOWNED` in the fourth of its fields): whatever it was told
-/// to do before, it has done.
+/// to do before, it has done. Read without its programs, which a container may have alone.
 pub fn is_shut_down(data_directory: &Path) -> bool {
     const SHUT_DOWN: u32 = 1;
     let mut bytes = [0; 20];

@@ -74,7 +74,10 @@ pub fn clock(evidence: &Evidence, _: &Alarms) -> Vec<Found> {
             None => Verdict::Fine { as_of: None },
             Some((why, when)) => Bad::new(Tone::Warning, "the clock is not trusted")
                 .text(format!("{why}. Nothing was forgotten, pruned or expired; the next run looks again"))
-                .hint("look at `timedatectl`: `timedatectl set-ntp true`; `pi-agent points` shows a restore point of the future")
+                .hint(
+                    "look at `timedatectl`: `timedatectl set-ntp true`; `pi-agent points` shows a restore point of the future: once the network \
+                     has set the clock, the next run says how to remove it",
+                )
                 .dated(Some(*when), None)
                 .into(),
         },

@@ -65,22 +65,30 @@ impl Rereader {
     }
 
     fn entry(&self, path: &Path) -> Option<Entry> {
+        let mut unreadable = None;
         for attempt in 0..TRIES {
             match self.take(path, attempt < PATIENT_TRIES) {
                 Ok(entry) => {
                     self.terms.shared.lock().handed_over += 1;
                     return Some(entry);
                 }
-                Err(Failure::Changed) if self.in_time() => thread::sleep(PAUSE),
                 Err(_) if !self.in_time() => return None,
-                Err(Failure::Changed) => {}
+                Err(Failure::Changed) => unreadable = None,
+                // A handle of a server's file may have become stale, and the name leads to another.
+                Err(Failure::Unreadable(error)) if tally::seems_gone(&error) && !tally::is_gone(path) => {
+                    unreadable = Some(error);
+                }
                 Err(Failure::Unreadable(error)) => {
-                    self.terms.shared.left_out(path, &error, false);
+                    self.terms.shared.settle(path, &error);
                     return None;
                 }
             }
+            thread::sleep(PAUSE);
         }
-        self.terms.shared.never_the_same(path);
+        match unreadable {
+            Some(error) => self.terms.shared.settle(path, &error),
+            None => self.terms.shared.never_the_same(path),
+        }
         None
     }
 
@@ -89,8 +97,7 @@ impl Rereader {
         let found = found.map_err(|error| tally::io_cause(&error))?;
         let mut node = describe(found, &self.terms.shared)?;
         if node.is_dir() {
-            // The next backup finds what is in it.
-            return Err(io::Error::from(io::ErrorKind::NotFound).into());
+            return Err(io::Error::other("a directory is in its place now, which the next backup reads").into());
         }
         if !node.is_file() {
             return Ok(Entry { path: path.into(), node, open: None });

@@ -1,12 +1,9 @@
 //! Directories with another device number than the one above them that stand in no table of mounts.
 
-use std::fs::{self, OpenOptions};
-use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::anchors::{mount_id, open};
 use crate::process::Program;
 
 /// What a directory with another device number is.
@@ -23,22 +20,14 @@ pub(super) enum Crossing {
 impl Crossing {
     /// Finds out. What cannot be looked at counts as a mount, which is told.
     pub fn at(directory: &Path) -> Self {
-        let same = |parent: &Path| Some(mount_id(directory).ok()? == mount_id(parent).ok()?);
+        let id = |directory: &Path| mount_id(&open(directory).ok()?).ok();
+        let same = |parent: &Path| Some(id(directory)? == id(parent)?);
         match directory.parent().and_then(same) {
             Some(true) if is_read_only(directory) => Self::Snapshot,
             Some(true) => Self::Subvolume,
             _ => Self::Mount,
         }
     }
-}
-
-/// The mount that a directory lies on. On one mount there is one file system, whatever the device numbers say.
-fn mount_id(directory: &Path) -> io::Result<String> {
-    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_DIRECTORY;
-    let opened = OpenOptions::new().read(true).custom_flags(flags).open(directory)?;
-    let said = fs::read_to_string(format!("/proc/self/fdinfo/{}", opened.as_raw_fd()))?;
-    let id = said.lines().find_map(|line| line.strip_prefix("mnt_id:"));
-    id.map(|id| id.trim().to_owned()).ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
 /// The kernel tells it by an ioctl alone, and a mount that is read-only for our unit hides it. Where the program is missing, it is
@@ -58,7 +47,7 @@ mod tests {
     fn directories_of_one_mount_are_told_from_others() {
         let directory = tempfile::tempdir().unwrap();
         let below = directory.path().join("below");
-        fs::create_dir(&below).unwrap();
+        std::fs::create_dir(&below).unwrap();
         assert_eq!(Crossing::at(&below), Crossing::Subvolume);
         assert_eq!(Crossing::at(Path::new("/proc")), Crossing::Mount);
         assert_eq!(Crossing::at(&directory.path().join("missing")), Crossing::Mount);

@@ -12,6 +12,7 @@ use rustic_core::{LocalSourceSaveOptions, XattrOption};
 
 use super::stamp::held;
 use super::tally::{Shared, io_cause};
+use crate::repository::attribute::{is_data, is_made_by_itself};
 
 /// Looks at one path as the walk does, without entering a directory.
 pub(super) fn look(path: &Path, follow_link: bool) -> Option<Result<DirEntry, ignore::Error>> {
@@ -41,6 +42,7 @@ pub(in crate::repository) fn describe(entry: DirEntry, shared: &Shared) -> io::R
         }
         Ok(_) => {}
     }
+    meta.extended_attributes.retain(|attribute| is_data(&attribute.name, attribute.value.as_deref()));
     if held(meta.mtime).is_none() {
         (meta.mtime, meta.atime) = (None, None);
         shared.without_time(&path);
@@ -67,7 +69,7 @@ impl Attributes {
             names => names?,
         };
         let mut some = Self::None;
-        for name in names {
+        for name in names.filter(|name| !is_made_by_itself(name)) {
             if name.to_str().is_none() {
                 return Err(io::Error::other(format!("the name {name:?} is not UTF-8")));
             }

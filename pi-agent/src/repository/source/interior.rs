@@ -43,8 +43,8 @@ const MADE_UP: [&str; 27] = [
 const OF_THE_SYSTEM: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 /// Where containers and snaps have their file systems put together, of what lies elsewhere,
-const PUT_TOGETHER_IN: [&str; 5] =
-    ["/snap", "/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/snapd"];
+const PUT_TOGETHER_IN: [&str; 6] =
+    ["/snap", "/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/machines", "/var/lib/snapd"];
 /// as these.
 const PUT_TOGETHER: [&str; 5] = ["fuse.fuse-overlayfs", "fuse.snapfuse", "overlay", "squashfs", "tmpfs"];
 
@@ -125,15 +125,24 @@ impl Interior {
 
 /// Whether what is mounted there is worth a word to those who back up `path`. One who names such a place itself means it.
 fn holds_data(mount: &Mount, path: &Path) -> bool {
-    let is_in = |places: &[&str]| {
-        places.iter().any(|place| mount.at.starts_with(place) && (path == Path::new(place) || !path.starts_with(place)))
-    };
+    let is_in = |places: &[&str]| is_in(places, &mount.at, path);
     let kind = mount.kind.as_str();
     let temporary = TEMPORARY.iter().any(|place| mount.at == Path::new(place));
     !(MADE_UP.contains(&kind)
         || temporary
         || (is_in(&OF_THE_SYSTEM) && !mount.source.starts_with("/dev/"))
         || (is_in(&PUT_TOGETHER_IN) && PUT_TOGETHER.contains(&kind)))
+}
+
+/// Whether a directory is one of those of which containers and snaps put their file systems together. One who names such a place
+/// itself, or a path in it, means it.
+pub(super) fn is_put_together(directory: &Path, path: &Path) -> bool {
+    is_in(&PUT_TOGETHER_IN, directory, path)
+}
+
+/// Whether one who names `path`, and what lies there is in one of these places, cannot mean that.
+fn is_in(places: &[&str], at: &Path, path: &Path) -> bool {
+    places.iter().any(|place| at.starts_with(place) && (path == Path::new(place) || !path.starts_with(place)))
 }
 
 /// A single file is mounted there, which is read as the file that it is. Nobody is asked who may not answer.

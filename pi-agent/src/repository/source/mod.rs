@@ -6,6 +6,7 @@
 //! a read error, and so never taken over. (What was uploaded of it stays in the index: the next try sends only the rest.)
 
 mod again;
+mod anchors;
 mod crossing;
 mod describe;
 mod entries;
@@ -33,6 +34,7 @@ use super::progress::Gauge;
 use crate::health::MountTable;
 use crate::{Error, Result};
 use again::{Again, Rereader};
+pub use anchors::Anchors;
 use crossing::Crossing;
 pub(super) use describe::describe;
 use entries::Entries;
@@ -43,6 +45,7 @@ use named::Named;
 pub(crate) use open::READ_AGAIN;
 use open::Terms;
 pub use sources::{Look, Sources};
+pub(super) use stamp::Stamp;
 pub(super) use tally::Shared;
 pub use tally::Tally;
 
@@ -98,7 +101,8 @@ impl Source {
         directory.ancestors().take_while(|place| place != path).all(wanted)
     }
 
-    fn left_out(&self) -> impl Iterator<Item = &Inside> {
+    /// What is not read for no other reason than that it is mounted, without what is excluded.
+    pub(super) fn left_out(&self) -> impl Iterator<Item = &Inside> {
         self.interior.left_out.iter().filter(|inside| self.wants(&inside.at))
     }
 
@@ -114,15 +118,23 @@ impl Source {
         Terms { deadline: self.sources.deadline, reading: self.sources.reading.clone(), shared: self.shared.clone() }
     }
 
-    /// The files that changed while they were read, to be read once more; `None`: there are none, or no time is left.
+    /// The files that changed while they were read, or were not there and are, to be read once more; `None`: there are none, or no
+    /// time is left.
     pub(super) fn again(&self, gauge: &Arc<Gauge>) -> Option<Again> {
-        let mut tally = self.shared.lock();
-        let mut paths = std::mem::take(&mut tally.changed);
-        if paths.is_empty() || tally.stopped {
+        let (mut paths, missed, stopped) = self.shared.to_be_read_again();
+        if stopped {
+            return None;
+        }
+        let is_held = |path: &Path| {
+            self.sources.held.as_ref().is_some_and(|held| path.ancestors().any(|place| held.holds(place)))
+        };
+        paths.extend(missed.into_iter().filter(|path| self.shared.is_back(path, is_held(path))));
+        if paths.is_empty() {
             return None;
         }
         // In the order of a tree.
         paths.sort();
+        paths.dedup();
         Some(Again { paths, reader: Rereader { terms: self.terms(), gauge: gauge.clone() } })
     }
 
@@ -273,6 +285,7 @@ mod tests {
         });
         let b = found.iter().find(|(name, _)| name == "b").unwrap();
         assert_eq!((found.len(), &b.1), (3, &None));
+        assert!(source.again(&Arc::default()).is_none(), "it is gone for good");
         let tally = source.shared().tally();
         assert_eq!((tally.vanished, tally.unreadable_count, tally.handed_over, tally.failed), (1, 0, 3, 1));
         assert!(!tally.stopped && !tally.listing_incomplete);
@@ -283,7 +296,10 @@ mod tests {
         let again = source.again(&Arc::default()).unwrap();
         let read = again.entries().map(Result::unwrap).map(|entry| {
             let mut content = Vec::new();
-            let mut reader = entry.open.unwrap().open().unwrap();
+            let Some(open) = entry.open else {
+                return (entry.path.file_name().unwrap().to_string_lossy().into_owned(), entry.node.meta.size, None);
+            };
+            let mut reader = open.open().unwrap();
             reader.by_ref().take(1 << 20).read_to_end(&mut content).unwrap();
             meanwhile(&entry.path);
             let whole = reader.read_to_end(&mut content);
@@ -296,6 +312,63 @@ mod tests {
     fn named(source: &Source) -> Vec<String> {
         let name = |(path, error): &(PathBuf, String)| format!("{}: {error}", path.file_name().unwrap().display());
         source.shared().tally().unreadable.iter().map(name).collect()
+    }
+
+    /// A disk that goes and comes back while it is read, a directory that a file replaces, and a handle that becomes stale.
+    #[test]
+    fn what_was_not_there_for_a_while_is_read_or_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["d", "e", "gone"] {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("inside"), name).unwrap();
+        }
+        for name in ["a", "b", "stale", "z"] {
+            fs::write(at(name), name).unwrap();
+        }
+        let source = source(directory.path(), None);
+        let hidden = tempfile::tempdir_in(directory.path().parent().unwrap()).unwrap();
+        let moved = |names: &[&str], from: &Path, to: &Path| {
+            names.iter().for_each(|name| fs::rename(from.join(name), to.join(name)).unwrap());
+        };
+        let found = read(&source, |path| match path.file_name().unwrap().to_str().unwrap() {
+            "a" => {
+                moved(&["b", "d", "gone"], directory.path(), hidden.path());
+                fs::remove_dir_all(at("e")).unwrap();
+                fs::write(at("e"), "a file").unwrap();
+            }
+            "z" => {
+                moved(&["b", "d"], hidden.path(), directory.path());
+                let stale = std::io::Error::from_raw_os_error(libc::ESTALE);
+                source.shared().left_out(&at("stale"), &stale, false);
+            }
+            _ => {}
+        });
+        let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert!(names.starts_with(&["a"]) && names.ends_with(&["stale", "z"]) && !names.contains(&"b"), "{names:?}");
+        let mut again: Vec<_> =
+            read_again(&source, |_| {}).into_iter().map(|(name, _, content)| (name, content)).collect();
+        again.retain(|(name, _)| name != "e");
+        let whole = |name: &str| (name.to_owned(), Some(name.as_bytes().to_vec()));
+        assert_eq!(again, [whole("b"), whole("stale")]);
+        assert_eq!(named(&source), ["d: it was not there for a while when it was read, and is again"]);
+        let tally = source.shared().tally();
+        assert_eq!((tally.vanished, tally.unreadable_count), (1, 1));
+        assert!(tally.listing_incomplete, "nobody knows what of it is in older snapshots alone");
+    }
+
+    #[test]
+    fn a_handle_that_stays_stale_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let source = source(directory.path(), None);
+        let stale = std::io::Error::from_raw_os_error(libc::ESTALE);
+        source.shared().settle(&file, &stale);
+        source.shared().settle(&directory.path().join("missing"), &stale);
+        let tally = source.shared().tally();
+        assert_eq!((tally.vanished, tally.unreadable_count), (1, 1));
+        assert!(named(&source)[0].starts_with("file: Stale"), "{:?}", named(&source));
     }
 
     #[test]
@@ -325,9 +398,10 @@ mod tests {
         assert_eq!(found, [grows, replaced, pipe, shrinks, stays]);
         let again = read_again(&source, |_| {});
         let six = |name: &str| (name.to_owned(), 6, Some(b"123456".to_vec()));
-        assert_eq!(again, [six("grows"), six("is replaced"), ("shrinks".into(), 3, Some(vec![7; 3]))]);
+        let pipe = ("pipe".into(), 0, None);
+        assert_eq!(again, [six("grows"), six("is replaced"), pipe, ("shrinks".into(), 3, Some(vec![7; 3]))]);
         let tally = source.shared().tally();
-        assert_eq!((tally.vanished, tally.unreadable_count, tally.handed_over, tally.failed), (1, 0, 8, 4));
+        assert_eq!((tally.vanished, tally.unreadable_count, tally.handed_over, tally.failed), (0, 0, 9, 4));
         assert!(source.again(&Arc::default()).is_none());
     }
 

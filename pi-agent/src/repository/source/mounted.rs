@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::interior::Inside;
+use super::interior::{Inside, is_put_together};
 use super::{Source, Sources};
 use crate::Result;
 use crate::health::answered;
@@ -62,6 +62,11 @@ impl Mounted {
     /// Whether a directory would be read.
     pub fn reads(&self, directory: &Path) -> bool {
         self.0.enters(directory) && self.0.wants(directory)
+    }
+
+    /// Whether a directory below a path is one of which containers and snaps put their file systems together.
+    pub fn is_put_together(&self, directory: &Path) -> bool {
+        self.path_around(directory).is_some_and(|path| is_put_together(directory, path))
     }
 
     /// The nearest path around a directory.

@@ -69,11 +69,11 @@ impl From<io::Error> for Failure {
 }
 
 /// Opens a regular file, and nothing that a link or somebody else put in its place.
-pub(super) fn open_file(path: &Path) -> io::Result<(File, Metadata)> {
+pub(super) fn open_file(path: &Path) -> Result<(File, Metadata), Failure> {
     // What was a file a moment ago may be a pipe now, whose opening would wait for ever.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
-    if metadata.is_file() { Ok((file, metadata)) } else { Err(io::ErrorKind::NotFound.into()) }
+    if metadata.is_file() { Ok((file, metadata)) } else { Err(Failure::Changed) }
 }
 
 /// What the snapshot says of a file.
@@ -239,6 +239,8 @@ impl Reader {
             Failure::Unreadable(error) => {
                 if first && self.terms.late() {
                     shared.lock().stopped = true;
+                } else if first && self.evidence.is_some() {
+                    shared.settle(&self.path, &error);
                 } else if first {
                     shared.left_out(&self.path, &error, false);
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,6 +41,8 @@ pub struct Tally {
     pub(in crate::repository) excluded_by: BTreeSet<String>,
     /// Files that changed while they were read, to be read again.
     pub(in crate::repository) changed: Vec<PathBuf>,
+    /// What seemed to be gone when it was to be read. Whether its name is shows at the end.
+    pub(in crate::repository) missed: Vec<PathBuf>,
     /// Files handed to rustic.
     pub(in crate::repository) handed_over: u64,
     /// Of those, how many then failed.
@@ -65,17 +68,56 @@ impl Shared {
         self.lock().clone()
     }
 
-    /// A file (or directory) that could not be read. One that is gone is only counted, but for a configured path.
+    /// A file (or directory) that could not be read for the first time. One that seems to be gone is looked up again at the end, but
+    /// for a configured path.
     pub(in crate::repository) fn left_out(&self, path: &Path, error: &io::Error, configured: bool) {
-        let mut tally = self.lock();
-        let gone = matches!(
-            error.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::StaleNetworkFileHandle
-        );
-        if gone && !configured {
-            tally.vanished += 1;
-            return;
+        if seems_gone(error) && !configured {
+            self.lock().missed.push(path.into());
+        } else {
+            self.unreadable(path, error);
         }
+    }
+
+    /// The same for the last time. Only what has no name any more has vanished, which no backup can help.
+    pub(super) fn settle(&self, path: &Path, error: &io::Error) {
+        if seems_gone(error) && is_gone(path) {
+            self.lock().vanished += 1;
+        } else {
+            self.unreadable(path, error);
+        }
+    }
+
+    /// What [changed](Tally::changed) and what was [missed](Tally::missed), once; and whether no time is left.
+    pub(super) fn to_be_read_again(&self) -> (Vec<PathBuf>, Vec<PathBuf>, bool) {
+        let mut tally = self.lock();
+        let (changed, mut missed) = (std::mem::take(&mut tally.changed), std::mem::take(&mut tally.missed));
+        // Of a directory both its own entry and its list.
+        missed.sort();
+        missed.dedup();
+        (changed, missed, tally.stopped)
+    }
+
+    /// Whether something that was missed can be read now. A directory, of which nobody knows what was read of it, and what is held
+    /// as it was at one moment cannot, and are named.
+    pub(super) fn is_back(&self, path: &Path, held: bool) -> bool {
+        match fs::symlink_metadata(path) {
+            Ok(found) if !found.is_dir() && !held => return true,
+            Ok(_) => {
+                let back = io::Error::other("it was not there for a while when it was read, and is again");
+                self.unreadable(path, &back);
+            }
+            Err(error) if has_no_name(&error) => {
+                self.lock().vanished += 1;
+                return false;
+            }
+            Err(error) => self.unreadable(path, &error),
+        }
+        self.lock().listing_incomplete = true;
+        false
+    }
+
+    fn unreadable(&self, path: &Path, error: &io::Error) {
+        let mut tally = self.lock();
         tally.unreadable_count += 1;
         if tally.unreadable.len() < NAMED {
             tally.unreadable.push((path.into(), error.to_string()));
@@ -89,7 +131,7 @@ impl Shared {
 
     /// The same for the last time.
     pub(in crate::repository) fn never_the_same(&self, path: &Path) {
-        self.left_out(path, &io::Error::other("it changed while it was read, also when it was read again"), false);
+        self.unreadable(path, &io::Error::other("it changed while it was read, also when it was read again"));
     }
 
     /// Its content is stored, but not its attributes.
@@ -138,6 +180,20 @@ impl Shared {
         }
         self.left_out(path, &io, error.depth() == Some(0));
     }
+}
+
+/// Whether it may be that what could not be read is not there any more.
+pub(super) fn seems_gone(error: &io::Error) -> bool {
+    has_no_name(error) || error.kind() == io::ErrorKind::StaleNetworkFileHandle
+}
+
+/// Whether nothing of that name is there.
+pub(super) fn is_gone(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| has_no_name(&error))
+}
+
+fn has_no_name(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn path_of(error: &ignore::Error) -> Option<&Path> {

@@ -4,12 +4,13 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::access;
 use super::container::Spool;
 use super::server::{Identity, Server};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Result};
 use crate::pgbackrest::PgBackRest;
-use crate::wal;
+use crate::wal::{self, Whose};
 
 /// How WAL gets into the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +133,7 @@ pub(super) struct Way<'a> {
     pub spool: &'a Spool,
     pub server: &'a Server<'a>,
     pub pgbackrest: &'a PgBackRest,
+    pub whose: Whose<'a>,
 }
 
 impl Way<'_> {
@@ -152,7 +154,7 @@ impl Way<'_> {
         let mut failing_since = None;
         loop {
             let report = match style {
-                Style::Spool => wal::push(self.settings, self.step, self.postgres)?,
+                Style::Spool => wal::push(self.settings, self.step, self.postgres, self.whose)?,
                 Style::Push => wal::PushReport::default(),
             };
             if report.pushed > 0 {
@@ -167,10 +169,12 @@ impl Way<'_> {
             if archiver.failed_count > failed_before && !archived {
                 let since = failing_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > FAILING {
-                    return Err(Error::new(format!(
-                        "archive_command fails: WAL {segment} is still waiting in PostgreSQL"
-                    ))
-                    .hint(format!(
+                    let what = format!("archive_command fails: WAL {segment} is still waiting in PostgreSQL");
+                    if let Some(obstacle) = self.obstacle(style) {
+                        let hint = obstacle.advice().unwrap_or_default().to_owned();
+                        return Err(Error::new(what).hint(hint).caused_by(obstacle));
+                    }
+                    return Err(Error::new(what).hint(format!(
                         "PostgreSQL's log says why; {}",
                         set_up(identity, &self.spool.there, self.settings.alarms.rpo)
                     )));
@@ -196,6 +200,12 @@ impl Way<'_> {
             meanwhile()?;
             std::thread::sleep(Duration::from_millis(500));
         }
+    }
+
+    /// What keeps the server from filling the spool, as far as this machine knows: a container has its own way to it.
+    fn obstacle(&self, style: Style) -> Option<Error> {
+        let fills = style == Style::Spool && self.postgres.container.is_none();
+        fills.then(|| access::obstacle(&self.spool.here, self.server.user)).flatten()
     }
 
     fn in_repository(&self, segment: &str) -> Result<bool> {

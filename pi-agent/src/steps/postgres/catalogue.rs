@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::pg_dump::connection_to;
 use super::programs::Programs;
+use super::said::errors;
 use crate::error::{Context, Error, Kind, Result};
-use crate::process::User;
+use crate::process::{Program, User};
 
 /// The fact that holds the [`Catalogue`] of the last backup, as JSON.
 pub const CATALOGUE: &str = "catalogue";
@@ -24,6 +26,8 @@ pub struct Psql<'a> {
     pub user: &'a User,
     /// Which they are.
     pub programs: &'a Programs,
+    /// What each session sets for itself, as libpq's `PGOPTIONS`.
+    pub options: &'static str,
 }
 
 /// What a cluster held.
@@ -34,8 +38,11 @@ pub struct Catalogue {
     pub label: String,
     /// The role that the cluster was made with, which may do everything.
     pub superuser: String,
-    /// By database; one that did not let us in is missing.
+    /// By database.
     pub databases: BTreeMap<String, BTreeMap<String, i64>>,
+    /// Databases that could not be opened, and why.
+    #[serde(skip)]
+    pub unopened: BTreeMap<String, String>,
     /// Exact numbers of rows, by `DATABASE.SCHEMA.TABLE`, of the tables named in the configuration.
     #[serde(default)]
     pub counts: BTreeMap<String, i64>,
@@ -51,6 +58,12 @@ struct Cluster {
 pub(crate) const ALWAYS_THERE: &str = "template1";
 
 impl Psql<'_> {
+    /// One of PostgreSQL's programs that asks the server, not yet started.
+    pub fn program(&self, name: &str, arguments: impl IntoIterator<Item = String>) -> Program {
+        let program = self.programs.program(name, self.connection.iter().cloned().chain(arguments));
+        program.as_user(self.user).env("PGCONNECT_TIMEOUT", "15").env("PGOPTIONS", self.options)
+    }
+
     /// What a query answers, as text without alignment.
     ///
     /// # Errors
@@ -62,16 +75,15 @@ impl Psql<'_> {
             "--tuples-only".into(),
             "--quiet".into(),
             "--set=ON_ERROR_STOP=1".into(),
-            format!("--dbname={database}"),
+            connection_to(database),
             format!("--command={sql}"),
         ];
-        let program = self.programs.program("psql", self.connection.iter().cloned().chain(query));
-        let output = program.as_user(self.user).env("PGCONNECT_TIMEOUT", "15").within(within).run(&mut |_, _| ())?;
+        let output = self.program("psql", query).within(within).run(&mut |_, _| ())?;
         if output.status.success() {
             return Ok(output.stdout.trim_end().to_owned());
         }
         let kind = if output.status.code() == Some(2) { Kind::Transient } else { Kind::Permanent };
-        Err(Error::new(format!("ask database {database}: {}", output.stderr.trim())).kind_of(kind))
+        Err(Error::new(format!("ask database {database}: {}", errors(&output.stderr))).kind_of(kind))
     }
 
     /// Every database that lets anybody in, and all their tables that survive a crash.
@@ -89,8 +101,9 @@ impl Psql<'_> {
         )?;
         let cluster: Cluster =
             serde_json::from_str(&text).context(|| "understand PostgreSQL's list of databases".into())?;
-        let tables = |database: String| {
-            let text = self.ask(
+        let (mut databases, mut unopened) = (BTreeMap::new(), BTreeMap::new());
+        for database in cluster.databases {
+            let tables = self.ask(
                 &database,
                 "select coalesce(json_object_agg(format('%I.%I', n.nspname, c.relname), c.reltuples::bigint), '{}') \
                  from pg_class c join pg_namespace n on n.oid = c.relnamespace \
@@ -98,11 +111,16 @@ impl Psql<'_> {
                    and n.nspname !~ '^(pg_|information_schema$)'",
                 minute,
             );
-            Some((database, serde_json::from_str(&text.ok()?).ok()?))
-        };
-        let databases = cluster.databases.into_iter().filter_map(tables).collect();
+            let understood = |text: String| {
+                serde_json::from_str(&text).context(|| format!("understand the list of tables of {database}"))
+            };
+            match tables.and_then(understood) {
+                Ok(tables) => drop(databases.insert(database, tables)),
+                Err(error) => drop(unopened.insert(database, error.chain())),
+            }
+        }
         let counts = counted.iter().filter_map(|name| Some((name.clone(), self.count(name).ok()?))).collect();
-        Ok(Catalogue { label: String::new(), superuser: cluster.superuser, databases, counts })
+        Ok(Catalogue { label: String::new(), superuser: cluster.superuser, databases, unopened, counts })
     }
 
     /// The rows of `DATABASE.SCHEMA.TABLE`.

@@ -21,6 +21,7 @@ use crate::repository::{Purpose, Repository, Snapshot};
 use crate::retention::{self, Point};
 use crate::secrets::Secrets;
 use crate::steps::maintenance::{self, Tidied};
+use crate::steps::points;
 use crate::steps::{Check, Figures, Maintenance, StepResult};
 use crate::storage::Store;
 use crate::{Error, Result};
@@ -48,7 +49,7 @@ impl Dumped {
 }
 
 /// The name of the repository for its key, its cache and its snapshots' label. No step's name holds a dot.
-fn name(step: &Step) -> String {
+pub fn name(step: &Step) -> String {
     format!("{}.{PLACE}", step.name)
 }
 
@@ -57,9 +58,23 @@ fn name(step: &Step) -> String {
 /// # Errors
 /// It cannot be read.
 pub fn open(settings: &Settings, step: &Step) -> Result<Option<Repository>> {
+    let (store, secrets) = place(settings, step)?;
+    Repository::open(settings, &name(step), store, &secrets)
+}
+
+/// The same for who only reads, also where something of it is lost.
+///
+/// # Errors
+/// It cannot be read.
+pub fn open_what_is_left(settings: &Settings, step: &Step) -> Result<Option<Repository>> {
+    let (store, secrets) = place(settings, step)?;
+    Repository::open_what_is_left(settings, &name(step), store, &secrets)
+}
+
+fn place(settings: &Settings, step: &Step) -> Result<(Store, Secrets)> {
     let secrets = Secrets::new(&settings.secrets);
     let root = Store::open(&settings.storage, &settings.storage.location, &secrets)?;
-    Repository::open(settings, &name(step), root.join(&step.name).join(PLACE), &secrets)
+    Ok((root.join(&step.name).join(PLACE), secrets))
 }
 
 /// The major version of PostgreSQL that a dump is of.
@@ -162,7 +177,8 @@ impl Work<'_> {
         now: Timestamp,
         zone: &TimeZone,
     ) -> Tidied {
-        let of_us: Vec<_> = snapshots.iter().filter(|dump| dump.host == self.job.settings.host).cloned().collect();
+        let label = name(self.step);
+        let of_us: Vec<_> = points::ours(snapshots, &label, &self.job.settings.host).cloned().collect();
         let tidied = maintenance::tidy(repository, &victims(&of_us, keep, now, zone), true, self.monitor);
         Tidied { done: tidied.done.into_iter().map(of_dumps).collect(), ..tidied }
     }

@@ -12,15 +12,16 @@ use crate::steps::{Maintenance, StepResult, nothing_removed};
 impl Work<'_> {
     pub(super) fn only_expire(&self, keep_everything: Option<&str>) -> Result<StepResult> {
         let info = self.pgbackrest.info()?;
-        let contradicted = self.contradicted(info.newest(), Timestamp::now());
-        if let Some(why) = keep_everything.or(contradicted.as_deref()) {
+        let contradicted = self.contradicted(&info, Timestamp::now());
+        let doubt = self.job.doubt(keep_everything, self.store.clock_ahead());
+        if let Some(why) = doubt.or(contradicted.as_deref()) {
             return Ok(StepResult { clock: contradicted.clone(), ..StepResult::failed(&nothing_removed(why)) });
         }
         self.claim.write_down()?;
         let mut done = vec![self.expire(&info, None)];
         done.extend(self.prune_dumps()?);
         let mut result = self.maintained(done);
-        self.claim.told().into_iter().for_each(|problem| result.degrade(problem));
+        self.of_the_future(&info).into_iter().for_each(|problem| result.degrade(problem));
         Ok(result)
     }
 

@@ -11,6 +11,7 @@ use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Result};
 use crate::pgbackrest::PgBackRest;
 use crate::process::User;
+use crate::wal::Whose;
 
 /// How a server looks.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ pub struct Look {
 /// A person waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks the server; with `prove` it has to show that its WAL arrives.
+/// Asks the server; with `prove` it has to show that its WAL arrives: only where the place in storage was seen to be this machine's.
 ///
 /// # Errors
 /// It does not answer, or we cannot become its user.
@@ -58,7 +59,7 @@ fn look_at(Seat { postgres, spool }: &Seat, settings: &Settings, step: &Step, pr
     let mut arrival = None;
     if let (true, true, Ok(style)) = (prove, problems.is_empty(), known) {
         let way = |pgbackrest: &PgBackRest| {
-            let way = Way { settings, step, postgres, spool, server: &server, pgbackrest };
+            let way = Way { settings, step, postgres, spool, server: &server, pgbackrest, whose: Whose::Ours };
             let started = Instant::now();
             way.prove(&identity, style, PATIENCE, &mut || Ok(())).map(|()| Some(started.elapsed()))
         };

@@ -57,7 +57,7 @@ impl Losses<'_> {
     /// # Errors
     /// The storage cannot be read.
     pub fn of_wal(&self, since: Timestamp, segment_size: u64, pushed: Option<&Reached>) -> Result<Option<Problem>> {
-        let Some(newest) = self.info.newest() else { return Ok(None) };
+        let Some(newest) = self.info.newest(Timestamp::now()) else { return Ok(None) };
         let objects = self.store.list(&format!("archive/{}/", self.stanza))?;
         let behind = |backup: &Backup| hole_behind(self.stanza, backup, segment_size, &objects);
         let tell = |message: String, hint: String| Ok(Some(Problem { message, hint: Some(hint) }));
@@ -85,7 +85,7 @@ impl Losses<'_> {
     /// # Errors
     /// The storage cannot be read.
     pub fn older_wal(&self, since: Timestamp) -> Result<Vec<String>> {
-        let Some(newest) = self.info.newest() else { return Ok(Vec::new()) };
+        let Some(newest) = self.info.newest(Timestamp::now()) else { return Ok(Vec::new()) };
         let first = self.backups(since).iter().find(|backup| backup.archive == newest.archive);
         let (Some(from), Some(to)) = (first.and_then(|first| first.wal_start.as_ref()), &newest.wal_start) else {
             return Ok(Vec::new());

@@ -1,9 +1,11 @@
 //! A PostgreSQL cluster, of this host or of a container, by pgBackRest: [`run`] reads as the procedure it is.
 
+pub(crate) mod access;
 mod archiving;
 pub mod catalogue;
 mod cluster;
 pub mod container;
+pub(crate) mod control;
 pub mod dumps;
 mod expire;
 mod holes;
@@ -12,6 +14,8 @@ mod look;
 pub(crate) mod losses;
 pub(crate) mod pg_dump;
 pub mod programs;
+pub(crate) mod restored;
+pub(crate) mod said;
 mod server;
 mod switch;
 mod told;
@@ -31,18 +35,19 @@ pub use self::look::{Look, look};
 use self::losses::{Losses, hole, hole_behind};
 use self::server::{Identity, Server};
 pub use self::switch::switch;
-use super::claim::Claim;
-use super::{Job, Maintenance, StepResult, Task};
+use super::claim::{Claim, in_our_place};
+use super::{Job, Maintenance, StepResult, Task, future};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Kind, Result};
 use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem, Progress, Unit};
-use crate::pgbackrest::{self, Backup, BackupType, Info, PgBackRest};
+use crate::pgbackrest::{self, Backup, BackupType, Code, Info, PgBackRest, code_of};
 use crate::process::User;
 use crate::restore::postgres::wal_begins;
+use crate::retention::is_of_the_future;
 use crate::secrets::Secrets;
 use crate::storage::Store;
-use crate::wal::{self, Hole, Reached};
+use crate::wal::{self, Hole, Reached, Record, Whose};
 
 const SYSTEM_ID: &str = "system-id";
 const VERSION: &str = "version";
@@ -54,6 +59,9 @@ const ARRIVAL: Duration = Duration::from_secs(600);
 
 /// The fact that says how large a segment of WAL is, for who does not ask the server.
 const SEGMENT: &str = "wal-segment-size";
+
+/// The facts about the server.
+pub(super) const OF_SERVER: [&str; 4] = [SYSTEM_ID, VERSION, ARCHIVE_TIMEOUT, SEGMENT];
 
 /// How large a segment of WAL is, by what a step recorded; `None`: no backup of it was made yet.
 pub(crate) fn segment_size(facts: &BTreeMap<String, String>) -> Option<u64> {
@@ -69,8 +77,8 @@ struct Work<'a> {
     monitor: &'a Monitor,
     server: Server<'a>,
     pgbackrest: PgBackRest,
-    store: Store,
-    claim: Claim<'a>,
+    store: &'a Store,
+    claim: &'a Claim<'a>,
 }
 
 /// Does what the job asks.
@@ -88,33 +96,36 @@ pub fn run(job: &Job, step: &Step, postgres: &Postgres, monitor: &Monitor) -> Re
 }
 
 fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Monitor) -> Result<StepResult> {
-    let user = user(&job.settings, step, postgres)?;
-    let (store, claim) = open_place(job)?;
-    let pgbackrest = PgBackRest::prepare(&job.settings, step, postgres, &user)?;
-    let server = Server { postgres, user: &user };
-    let mut work = Work { job, step, postgres, spool, monitor, server, pgbackrest, store, claim };
-    let mut result = match &job.task {
-        Task::Backup { full, keep_everything, .. } => {
-            let identity = work.identify()?;
-            work.pgbackrest = work.pgbackrest.connecting_to(&identity.database);
-            work.backup(&identity, *full, keep_everything.as_deref())?
+    let settings = &job.settings;
+    let user = &user(settings, step, postgres)?;
+    let store = &Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;
+    let mut result = in_our_place(job, store, |claim| {
+        let pgbackrest = PgBackRest::prepare(settings, step, postgres, user)?;
+        let server = Server { postgres, user };
+        let mut work = Work { job, step, postgres, spool, monitor, server, pgbackrest, store, claim };
+        match &job.task {
+            Task::Backup { full, keep_everything, .. } => {
+                let identity = work.identify()?;
+                work.pgbackrest = work.pgbackrest.connecting_to(&identity.database);
+                work.backup(&identity, *full, keep_everything.as_deref())
+            }
+            Task::Prune { keep_everything } => work.only_expire(keep_everything.as_deref()),
+            Task::Check(_) => work.verify(),
+            Task::FetchState { .. } | Task::RestoreTest(_) => {
+                Err(Error::new("a database step holds no state of the agent"))
+            }
         }
-        Task::Prune { keep_everything } => work.only_expire(keep_everything.as_deref())?,
-        Task::Check(_) => work.verify()?,
-        Task::FetchState { .. } | Task::RestoreTest(_) => {
-            return Err(Error::new("a database step holds no state of the agent"));
-        }
-    };
-    result.place_verified = true;
-    result.requests = work.store.meter().requests();
+    })?;
+    result.requests = store.meter().requests();
     Ok(result)
 }
 
 /// Accepts the cluster that is there now as the one to back up from now on. What earlier ones left stays restorable.
 ///
 /// # Errors
-/// The server does not answer, or pgBackRest refuses.
-pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<()> {
+/// The place in storage is another machine's, the server does not answer, or pgBackRest refuses.
+pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres, record: &Record) -> Result<()> {
+    Whose::Unknown(record).allows(settings)?;
     container::at(settings, postgres, |Seat { postgres, spool }| {
         let user = user(settings, step, postgres)?;
         let server = Server { postgres, user: &user };
@@ -144,14 +155,6 @@ fn user(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<User> {
     }
     Err(Error::usage(format!("the cluster belongs to {}, and we cannot become that user", user.name))
         .hint(format!("run pi-agent as root, or as {}", user.name)))
-}
-
-/// Opens the storage and makes sure that it is this machine's.
-fn open_place(job: &Job) -> Result<(Store, Claim<'_>)> {
-    let settings = &job.settings;
-    let store = Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;
-    let claim = Claim::verify(job, &store)?;
-    Ok((store, claim))
 }
 
 fn check_versions(identity: &Identity) -> Result<()> {
@@ -201,34 +204,41 @@ impl Work<'_> {
 
         // 3. The backup itself, with WAL flowing beside it.
         let kind = if full || upgraded { BackupType::Full } else { BackupType::Incremental };
-        let before = info.newest().cloned();
-        let began = Timestamp::now();
-        let (warnings, mut problems) = self.back_up(kind, style, &info)?;
+        let (known, began) = (info, Timestamp::now());
+        let (warnings, mut problems) = self.back_up(kind, style, &known).or_else(|error| match code_of(&error) {
+            // Beside a label of the future the other kind's may be later.
+            Some(Code::CLOCK) => self.back_up(kind.other(), style, &known).map_err(|_| error),
+            _ => Err(error),
+        })?;
 
         // 4. What retention no longer keeps goes.
         let info = self.pgbackrest.info()?;
-        let made = info.newest().filter(|made| before.as_ref().is_none_or(|before| before.label != made.label));
+        // The newest by its time may be another.
+        let is_new = |backup: &&Backup| !known.backups.iter().any(|known| known.label == backup.label);
+        let made = info.backups.iter().rfind(is_new);
         let made =
             made.ok_or_else(|| Error::new("pgBackRest succeeded, but its new backup is not in the repository"))?;
-        let contradicted = self.contradicted(before.as_ref(), began);
-        let keep_everything = keep_everything.or(contradicted.as_deref());
+        let contradicted = self.contradicted(&known, began);
+        let keep_everything = self.job.doubt(keep_everything, self.store.clock_ahead()).or(contradicted.as_deref());
         let expired = self.expire(&info, keep_everything);
 
         // 5. The month's dump, unless nobody knows which month it is; then the books.
         let dumped = if keep_everything.is_none() { self.dump_if_due(identity) } else { Dumped::default() };
         let objects = self.objects();
-        problems.extend(before.and_then(|before| self.hole_since(&before, made, identity, &objects)));
+        problems.extend(known.newest(began).and_then(|before| self.hole_since(before, made, identity, &objects)));
         problems.extend(Hole::close(&self.spool.here, began).err().map(|error| Problem::from(&error)));
         let mut result = self.result(identity, made, warnings, problems, expired, &objects);
         dumped.tell(&mut result);
-        self.claim.told().into_iter().for_each(|problem| result.degrade(problem));
+        if contradicted.is_none() {
+            self.of_the_future(&known).into_iter().for_each(|problem| result.degrade(problem));
+        }
         result.clock = contradicted;
         Ok(result)
     }
 
     fn prove(&self, identity: &Identity, style: Style) -> Result<()> {
         let Work { step, postgres, spool, server, pgbackrest, .. } = self;
-        let way = Way { settings: &self.job.settings, step, postgres, spool, server, pgbackrest };
+        let way = Way { settings: &self.job.settings, step, postgres, spool, server, pgbackrest, whose: Whose::Ours };
         way.prove(identity, style, ARRIVAL, &mut || {
             self.monitor.phase("waiting for WAL");
             self.remaining().map(drop)
@@ -264,15 +274,21 @@ impl Work<'_> {
         self.monitor.phase(phase);
         let remaining = self.remaining()?;
         let finished = AtomicBool::new(false);
+        let (data, user) = (&self.postgres.data_directory, self.pgbackrest.user());
+        let without = access::unreadable(data, user);
         std::thread::scope(|scope| {
             let pusher = (style == Style::Spool).then(|| scope.spawn(|| self.push_until(&finished)));
-            let backup = self.pgbackrest.labelling_after(known).backup(kind, remaining, &mut |done, total| {
-                self.monitor.progress(Progress { phase: phase.into(), done, total, unit: Unit::Bytes });
-            });
+            let backup =
+                self.pgbackrest.labelling_after(known).backup(kind, &without, remaining, &mut |done, total| {
+                    self.monitor.progress(Progress { phase: phase.into(), done, total, unit: Unit::Bytes });
+                });
             finished.store(true, Ordering::Relaxed);
-            let problems = pusher.and_then(|pusher| pusher.join().ok()).unwrap_or_default();
+            let mut problems = pusher.and_then(|pusher| pusher.join().ok()).unwrap_or_default();
             match backup {
-                Ok(warnings) => Ok((warnings, problems)),
+                Ok(warnings) => {
+                    problems.extend(without.iter().map(|path| access::left_out(data, path, user)));
+                    Ok((warnings, problems))
+                }
                 Err(error) => {
                     // Out of time is another outcome than a failure.
                     self.remaining()?;
@@ -291,7 +307,7 @@ impl Work<'_> {
     fn push_until(&self, finished: &AtomicBool) -> Vec<Problem> {
         let mut problems = Vec::new();
         while !finished.load(Ordering::Relaxed) {
-            match wal::push(&self.job.settings, self.step, self.postgres) {
+            match wal::push(&self.job.settings, self.step, self.postgres, Whose::Ours) {
                 Ok(report) if report.pushed > 0 || !report.problems.is_empty() => problems = report.problems,
                 Ok(_) => {}
                 Err(error) => problems = vec![(&error).into()],
@@ -301,9 +317,23 @@ impl Work<'_> {
         problems
     }
 
-    /// Why the clock is not trusted, if storage contradicts it. `newest`: the newest backup at that moment.
-    fn contradicted(&self, newest: Option<&Backup>, then: Timestamp) -> Option<String> {
-        judge_by_others(then, self.store.clock_ahead(), newest.map(|newest| newest.stopped))
+    /// Why the clock is not trusted, if storage contradicts it. `info`: the backups at that moment.
+    fn contradicted(&self, info: &Info, then: Timestamp) -> Option<String> {
+        let newest = info.backups.last().map(|newest| (newest.stopped, newest.label.as_str()));
+        judge_by_others(then, self.store.clock_ahead(), newest)
+    }
+
+    /// What is said of backups of the future, by a clock that nothing contradicts.
+    fn of_the_future(&self, info: &Info) -> Vec<Problem> {
+        let (now, stanza) = (Timestamp::now(), &self.postgres.stanza);
+        let backups = info.backups.iter().filter(|backup| is_of_the_future(backup.stopped, now));
+        let remove = |label: &str| {
+            format!(
+                "pgbackrest --stanza={stanza} expire --set={label}, which takes along what builds upon it; until it is gone from \
+                 backup/{stanza}/backup.history too, pgBackRest may refuse full backups"
+            )
+        };
+        future::told(backups, |backup| (backup.stopped, &backup.label, remove(&backup.label)))
     }
 
     fn verify(&self) -> Result<StepResult> {

@@ -106,8 +106,13 @@ impl Read for Dump {
 }
 
 /// A database's name alone would be read as a connection string if it looked like one.
-fn connection_to(database: &str) -> String {
-    format!("--dbname=dbname='{}'", database.replace('\\', r"\\").replace('\'', r"\'"))
+pub(crate) fn connection_to(database: &str) -> String {
+    format!("--dbname={}", connection_string(database))
+}
+
+/// The same as an argument of its own.
+pub(crate) fn connection_string(database: &str) -> String {
+    format!("dbname='{}'", database.replace('\\', r"\\").replace('\'', r"\'"))
 }
 
 /// A database may be named anything: what is not plain in a file name is written as in an address, `%2F`.

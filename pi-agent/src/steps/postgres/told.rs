@@ -42,7 +42,9 @@ impl Work<'_> {
             let points = info.backups.iter().map(|backup| (backup.stopped, backup.label.as_str()));
             (POINTS.to_owned(), points::told(points))
         }));
-        facts.extend(self.catalogue(&made.label).map(|catalogue| (CATALOGUE.to_owned(), catalogue.told())));
+        let catalogue = self.catalogue(&made.label);
+        facts.extend(catalogue.iter().map(|catalogue| (CATALOGUE.to_owned(), catalogue.told())));
+        problems.extend(catalogue.into_iter().flat_map(|catalogue| catalogue.unopened).map(unopened));
         let telling = warnings.into_iter().filter(|warning| !warning.starts_with("no prior backup exists"));
         problems.extend(telling.map(|message| Problem { message, hint: None }));
         StepResult {
@@ -73,7 +75,8 @@ impl Work<'_> {
     /// then what it could not compare.
     fn catalogue(&self, label: &str) -> Option<Catalogue> {
         let programs = Programs::default();
-        let psql = Psql { connection: self.server.connection(), user: self.server.user, programs: &programs };
+        let psql =
+            Psql { connection: self.server.connection(), user: self.server.user, programs: &programs, options: "" };
         let catalogue = psql.catalogue(&self.step.test.count).ok()?;
         Some(Catalogue { label: label.to_owned(), ..catalogue })
     }
@@ -81,6 +84,14 @@ impl Work<'_> {
     /// Every object of this step. Only figures and notes are made of it, so a list that cannot be had is empty.
     pub(super) fn objects(&self) -> Vec<(String, u64)> {
         self.store.join(&self.step.name).list("").unwrap_or_default()
+    }
+}
+
+/// The backup has it all the same; a restore test cannot compare it.
+fn unopened((database, why): (String, String)) -> Problem {
+    Problem {
+        message: format!("the database {database} could not be opened: {why}"),
+        hint: Some("the backup holds its files; whether they can be used, only its opening tells".into()),
     }
 }
 
