@@ -583,6 +583,34 @@ fn a_key_on_a_bad_place_of_the_disk_is_told_and_stops_no_night() {
 }
 
 #[test]
+fn a_damaged_key_file_beside_a_whole_one_stops_no_night() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    fs::write(source.join("file"), "kept").unwrap();
+    let config = Config::local(scratch.path()).directory("data", &[&source], "");
+    let agent = config.write();
+    agent.ok(["run"]);
+    let password = scratch.join("password");
+    fs::write(&password, Config::PASSWORD).unwrap();
+    sh(config.restic("data").args(["key", "add", "--new-password-file"]).arg(&password));
+    let keys: Vec<_> =
+        fs::read_dir(config.storage_folder().join("data/keys")).unwrap().map(|key| key.unwrap()).collect();
+    assert_eq!(keys.len(), 2);
+    for key in keys.iter().map(|key| key.path()) {
+        let whole = fs::read(&key).unwrap();
+        // restic makes them read-only.
+        fs::remove_file(&key).unwrap();
+        fs::write(&key, &whole[..whole.len() / 2]).unwrap();
+        fs::remove_dir_all(config.secrets().join("master-keys")).unwrap();
+        agent.ok(["run", "data", "--json"]).says("another key file opens it");
+        // With the key that was kept it makes no difference.
+        let next = agent.ok(["run", "data", "--json"]);
+        assert!(!next.stdout.contains("another key file"), "{next}");
+        fs::write(&key, &whole).unwrap();
+    }
+}
+
+#[test]
 fn a_repair_that_a_person_does_not_want_leaves_the_damage_and_says_so() {
     let scratch = Scratch::new();
     let source = scratch.directory("srv/data");

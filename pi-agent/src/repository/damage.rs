@@ -14,7 +14,7 @@ use super::{Repository, Snapshot};
 use crate::config::Settings;
 use crate::error::Kind;
 use crate::monitor::Problem;
-use crate::secrets::{Secrets, read_private};
+use crate::secrets::{Secret, Secrets, read_private};
 use crate::storage::Store;
 use crate::{Error, Result};
 
@@ -219,19 +219,37 @@ impl Repository {
         if let Some(key) = kept.and_then(|key| serde_json::from_str(key.reveal()).ok()) {
             return Ok(key);
         }
-        let password = secrets.restic_key()?;
+        match self.key_by(&secrets.restic_key()?)? {
+            Some(key) => Ok(key),
+            None => Err(self.key_trouble()?.unwrap_or_else(|| self.not_its_password())),
+        }
+    }
+
+    /// The key of the first key file that the password opens. Damaged ones are passed over: another one may open it.
+    ///
+    /// # Errors
+    /// Storage fails.
+    pub(super) fn key_by(&self, password: &Secret) -> Result<Option<MasterKey>> {
         for (key, _) in self.store().list("keys/")? {
-            // Another one may open it.
             let Ok(content) = self.content(&key)? else { continue };
             let Ok(file) = serde_json::from_slice::<KeyFile>(&content) else { continue };
             if let Ok(opened) = file.key_from_password(&password.reveal()) {
                 let (encrypt, k, r) = opened.to_keys();
                 let mut master = MasterKey::new();
                 (master.encrypt, master.mac.k, master.mac.r) = (encrypt, k, r);
-                return Ok(master);
+                return Ok(Some(master));
             }
         }
-        Err(self.key_trouble()?.unwrap_or_else(|| self.not_its_password()))
+        Ok(None)
+    }
+
+    /// Notes key files that are damaged, where another one has opened the repository.
+    pub(super) fn remark_on_keys(&mut self) {
+        for Damaged { name, why } in self.damaged_files("keys").unwrap_or_default() {
+            let message = format!("keys/{name} in {} is damaged{why}; another key file opens it", self.store());
+            let hint = "put a copy of it back; or remove it, if nobody needs its password any more".into();
+            self.remarks.push(Problem { message, hint: Some(hint) });
+        }
     }
 
     /// Why no password may open it.

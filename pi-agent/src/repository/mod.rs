@@ -162,13 +162,24 @@ impl Repository {
             }
         }
         let password = secrets.restic_key()?;
-        let opened = this.with_credentials(&Credentials::password(password.reveal()));
-        let opened = opened.map_err(|error| match error.is_incorrect_password() {
-            _ if let Ok(Some(trouble)) = this.key_trouble() => trouble,
-            true => this.not_its_password(),
-            false => this.failed("open", &error).error,
-        })?;
-        this.key = opened.key();
+        match this.with_credentials(&Credentials::password(password.reveal())) {
+            Ok(opened) => this.key = opened.key(),
+            // rustic ends at a key file that is damaged; behind it may be one that is not.
+            Err(error) => {
+                let trouble = this.key_trouble().ok().flatten();
+                let Some(key) = trouble.as_ref().and_then(|_| this.key_by(&password).ok().flatten()) else {
+                    return Err(match error.is_incorrect_password() {
+                        _ if let Some(trouble) = trouble => trouble,
+                        true => this.not_its_password(),
+                        false => this.failed("open", &error).error,
+                    });
+                };
+                this.key = key;
+                this.backend.look_again();
+                this.attempt("open", || this.rustic()).map_err(|failed| failed.error)?;
+                this.remark_on_keys();
+            }
+        }
         this.keep_key(&file);
         Ok(Some(this))
     }
