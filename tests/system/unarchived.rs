@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use harness::Cluster;
+use jiff::Timestamp;
 
 use crate::in_place::kept;
 use crate::postgres::Host;
@@ -67,6 +68,13 @@ fn a_dead_server_loses_nothing_that_it_had_written() {
     host.agent.ok(["wal", "push"]);
     assert_eq!(marks(&host, "ready"), Vec::<PathBuf>::new(), "they are handed over");
     host.agent.ok(["wal", "push"]);
+    // Of a moment behind its end there is no more than the beginning of the last segment.
+    let (to, behind) = (host.scratch.join("behind"), Timestamp::now().to_string());
+    let ran = host.agent.run(["restore", "database", "--to", to.to_str().unwrap(), "--at", &behind]).expect(5);
+    ran.says("the archive holds no transaction after the moment asked for");
+    let clone = Cluster::existing(&host.scratch, &to);
+    assert_eq!(rows(clone.start()), "one on another timeline");
+    clone.stop();
     host.agent.ok(["restore", "database", "--in-place", "--yes"]);
     assert_eq!(rows(host.cluster.start()), "one on another timeline");
     host.good_run();
