@@ -207,7 +207,7 @@ impl Home {
     /// Passes when the database restores with all its rows, started by the commands the restore prints.
     pub fn assert_database_restores(&self) {
         let ran = self.machine.run("pi-agent restore database --to /var/lib/postgresql/restored").expect(0);
-        let commands: Vec<_> = ran.stdout.lines().map(str::trim).filter(|line| line.starts_with("runuser")).collect();
+        let commands: Vec<_> = ran.stdout.lines().map(str::trim).filter(|line| line.contains("runuser -u")).collect();
         let [start, look, stop] = commands[..] else { panic!("not three commands: start, look, stop: {ran}") };
         let rows = "select md5(string_agg(v::text, chr(10) order by id)) from voters v";
         let original = self.machine.ok(&format!("runuser -u postgres -- psql -XAtc '{rows}'"));
