@@ -283,16 +283,21 @@ fn a_restore_point_of_the_future_is_told_and_counts_for_nothing_by_a_clock_that_
     });
 }
 
+/// One directory, backed up into a bucket behind the proxy.
+fn in_a_bucket(scratch: &Scratch, proxy: &TlsProxy) -> Agent {
+    let source = scratch.directory("srv/foundry");
+    fs::write(source.join("world.json"), "{}").unwrap();
+    let keys = (Garage::KEY_ID, Garage::KEY);
+    Config::s3(scratch.path(), "s3://backups/host", &proxy.endpoint(), proxy.ca_file(), keys)
+        .directory("foundry", &[&source], "")
+        .write()
+}
+
 #[test]
 fn the_storage_servers_date_confirms_a_clock_against_points_and_records() {
     let (garage, scratch) = (Garage::start(), Scratch::new());
     let proxy = TlsProxy::before(&garage);
-    let source = scratch.directory("srv/foundry");
-    fs::write(source.join("world.json"), "{}").unwrap();
-    let keys = (Garage::KEY_ID, Garage::KEY);
-    let agent = Config::s3(scratch.path(), "s3://backups/host", &proxy.endpoint(), proxy.ca_file(), keys)
-        .directory("foundry", &[&source], "")
-        .write();
+    let agent = in_a_bucket(&scratch, &proxy);
     // Ahead by what a server bears, with a server that agrees; then both show what is right.
     proxy.set(Faults::clock(720));
     with_clock(&scratch, &agent, "+12m").ok(["run"]);
@@ -332,12 +337,7 @@ fn anothers_restore_point_of_the_future_is_its_own_affair() {
 fn a_clock_far_from_the_storage_servers_stops_forget_and_prune_but_not_the_backup() {
     let (garage, scratch) = (Garage::start(), Scratch::new());
     let proxy = TlsProxy::before(&garage);
-    let source = scratch.directory("srv/foundry");
-    fs::write(source.join("world.json"), "{}").unwrap();
-    let keys = (Garage::KEY_ID, Garage::KEY);
-    let agent = Config::s3(scratch.path(), "s3://backups/host", &proxy.endpoint(), proxy.ca_file(), keys)
-        .directory("foundry", &[&source], "")
-        .write();
+    let agent = in_a_bucket(&scratch, &proxy);
     proxy.set(Faults::clock(40));
     assert_eq!(machine(&agent.ok(["run", "--json"]).step("foundry")), "", "less than a minute");
     agent.ok(["prune", "foundry"]);
