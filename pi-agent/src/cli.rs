@@ -512,7 +512,14 @@ fn adopt(settings: &Settings, directory: &StateDirectory, step: Option<&str>) ->
     };
     let step = settings.step(name)?;
     if let Source::Postgres(postgres) = &step.source {
-        steps::postgres::adopt(settings, step, postgres, &wal::Record::at_hand(directory))?;
+        let went_back = steps::postgres::adopt(settings, step, postgres, &wal::Record::at_hand(directory))?;
+        if went_back {
+            println!("the database of {name} went back on its timeline: its server is restarted on a new one");
+            let begun = restore::new_timeline::begin(settings, directory, step, postgres)?;
+            for line in begun.lines() {
+                println!("{line}");
+            }
+        }
     }
     match State::open(&directory.database())? {
         Opened::Ready(state) | Opened::Fresh(state, _) => state.forget_source(name)?,

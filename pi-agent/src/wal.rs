@@ -165,7 +165,7 @@ fn push_one(
     let foreign = header.is_some_and(|header| live.is_some_and(|live| live != header.system_id));
     Err(match code_of(&error) {
         Some(Code::ARCHIVE_MISMATCH) if foreign => {
-            let error = match set_aside(file, header.map_or(0, |header| header.system_id)) {
+            let error = match set_aside(file, &header.map_or(0, |header| header.system_id).to_string()) {
                 Ok(place) => Error::new(format!("WAL of another cluster was set aside: {}", place.display()))
                     .hint("it belongs to a cluster that was here before; delete it when that one is not needed"),
                 Err(error) => error,
@@ -198,7 +198,7 @@ fn duplicate(pgbackrest: &PgBackRest, file: &Path, step: &str, error: Error) -> 
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let info = pgbackrest.info().unwrap_or_default();
     match info.newest_wal_of_cluster().filter(|newest| *newest > name) {
-        Some(newest) => went_back(step, name, newest, file.parent().unwrap_or(file)),
+        Some(newest) => went_back(step, name, newest),
         None => Error::new(format!("push WAL {}", file.display())).hint(format!(
             "the repository holds another file of this name; keep this one elsewhere, then a full backup starts anew: \
              pi-agent run {step}"
@@ -208,22 +208,27 @@ fn duplicate(pgbackrest: &PgBackRest, file: &Path, step: &str, error: Error) -> 
 }
 
 /// What is said of a cluster that is at a segment behind the newest that the repository has of it.
-pub fn went_back(step: &str, segment: &str, newest: &str, spool: &Path) -> Error {
-    let mut hint = format!("to have what storage has: pi-agent restore {step} --in-place");
-    if newest.get(..8) == segment.get(..8) {
-        // Where storage has a later timeline already, the next number would be that one's.
-        hint.push_str(&format!(
-            ". To go on from here, begin a new timeline: stop the server, keep what is in {} elsewhere, make an empty file \
-             recovery.signal in the data directory, add restore_command = '/bin/false' and recovery_target_timeline = 'current' to \
-             its postgresql.auto.conf, start the server, then: pi-agent run {step}",
-            spool.display()
-        ));
-    }
+pub fn went_back(step: &str, segment: &str, newest: &str) -> Error {
     Error::new(format!(
         "the database went back to an earlier state on its timeline: it writes WAL {segment}, and storage has all up to {newest}; \
          was an old image or copy of it put back?"
     ))
-    .hint(hint)
+    .hint(format!(
+        "to have what storage has: pi-agent restore {step} --in-place. To go on from what is there now: pi-agent adopt {step}, which \
+         restarts the server on a new timeline"
+    ))
+}
+
+/// Sets aside what waits in the spool and belongs into no repository; where it is then, if there was any.
+///
+/// # Errors
+/// The spool cannot be read, or a file cannot be moved.
+pub fn set_waiting_aside(spool: &Path) -> Result<Option<PathBuf>> {
+    let mut folder = None;
+    for name in waiting(spool)? {
+        folder = set_aside(&spool.join(name), "went-back")?.parent().map(Path::to_owned);
+    }
+    Ok(folder)
 }
 
 /// Notes that a segment is in the repository.
@@ -234,9 +239,9 @@ fn note(file: &Path, header: &Header, ledger: &mut Ledger<'_>) -> Result<Option<
     ledger.arrived(name, header, finished)
 }
 
-fn set_aside(file: &Path, system_id: u64) -> Result<PathBuf> {
-    let doing = || format!("set WAL of another cluster aside: {}", file.display());
-    let folder = file.with_file_name(format!("set-aside-{system_id}"));
+fn set_aside(file: &Path, of: &str) -> Result<PathBuf> {
+    let doing = || format!("set WAL aside that goes into no repository: {}", file.display());
+    let folder = file.with_file_name(format!("set-aside-{of}"));
     let place = folder.join(file.file_name().unwrap_or_default());
     fs::create_dir_all(&folder).context(doing)?;
     fs::rename(file, &place).context(doing)?;

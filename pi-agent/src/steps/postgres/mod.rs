@@ -120,29 +120,37 @@ fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Mon
     Ok(result)
 }
 
-/// Accepts the cluster that is there now as the one to back up from now on. What earlier ones left stays restorable.
+/// Accepts the cluster that is there now as the one to back up from now on. What earlier ones left stays restorable. True: it went back
+/// on its timeline, and has to begin a new one first.
 ///
 /// # Errors
 /// The place in storage is another machine's, the server does not answer, or pgBackRest refuses.
-pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres, record: &Record) -> Result<()> {
+pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres, record: &Record) -> Result<bool> {
     Whose::Unknown(record).allows(settings)?;
-    container::at(settings, postgres, |Seat { postgres, spool }| {
+    container::at(settings, postgres, |Seat { postgres, .. }| {
         let user = user(settings, step, postgres)?;
         let server = Server { postgres, user: &user };
         let identity = server.identity()?;
         let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?.connecting_to(&identity.database);
         let info = pgbackrest.info()?;
         match info.cluster() {
-            None => pgbackrest.create_stanza(),
-            // No word of ours makes room for it there.
+            None => pgbackrest.create_stanza().map(|()| false),
             Some(cluster) if cluster.system_id == identity.system_id => {
-                match cluster::went_back(&step.name, &server, &info, &spool.here)? {
-                    Some(error) => Err(error),
-                    None => Ok(()),
-                }
+                Ok(cluster::went_back(&step.name, &server, &pgbackrest, &info)?.is_some())
             }
-            Some(_) => pgbackrest.upgrade_stanza(),
+            Some(_) => pgbackrest.upgrade_stanza().map(|()| false),
         }
+    })
+}
+
+/// The timeline that the server writes; `None`: it is in recovery.
+///
+/// # Errors
+/// It does not answer.
+pub fn timeline(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<Option<u32>> {
+    container::at(settings, postgres, |Seat { postgres, .. }| {
+        let user = user(settings, step, postgres)?;
+        Ok(Server { postgres, user: &user }.identity()?.timeline())
     })
 }
 
@@ -203,7 +211,8 @@ impl Work<'_> {
         self.prove(identity, style)?;
 
         // 3. The backup itself, with WAL flowing beside it.
-        let kind = if full || upgraded { BackupType::Full } else { BackupType::Incremental };
+        let full = full || upgraded || self.left_its_newest_backup(identity, &info);
+        let kind = if full { BackupType::Full } else { BackupType::Incremental };
         let (known, began) = (info, Timestamp::now());
         let (warnings, mut problems) = self.back_up(kind, style, &known).or_else(|error| match code_of(&error) {
             // Beside a label of the future the other kind's may be later.

@@ -43,6 +43,11 @@ impl Identity {
     pub fn version(&self) -> u32 {
         self.version_num / 10_000
     }
+
+    /// The timeline that it writes; none in recovery.
+    pub fn timeline(&self) -> Option<u32> {
+        u32::from_str_radix(self.segment.as_ref()?.get(..8)?, 16).ok()
+    }
 }
 
 /// JSON numbers lose digits in many readers, so PostgreSQL is asked for text.
