@@ -219,10 +219,11 @@ impl Night<'_> {
         }
 
         let history = history(self.settings, self.state)?;
-        if let Some(Doubt { why, .. }) = &history.clock_problem {
+        if let Some(Doubt { why, by_record }) = &history.clock_problem {
+            let unless = if *by_record { " unless the storage's server says that the clock is right" } else { "" };
             warn!(
                 MESSAGE_ID = events::CLOCK_NOT_TRUSTED, RUN_ID = self.run_id.as_str();
-                "{why}: nothing is forgotten, pruned or expired"
+                "{why}: nothing is forgotten, pruned or expired{unless}"
             );
         }
         let plan = plan(self.settings, &history, options.wanted, &options.steps, Timestamp::now())?;
@@ -291,12 +292,12 @@ impl Night<'_> {
         self.note_failure(begun);
 
         self.watch.begin();
-        if let Some(why) = doubt.map(|doubt| &doubt.why).or(self.clock.as_ref()) {
-            self.watch.note(What::Clock { why: why.clone() });
+        let by_record = doubt.is_some_and(|doubt| doubt.by_record);
+        let doubted = doubt.map(|doubt| doubt.why.clone()).or_else(|| self.clock.clone());
+        let mut result = self.work(step, by_record).unwrap_or_else(|error| StepResult::failed(&error));
+        if let Some(why) = doubted.filter(|_| !(by_record && result.clock_confirmed)) {
+            self.watch.note(What::Clock { why });
         }
-        let mut result = self
-            .work(step, doubt.is_some_and(|doubt| doubt.by_record))
-            .unwrap_or_else(|error| StepResult::failed(&error));
         if let Some(why) = &result.clock {
             self.watch.note(What::Clock { why: why.clone() });
             self.clock.get_or_insert_with(|| why.clone());

@@ -95,15 +95,21 @@ impl State {
             .context(|| "read the state database".into())
     }
 
-    /// The newest moment anything was recorded: a clock that shows less is wrong.
+    /// The newest moment anything was recorded: a clock that shows less is wrong. Once the storage's server has confirmed the clock,
+    /// what was recorded before that counts no more.
     ///
     /// # Errors
     /// The database cannot be read.
     pub fn newest_moment(&self) -> Result<Option<Timestamp>> {
+        const SINCE_CONFIRMED: &str = "
+            select max(max(started_at), coalesce(max(finished_at), 0)) from step_run
+            where rowid >= coalesce((
+                select rowid from step_run
+                where json_valid(result) and json_extract(result, '$.clock_confirmed')
+                order by rowid desc limit 1
+            ), 0)";
         self.connection
-            .query_row("select max(max(started_at), coalesce(max(finished_at), 0)) from step_run", [], |row| {
-                row.get::<_, Option<i64>>(0)
-            })
+            .query_row(SINCE_CONFIRMED, [], |row| row.get::<_, Option<i64>>(0))
             .context(|| "read the state database".into())
             .map(|moment| moment.and_then(|moment| Timestamp::from_millisecond(moment).ok()))
     }
@@ -263,6 +269,24 @@ mod tests {
         assert_eq!(history.last_data_check.as_deref(), Some("check-data:3/13"));
         assert_eq!(state.facts("database").unwrap()["system"], "r2", "a failed step teaches nothing");
         assert_eq!(state.newest_moment().unwrap(), Some(at("2026-11-03T03:00:00Z")));
+    }
+
+    #[test]
+    fn what_a_wrong_clock_recorded_counts_until_the_storage_has_confirmed_the_clock() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = opened(&folder.path().join("state.db"));
+        let mut night = |run: &str, time: &str, clock_confirmed| {
+            state.begin_run(run, None, at(time)).unwrap();
+            state.begin_step(run, 0, "files", "directory", "backup", at(time)).unwrap();
+            let result = StepResult { clock_confirmed, ..StepResult::of(Outcome::Succeeded) };
+            state.finish_step(run, 0, "files", &result, at(time)).unwrap();
+            state.newest_moment().unwrap()
+        };
+        let wrong = Some(at("2038-01-19T03:00:00Z"));
+        assert_eq!(night("r1", "2038-01-19T03:00:00Z", false), wrong);
+        assert_eq!(night("r2", "2026-11-02T03:00:00Z", false), wrong);
+        assert_eq!(night("r3", "2026-11-03T03:00:00Z", true), Some(at("2026-11-03T03:00:00Z")));
+        assert_eq!(night("r4", "2026-11-04T03:00:00Z", false), Some(at("2026-11-04T03:00:00Z")));
     }
 
     #[test]

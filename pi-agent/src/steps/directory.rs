@@ -12,7 +12,10 @@ use super::claim::{Claim, in_our_place};
 use super::inside::{self, IDLE_EXCLUDES, INSIDE, Inside, idle_excludes};
 use super::points::{self, POINTS};
 use super::quiet;
-use super::{Check, Job, Maintenance, Outcome, SOURCE, StepResult, Task, future, maintenance, nothing_removed};
+use super::{
+    Check, Job, Maintenance, Outcome, SOURCE, StepResult, Task, future, is_confirmed_by_storage, maintenance,
+    nothing_removed,
+};
 use crate::config::{Directory, Source, Step};
 use crate::error::{Context, Kind};
 use crate::health::judge_by_others;
@@ -183,6 +186,7 @@ impl Work<'_> {
 
         // 4. Forget, prune, check; each failure is told, and none undoes the snapshot.
         result.clock = contradicted.or_else(|| self.contradicted(&[]));
+        result.clock_confirmed = result.clock.is_none() && is_confirmed_by_storage(self.root.clock_ahead());
         // What was left out may be what an older point is kept for.
         let keep_everything = keep_everything || result.clock.is_some() || is_damaged;
         let victims = if all_listed && !keep_everything {

@@ -72,8 +72,13 @@ impl Job {
     /// `keep_everything`, unless it is a record's word against that of the storage's server. `ahead`: by how much the clock is before
     /// the server's.
     fn doubt<'a>(&self, keep_everything: Option<&'a str>, ahead: Option<SignedDuration>) -> Option<&'a str> {
-        keep_everything.filter(|_| !(self.by_record && ahead.is_some() && is_confirmed(ahead)))
+        keep_everything.filter(|_| !(self.by_record && is_confirmed_by_storage(ahead)))
     }
+}
+
+/// The storage's server itself says that the clock is right.
+fn is_confirmed_by_storage(ahead: Option<SignedDuration>) -> bool {
+    ahead.is_some() && is_confirmed(ahead)
 }
 
 /// What a step may be asked to do.
@@ -233,6 +238,9 @@ pub struct StepResult {
     /// Why the clock is not trusted, if storage contradicts it: the date of its answers, or a newer restore point.
     #[serde(default)]
     pub clock: Option<String>,
+    /// The storage's server says that the clock is right: what is on record of later than now, a wrong one made.
+    #[serde(default)]
+    pub clock_confirmed: bool,
     /// What was wrong with the machine meanwhile. The supervisor sees that.
     #[serde(default)]
     pub machine: Vec<Trouble>,
@@ -323,6 +331,7 @@ impl StepResult {
             facts: BTreeMap::new(),
             maintenance: Vec::new(),
             clock: None,
+            clock_confirmed: false,
             machine: Vec::new(),
             tested: None,
         }

@@ -67,6 +67,9 @@ impl Rereader {
     fn entry(&self, path: &Path) -> Option<Entry> {
         let mut unreadable = None;
         for attempt in 0..TRIES {
+            if attempt > 0 {
+                thread::sleep(PAUSE);
+            }
             match self.take(path, attempt < PATIENT_TRIES) {
                 Ok(entry) => {
                     self.terms.shared.lock().handed_over += 1;
@@ -83,7 +86,6 @@ impl Rereader {
                     return None;
                 }
             }
-            thread::sleep(PAUSE);
         }
         match unreadable {
             Some(error) => self.terms.shared.settle(path, &error),

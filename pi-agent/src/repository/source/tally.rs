@@ -11,6 +11,8 @@ use super::crossing::Crossing;
 
 /// At most so many unreadable files are named; all are counted.
 const NAMED: usize = 50;
+/// At most so many are looked at again at the end: a Pi has no memory for the names of a million.
+const AGAIN: usize = 50_000;
 
 /// What was left out, and why.
 #[derive(Clone, Debug, Default)]
@@ -71,10 +73,15 @@ impl Shared {
     /// A file (or directory) that could not be read for the first time. One that seems to be gone is looked up again at the end, but
     /// for a configured path.
     pub(in crate::repository) fn left_out(&self, path: &Path, error: &io::Error, configured: bool) {
-        if seems_gone(error) && !configured {
-            self.lock().missed.push(path.into());
+        if !seems_gone(error) || configured {
+            return self.unreadable(path, error);
+        }
+        let mut tally = self.lock();
+        if tally.missed.len() < AGAIN {
+            tally.missed.push(path.into());
         } else {
-            self.unreadable(path, error);
+            drop(tally);
+            self.is_back(path, true);
         }
     }
 
@@ -126,7 +133,13 @@ impl Shared {
 
     /// A file that was not the same from the walk to its last byte, for the first time.
     pub(in crate::repository) fn read_again(&self, path: &Path) {
-        self.lock().changed.push(path.into());
+        let mut tally = self.lock();
+        if tally.changed.len() < AGAIN {
+            tally.changed.push(path.into());
+        } else {
+            drop(tally);
+            self.unreadable(path, &io::Error::other("it changed while it was read, as did too many to read all again"));
+        }
     }
 
     /// The same for the last time.
@@ -222,4 +235,28 @@ pub(super) fn io_cause(error: &(dyn StdError + 'static)) -> io::Error {
 
 fn copy(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_much_to_be_looked_at_again_is_settled_at_once() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let gone = io::Error::from(io::ErrorKind::NotFound);
+        let shared = Shared::default();
+        for number in 0..=AGAIN {
+            shared.left_out(&folder.path().join(number.to_string()), &gone, false);
+            shared.read_again(Path::new("/srv/busy"));
+        }
+        shared.left_out(folder.path(), &gone, false);
+        let tally = shared.tally();
+        assert_eq!((tally.missed.len(), tally.changed.len(), tally.vanished), (AGAIN, AGAIN, 1));
+        let said: Vec<_> = tally.unreadable.iter().map(|(path, why)| (path.as_path(), why.as_str())).collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].0 == Path::new("/srv/busy") && said[0].1.contains("too many"), "{said:?}");
+        assert!(said[1].0 == folder.path() && said[1].1.contains("was not there for a while"), "{said:?}");
+        assert!(tally.listing_incomplete, "nobody knows what was in the directory");
+    }
 }

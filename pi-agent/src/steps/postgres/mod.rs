@@ -36,7 +36,7 @@ use self::losses::{Losses, hole, hole_behind};
 use self::server::{Identity, Server};
 pub use self::switch::switch;
 use super::claim::{Claim, in_our_place};
-use super::{Job, Maintenance, StepResult, Task, future};
+use super::{Job, Maintenance, StepResult, Task, future, is_confirmed_by_storage};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Kind, Result};
 use crate::health::judge_by_others;
@@ -242,6 +242,7 @@ impl Work<'_> {
             self.of_the_future(&known).into_iter().for_each(|problem| result.degrade(problem));
         }
         result.clock = contradicted;
+        result.clock_confirmed = result.clock.is_none() && is_confirmed_by_storage(self.store.clock_ahead());
         Ok(result)
     }
 
