@@ -113,6 +113,10 @@ fn listing(json: &str) -> Result<Listing> {
     Ok(listing)
 }
 
+fn history_file(number: u32) -> String {
+    format!("{number:08X}.history")
+}
+
 /// Eight hexadecimal digits.
 fn number(text: &str) -> Option<u32> {
     u32::from_str_radix(text, 16).ok().filter(|_| text.len() == 8)
@@ -159,17 +163,31 @@ impl PgBackRest {
     /// # Errors
     /// pgBackRest's, or what it says cannot be understood.
     pub fn timelines(&self, archive: &str, backups: &[Backup]) -> Result<Timelines> {
+        let (listed, histories) = self.histories(archive)?;
+        let backups: Vec<_> = backups.iter().filter(|backup| backup.archive == archive).collect();
+        Timelines::new(&listed, &histories, &backups)
+    }
+
+    /// The names and texts of the history files of one of the stanza's archives.
+    ///
+    /// # Errors
+    /// As of [`Self::timelines`].
+    pub fn history_files(&self, archive: &str) -> Result<Vec<(String, String)>> {
+        let (_, histories) = self.histories(archive)?;
+        Ok(histories.into_iter().map(|(number, text)| (history_file(number), text)).collect())
+    }
+
+    fn histories(&self, archive: &str) -> Result<(Listing, BTreeMap<u32, String>)> {
         let folder = format!("archive/{}/{archive}", self.stanza);
         let output = self.run(View::Repository, "repo-ls", [&*folder, "--output=json"], SHORT, &mut |_, _| ())?;
         let listed = listing(&output.stdout)?;
         let mut histories = BTreeMap::new();
         for number in listed.histories.keys() {
-            let file = format!("{folder}/{number:08X}.history");
+            let file = format!("{folder}/{}", history_file(*number));
             let output = self.run(View::Repository, "repo-get", [&*file], SHORT, &mut |_, _| ())?;
             histories.insert(*number, output.stdout);
         }
-        let backups: Vec<_> = backups.iter().filter(|backup| backup.archive == archive).collect();
-        Timelines::new(&listed, &histories, &backups)
+        Ok((listed, histories))
     }
 
     /// The newest segment of that timeline's own, and when it reached the repository.

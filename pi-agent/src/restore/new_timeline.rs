@@ -22,6 +22,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long one of the scripts may take.
 const SCRIPT: Duration = Duration::from_mins(1);
 
+/// What the server does not have yet of these.
+const HISTORY: &str = r#"[ -e "pg_wal/$1" ] || printf %s "$2" >"pg_wal/$1""#;
 /// What waits to be archived is of the old timeline, and storage has other files of these names. The settings are in force for this one
 /// start, and outweigh what an earlier recovery may have left.
 const PREPARE: &str = r#"set -e
@@ -71,8 +73,8 @@ pub fn begin(settings: &Settings, directory: &StateDirectory, step: &Step, datab
         .ok_or_else(|| Error::new(format!("the data directory of {} is not on this machine", step.name)))?;
     let pgbackrest = PgBackRest::prepare(settings, step, database, &user)?;
     let info = pgbackrest.info()?;
-    let taken = match &info.newest_wal {
-        Some((archive, _)) => pgbackrest.timelines(archive, &info.backups)?.begun().map(|(number, _)| number).collect(),
+    let histories = match &info.newest_wal {
+        Some((archive, _)) => pgbackrest.history_files(archive)?,
         None => Vec::new(),
     };
     let users = users::of_database(database, &data).map_err(|error| {
@@ -83,18 +85,18 @@ pub fn begin(settings: &Settings, directory: &StateDirectory, step: &Step, datab
 
     // 2. The restart.
     let stopped = Stopped::begin(directory, &step.name, &users)?;
-    let prepared = prepare(&pgbackrest, &taken, &data, &user)
+    let prepared = prepare(&histories, &data, &user)
         .and_then(|()| wal::set_waiting_aside(&wal::spool_directory(settings, database)));
     if prepared.is_err() {
         // It starts as it was.
-        let _ = as_server(SETTLE, &data, &user);
+        let _ = as_server(SETTLE, &[], &data, &user);
     }
     let started = stopped.end();
     let aside = prepared?;
     let begun = started.and_then(|()| wait(settings, step, database));
 
     // 3. What it is on now.
-    let settled = as_server(SETTLE, &data, &user);
+    let settled = as_server(SETTLE, &[], &data, &user);
     let timeline = begun.map_err(|error| {
         Error::new(format!("the server in {} did not begin a new timeline", data.display()))
             .hint("its log says why; start it as always")
@@ -108,15 +110,12 @@ pub fn begin(settings: &Settings, directory: &StateDirectory, step: &Step, datab
     Ok(Begun { timeline, aside })
 }
 
-fn prepare(pgbackrest: &PgBackRest, taken: &[u32], data: &Path, user: &User) -> Result<()> {
-    for number in taken {
-        let history = format!("{number:08X}.history");
-        let place = data.join("pg_wal").join(&history);
-        if !place.exists() {
-            pgbackrest.fetch(&history, data, &place)?;
-        }
+/// `histories`: names and texts of files.
+fn prepare(histories: &[(String, String)], data: &Path, user: &User) -> Result<()> {
+    for (name, text) in histories {
+        as_server(HISTORY, &[name, text], data, user)?;
     }
-    as_server(PREPARE, data, user)
+    as_server(PREPARE, &[], data, user)
 }
 
 fn wait(settings: &Settings, step: &Step, database: &Postgres) -> Result<u32> {
@@ -133,8 +132,10 @@ fn wait(settings: &Settings, step: &Step, database: &Postgres) -> Result<u32> {
     }
 }
 
-fn as_server(script: &str, data: &Path, user: &User) -> Result<()> {
-    let mut program = Program::new("sh", ["-c", script]).as_user(user).within(SCRIPT);
+/// `arguments`: `$1` and so on.
+fn as_server(script: &str, arguments: &[&str], data: &Path, user: &User) -> Result<()> {
+    let arguments = [&["-c", script, "sh"], arguments].concat();
+    let mut program = Program::new("sh", arguments).as_user(user).within(SCRIPT);
     program.directory = data.to_owned();
     let output = program.run(&mut |_, _| ())?;
     if output.status.success() {
