@@ -75,6 +75,7 @@ pub fn repair(
     for line in &diagnosis.lines {
         println!("{}", harmless(line));
     }
+    println!("a backup first stores again what the sources still hold, and less is lost: pi-agent run {}", step.name);
     println!("what is set aside is kept in {store}/set-aside; no pack is deleted");
     if !order.yes {
         let dialogue = Dialogue::open().ok_or_else(|| {

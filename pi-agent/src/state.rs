@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 pub use file::Opened;
-pub use past::{Night, StepRecord};
+pub use past::{Damaged, Night, StepRecord};
 pub use recent::{Backup, RunEnd};
 pub use restore_tests::PastTest;
 

@@ -25,7 +25,7 @@ fn sensors(voltage_is_low: bool, celsius: u32) {
     write("thermal/thermal_zone0/temp", &format!("{celsius}000\n"));
 }
 
-fn alarms(agent: &Agent) -> Vec<String> {
+pub(crate) fn alarms(agent: &Agent) -> Vec<String> {
     let ran = agent.ok(["alarms", "--json"]);
     let names = |alarm: &Value| alarm["name"].as_str().unwrap().to_owned();
     ran.json()["alarms"].as_array().unwrap().iter().map(names).collect()

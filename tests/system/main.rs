@@ -45,6 +45,7 @@ mod setup;
 mod status;
 mod timelines;
 mod unarchived;
+mod what_is_lost;
 mod what_was_read;
 mod whose_place;
 mod whose_wal;

@@ -119,6 +119,7 @@ pub const RULES: &[Rule] = &[
     rule("backup-size", false, "the size is as usual, or the new one has held for three backups", backups::size),
     rule("success-rate", true, "enough of the last seven days' backups are good", backups::success_rate),
     rule("cut-off", false, "the last backup was not cut off", backups::cut_off),
+    rule("check", false, "the last check of the repository was good", backups::check),
     rule("check-age", true, "the repository was checked", backups::check_age),
     rule("restore-test", false, "what is restored is what was backed up", restores::outcome),
     rule("restore-test-age", true, "a restore was tested", restores::age),

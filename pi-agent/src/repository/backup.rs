@@ -251,6 +251,7 @@ mod tests {
             new_bytes: None,
             files: None,
             tags: Vec::new(),
+            original: None,
         }
     }
 

@@ -2,8 +2,9 @@
 
 use rustic_core::{CheckOptions, CheckResults, PruneOptions, PruneStats};
 
-use super::Repository;
+use super::damage::Damaged;
 use super::index_parts::PIECES;
+use super::{Repository, library};
 use crate::monitor::{Monitor, Unit};
 use crate::steps::Check;
 use crate::{Error, Result};
@@ -83,7 +84,10 @@ impl Repository {
         let trouble = self.key_trouble()?.map(|trouble| trouble.chain());
         let lost = match self.watched(monitor, || self.unreadable_trees()) {
             Err(error) if error.is_unread() => return Err(error),
-            Err(error) => vec![error.chain()],
+            Err(error) => match self.damaged_lists()? {
+                named if named.is_empty() => vec![error.chain()],
+                named => named,
+            },
             Ok(lost) => lost,
         };
         if !lost.is_empty() {
@@ -107,7 +111,7 @@ impl Repository {
         }
         let mut findings = Findings { errors: trouble.into_iter().collect(), leftovers: 0 };
         for (level, finding) in results.0 {
-            let text = one_line(&finding.to_string());
+            let text = library::finding(&finding.to_string());
             match CheckResults(vec![(level, finding)]).is_ok() {
                 Ok(()) => findings.leftovers += 1,
                 Err(_) => findings.errors.push(text),
@@ -126,6 +130,16 @@ impl Repository {
         Ok(findings)
     }
 
+    /// The snapshots and parts of the index that cannot be read, by name.
+    fn damaged_lists(&self) -> Result<Vec<String>> {
+        let mut named = Vec::new();
+        for kind in ["snapshots", "index"] {
+            let damaged = self.damaged_files(kind)?.into_iter();
+            named.extend(damaged.map(|Damaged { name, why }| format!("{kind}/{name} is damaged{why}")));
+        }
+        Ok(named)
+    }
+
     /// Bytes of all packs, by the index: cheaper than a listing of every object.
     ///
     /// # Errors
@@ -142,9 +156,4 @@ fn nothing_to_do(stats: &PruneStats) -> bool {
     stats.packs.unused + stats.packs.repack + stats.packs_unref == 0
         && stats.packs_to_delete.remove + stats.packs_to_delete.recover == 0
         && stats.index_files <= parts
-}
-
-/// rustic's errors are pages; the first words tell.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
 }

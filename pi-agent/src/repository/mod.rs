@@ -19,6 +19,7 @@ mod graft;
 mod hold;
 mod index_parts;
 mod key_file;
+mod library;
 mod listing;
 mod lock;
 mod lock_file;
@@ -136,6 +137,15 @@ pub struct Snapshot {
     pub files: Option<u64>,
     /// Its tags.
     pub tags: Vec<String>,
+    /// Of one that was rewritten: the id that it had.
+    pub original: Option<String>,
+}
+
+impl Snapshot {
+    /// It is the one whose id begins so, as it was made or rewritten.
+    pub fn was(&self, id: &str) -> bool {
+        self.id.starts_with(id) || self.original.as_ref().is_some_and(|original| original.starts_with(id))
+    }
 }
 
 impl Repository {
@@ -256,7 +266,12 @@ impl Repository {
 
     /// The command with which a person forgets a snapshot.
     pub fn forgets(&self, id: &str) -> String {
-        format!("restic -r {} forget {}", damage::restic_names(self.store()), short(id))
+        format!("restic -r {} forget {}", self.restic_name(), short(id))
+    }
+
+    /// The repository, as restic's option `-r` has it.
+    pub fn restic_name(&self) -> String {
+        damage::restic_names(self.store())
     }
 
     /// All snapshots, oldest first.
@@ -389,8 +404,7 @@ impl Repository {
     }
 
     fn failed(&self, what: &str, error: &rustic_core::RusticError) -> Failed {
-        let text = error.display_log();
-        self.failed_with(what, text.strip_prefix("Error: ").unwrap_or(&text))
+        self.failed_with(what, &library::error(error))
     }
 
     fn failed_with(&self, what: &str, text: &str) -> Failed {
@@ -427,6 +441,7 @@ impl From<&SnapshotFile> for Snapshot {
             new_bytes: summary.map(|summary| summary.data_added_files),
             files: summary.map(|summary| summary.total_files_processed),
             tags: file.tags.iter().cloned().collect(),
+            original: file.original.map(|original| original.to_hex().as_str().to_owned()),
         }
     }
 }

@@ -66,7 +66,11 @@ impl Refused {
                 self.full = true;
                 "the disk is full".to_owned()
             }
-            Some(Errno::EPERM) => format!("{error}; it may be immutable, or its directory (lsattr says so)"),
+            Some(Errno::EPERM) => format!(
+                "{error}; the target's file system knows no such files, or it or its directory is immutable (lsattr says so)"
+            ),
+            Some(Errno::ENOENT | Errno::EINVAL) => "the target's file system cannot hold such a name".into(),
+            Some(Errno::ENOSYS | Errno::EOPNOTSUPP) => "the target's file system knows no such files".into(),
             Some(Errno::ENAMETOOLONG) => "its name or path is too long for the target".into(),
             Some(Errno::EISDIR) => "a directory is in its place: move that away".into(),
             Some(Errno::EFBIG) => "it is too large for the target's file system".into(),

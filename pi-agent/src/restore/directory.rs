@@ -76,6 +76,7 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
         problems.push(Problem { message, hint: Some("an earlier or later one may have it: pi-agent points".into()) });
     }
     let Selection { snapshot, .. } = selection;
+    let next = next(step, request, problems.is_empty());
     Ok(Restored {
         restore_point: snapshot.id,
         time: snapshot.time,
@@ -86,7 +87,7 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
         remarks: repository.damage(),
         passed_over,
         unfinished: full,
-        next: next(step, request),
+        next,
     })
 }
 
@@ -145,7 +146,8 @@ pub(super) fn nothing(step: &Step, what: &str) -> Error {
         .hint(format!("see what there is: pi-agent points {}", step.name))
 }
 
-fn next(step: &Step, request: &Request) -> Vec<String> {
+/// `whole`: everything came back as it was.
+fn next(step: &Step, request: &Request, whole: bool) -> Vec<String> {
     let paths: &[PathBuf] = match &step.source {
         Source::Directory(directory) | Source::Agent(directory) if request.paths.is_empty() => &directory.paths,
         _ => &request.paths,
@@ -166,8 +168,12 @@ fn next(step: &Step, request: &Request) -> Vec<String> {
     } else {
         "to put the rest back"
     };
+    if !whole {
+        lines.push("not all came back as it was: copying puts what is wrong here over what is there".into());
+    }
     lines.push(format!("{begin}, stop what uses it and:"));
-    lines.extend(elsewhere.iter().map(|path| {
+    // What did not come back at all is named elsewhere.
+    lines.extend(elsewhere.iter().filter(|path| from(path).symlink_metadata().is_ok()).map(|path| {
         let from = from(path);
         // A directory's content goes into the directory.
         let slash = if from.is_dir() { "/" } else { "" };

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::monitor::Problem;
 use crate::report::{SCHEMA, short, table, words};
 use crate::restore::{Point, Window, directory, dumps, postgres};
-use crate::shown::harmless;
+use crate::shown::{harmless, shown};
 use crate::steps::points::kept;
 
 /// What there is.
@@ -22,6 +22,8 @@ pub struct Points {
     pub windows: Vec<Window>,
     /// Steps that could not be asked.
     pub failures: Vec<(String, Error)>,
+    /// What was asked for and is in no point.
+    nowhere: Option<PathBuf>,
 }
 
 /// Asks the repositories of the steps named (none: of all). One that cannot be asked does not hide the others.
@@ -38,6 +40,7 @@ pub fn points(settings: &Settings, names: &[String], path: Option<&PathBuf>) -> 
             found.failures.push((step.name.clone(), error));
         }
     }
+    found.nowhere = path.filter(|_| found.points.is_empty() && found.failures.is_empty()).cloned();
     Ok(found)
 }
 
@@ -111,6 +114,10 @@ impl Points {
 
     /// For people.
     pub fn text(&self) -> String {
+        if let Some(path) = &self.nowhere {
+            let path = shown(path);
+            return format!("no restore point holds {path}: paths are given whole, as they were on the source\n");
+        }
         let mut rows = vec![["step", "time", "kind", "size", "id"].map(String::from)];
         let mut points = self.points.iter().peekable();
         while let Some(point) = points.next() {

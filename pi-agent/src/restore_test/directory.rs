@@ -45,7 +45,7 @@ pub(super) fn test(work: &Work<'_>, sheet: &mut Sheet) -> Result<()> {
     if let Some(trouble) = repository.key_trouble()? {
         sheet.problem("keys", Problem::from(&trouble));
     }
-    if let Some(lost) = lost_points(work.job, &snapshots, &store) {
+    if let Some(lost) = lost_points(work.job, step, &snapshots, &store) {
         sheet.problem("restore points", lost);
     }
 

@@ -51,6 +51,15 @@ pub struct Night {
     pub stored: Option<u64>,
 }
 
+/// A check that found damage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// When it ended.
+    pub at: Timestamp,
+    /// What it found.
+    pub problem: String,
+}
+
 impl State {
     /// What a step recorded about itself.
     ///
@@ -161,6 +170,22 @@ impl State {
             })
         };
         read().context(|| format!("read the history of step {step}"))
+    }
+
+    /// The last check of a step's repository, if it found damage. One that could not be made has nothing to note.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn damaged(&self, step: &str) -> Result<Option<Damaged>> {
+        let last = self.connection.query_row(
+            "select at, problem from maintenance
+             where step = ? and (what like 'check%' or what = 'verify') and (problem is null or note <> '')
+             order by rowid desc limit 1",
+            [step],
+            |row| Ok((moment(row.get(0)?), row.get::<_, Option<String>>(1)?)),
+        );
+        let last = last.optional().context(|| format!("read the history of step {step}"))?;
+        Ok(last.and_then(|(at, problem)| Some(Damaged { at, problem: problem? })))
     }
 
     /// A step's backups from that moment on, the last recorded first.

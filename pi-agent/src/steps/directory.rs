@@ -54,19 +54,24 @@ pub fn run(job: &Job, step: &Step, directory: &Directory, monitor: &Monitor) -> 
     Ok(result)
 }
 
-/// What the last run saw of ours and what is there no more: only runs forget, and they note what is left.
-pub(crate) fn lost_points(job: &Job, there: &[Snapshot], store: &Store) -> Option<Problem> {
+/// What the last run saw of ours and what is there no more: only runs forget, and they note what is left. One that was cut off may have
+/// noted nothing, so what it would have forgotten is not missed.
+pub(crate) fn lost_points(job: &Job, step: &Step, there: &[Snapshot], store: &Store) -> Option<Problem> {
     let known = points::understood(job.facts.get(POINTS).filter(|_| job.was_here())?, Family::Snapshots);
-    let lost: Vec<_> =
-        known.iter().filter(|point| !there.iter().any(|snapshot| snapshot.id.starts_with(&point.id))).collect();
+    // A repair or another tool may have rewritten one.
+    let is_there = |point: &Point| there.iter().any(|snapshot| snapshot.was(&point.id));
+    let mut lost: Vec<_> = known.into_iter().filter(|point| !is_there(point)).collect();
+    let all: Vec<_> = points_of(there, step, &job.settings.host).chain(lost.iter().cloned()).collect();
+    let forgotten = retention::victims(&all, &step.keep, Timestamp::now(), &TimeZone::system());
+    lost.retain(|point| !forgotten.contains(&point.id));
     let newest = lost.last()?;
     Some(Problem {
-        message: format!(
-            "{} restore points are gone from {store} that were there, the newest {} of {}",
-            lost.len(),
-            newest.id,
-            newest.time
-        ),
+        message: match lost.len() {
+            1 => format!("the restore point {} of {} is gone from {store}", newest.id, newest.time),
+            count => {
+                format!("{count} restore points are gone from {store}, the newest {} of {}", newest.id, newest.time)
+            }
+        },
         hint: Some("find out who removed them; if it was you, the next run takes it as it is".into()),
     })
 }
@@ -93,7 +98,7 @@ impl Work<'_> {
                 let (checked, _) = maintenance::check(repository, *check, self.monitor);
                 let problem = checked.problem.or_else(|| {
                     let snapshots = repository.snapshots().ok()?;
-                    lost_points(self.job, &snapshots, repository.store())
+                    lost_points(self.job, self.step, &snapshots, repository.store())
                 });
                 Maintenance { problem, ..checked }
             }),
@@ -149,6 +154,13 @@ impl Work<'_> {
             facts.insert(INSIDE.into(), inside.fact(&backup.tally));
             facts.insert(IDLE_EXCLUDES.into(), idle_excludes(&self.directory.exclude, &backup.tally));
         }
+        let excluded = self.directory.exclude.iter().any(|pattern| backup.tally.left_out_by(pattern));
+        if excluded && backup.figures.files == Some(0) && result.outcome == Outcome::Succeeded {
+            result.degrade(Problem {
+                message: "not one file is backed up: `exclude` leaves out all that there is".into(),
+                hint: Some("correct the patterns; pi-agent doctor says what each of them does".into()),
+            });
+        }
         // What was unmounted while it was read is in the snapshot as an empty directory.
         if let Err(error) = self.facts(&self.sources(), &facts) {
             let changed = Problem::from(&error);
@@ -175,6 +187,10 @@ impl Work<'_> {
                 message: format!("{place} held restore points before and holds none now"),
                 hint: Some("find out who removed them; this backup is a new beginning".into()),
             });
+        }
+        if !snapshots.is_empty() && !is_damaged {
+            let lost = lost_points(self.job, self.step, &snapshots, repository.store());
+            lost.into_iter().for_each(|lost| result.degrade(lost));
         }
         let is_complete = !backup.snapshot.unfinished;
         // What could not be listed may be all that an older snapshot still holds.
@@ -402,16 +418,23 @@ pub(crate) fn newest<'a>(
 /// useless.
 fn victims(snapshots: &[Snapshot], step: &Step, host: &str) -> Vec<String> {
     let ours = || points::ours(snapshots, &step.name, host);
-    let points: Vec<_> = ours()
-        .filter(|snapshot| !snapshot.unfinished)
-        .map(|snapshot| Point { id: snapshot.id.clone(), time: snapshot.time, full: true, needs: Vec::new() })
-        .collect();
+    let points: Vec<_> = points_of(snapshots, step, host).collect();
     let now = Timestamp::now();
     let newest = points.iter().map(|point| point.time).filter(|time| !is_of_the_future(*time, now)).max();
     let superseded = ours().filter(|snapshot| snapshot.unfinished && Some(snapshot.time) < newest);
     let mut victims = retention::victims(&points, &step.keep, now, &TimeZone::system());
     victims.extend(superseded.map(|snapshot| snapshot.id.clone()));
     victims
+}
+
+/// The whole ones of this step and host.
+fn points_of<'a>(snapshots: &'a [Snapshot], step: &'a Step, host: &'a str) -> impl Iterator<Item = Point> + use<'a> {
+    points::ours(snapshots, &step.name, host).filter(|snapshot| !snapshot.unfinished).map(|snapshot| Point {
+        id: snapshot.id.clone(),
+        time: snapshot.time,
+        full: true,
+        needs: Vec::new(),
+    })
 }
 
 /// The mounts that are read.
@@ -497,6 +520,7 @@ mod tests {
             new_bytes: None,
             files: None,
             tags: Vec::new(),
+            original: None,
         }
     }
 

@@ -207,7 +207,10 @@ fn left_out_at(mounted: &Mounted, inside: &repository::Inside) -> Problem {
 
 fn snapshots(count: usize, first: impl std::fmt::Display) -> Problem {
     Problem {
-        message: format!("{count} read-only btrfs snapshots are left out, the first {first}"),
+        message: match count {
+            1 => format!("a read-only btrfs snapshot is left out: {first}"),
+            _ => format!("{count} read-only btrfs snapshots are left out, the first {first}"),
+        },
         hint: Some("add one to `paths` to keep it, or one-file-system = false to keep all".into()),
     }
 }

@@ -88,8 +88,9 @@ pub(super) fn check(repository: &Repository, check: Check, monitor: &Monitor) ->
             let (count, first) = (findings.errors.len(), &findings.errors[0]);
             let message = format!("repository damaged: {count} findings, the first: {first}");
             let hint = format!(
-                "do not prune; look with: restic -r {} check --read-data; restore what is needed while it can be read",
-                repository.store()
+                "do not prune; pi-agent run stores again what is still there, then pi-agent repair says what can be mended; to look: \
+                 restic -r {} check --read-data",
+                repository.restic_name()
             );
             let problem = Some(Problem { message, hint: Some(hint) });
             let told = &findings.errors[..count.min(TOLD)];

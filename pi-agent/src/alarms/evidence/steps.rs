@@ -12,7 +12,7 @@ use crate::config::{AGENT, Settings, Source, Step};
 use crate::error::Result;
 use crate::lock;
 use crate::monitor::Problem;
-use crate::state::{Backup, PastTest, RunEnd, State};
+use crate::state::{Backup, Damaged, PastTest, RunEnd, State};
 use crate::steps::directory::CERTIFICATE;
 use crate::steps::{Outcome, PLACE};
 use crate::wal::WalState;
@@ -42,6 +42,8 @@ pub struct StepEvidence {
     pub first_good: Option<Timestamp>,
     /// The last good check of its repository.
     pub last_check: Option<Timestamp>,
+    /// The last check of all, if it found damage.
+    pub damaged: Option<Damaged>,
     /// Its last restore tests, newest first.
     pub tests: Vec<PastTest>,
     /// Time between two checks; `None`: it is not checked by itself.
@@ -138,6 +140,7 @@ impl StepEvidence {
     fn remember(&mut self, state: &State, now: Timestamp) -> Result<()> {
         let history = state.history(&self.name)?;
         (self.first_good, self.last_check) = (history.first_success, history.last_check);
+        self.damaged = state.damaged(&self.name)?;
         self.tests = state.restore_tests(&self.name, TESTS)?;
         self.backups = state.newest_backups(&self.name, RECENT)?;
         self.last_good = last_good(&self.backups, now);

@@ -186,6 +186,23 @@ pub fn cut_off(evidence: &Evidence, _: &Alarms) -> Vec<Found> {
     })
 }
 
+/// The last check of a repository found damage, whoever started it. A good backup afterwards says nothing of that.
+pub fn check(evidence: &Evidence, _: &Alarms) -> Vec<Found> {
+    by_step(evidence, |step| {
+        let Some(damaged) = &step.damaged else { return Verdict::Fine { as_of: step.last_check } };
+        Bad::new(Tone::Critical, "the last check found damage")
+            .text(damaged.problem.clone())
+            .hint(match step.postgres {
+                true => {
+                    format!("pi-agent check {0} says more; a new full backup depends on nothing of before", step.name)
+                }
+                false => format!("pi-agent run {0}, then: pi-agent repair {0}; then: pi-agent check {0}", step.name),
+            })
+            .dated(Some(damaged.at), Some(damaged.at))
+            .into()
+    })
+}
+
 /// The last good check of a repository is too long ago; where checks are rarer than the limit, twice their time.
 pub fn check_age(evidence: &Evidence, limits: &Alarms) -> Vec<Found> {
     by_step(evidence, |step| {

@@ -278,6 +278,7 @@ mod tests {
             new_bytes: None,
             files: None,
             tags,
+            original: None,
         }
     }
 

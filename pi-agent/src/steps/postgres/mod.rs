@@ -348,7 +348,13 @@ impl Work<'_> {
 
     fn verify(&self) -> Result<StepResult> {
         self.monitor.phase("verifying every backup and WAL segment");
-        let note = self.pgbackrest.verify(self.remaining()?)?;
+        let verified = |problem, note| Maintenance { what: "verify".into(), problem, note };
+        let note = match self.pgbackrest.verify(self.remaining()?) {
+            Err(error) if error.kind() == Kind::Permanent => {
+                return Ok(self.maintained(vec![verified(Some((&error).into()), "pgBackRest says so".into())]));
+            }
+            report => report?,
+        };
         // Before the storage is looked at: what is pushed meanwhile is there, too.
         let pushed = Reached::read(&self.spool.here);
         let info = self.pgbackrest.info()?;
@@ -359,7 +365,7 @@ impl Work<'_> {
         {
             problem = losses.of_wal(since, segment, pushed.as_ref())?;
         }
-        let mut done = vec![Maintenance { what: "verify".into(), problem, note }];
+        let mut done = vec![verified(problem, note)];
         done.extend(self.check_dumps()?);
         Ok(self.maintained(done))
     }
