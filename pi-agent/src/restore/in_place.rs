@@ -206,8 +206,13 @@ impl<'a> InPlace<'a> {
         self.places.iter().try_for_each(Beside::end)?;
         restored.problems.extend(started.err().map(|error| (&error).into()));
         if !kept.is_empty() && lost.is_empty() {
+            let backed_up = |kept: &PathBuf| match &self.step.source {
+                Source::Directory(source) => source.paths.iter().any(|path| kept.starts_with(path)),
+                _ => false,
+            };
+            let room = if kept.iter().any(backed_up) { "room, also in each backup," } else { "room" };
             let kept: Vec<_> = kept.iter().map(|kept| directory::quoted(kept)).collect();
-            restored.next.push("What was there before is kept, and takes room until you are sure and type:".into());
+            restored.next.push(format!("What was there before is kept, and takes {room} until you are sure and type:"));
             restored.next.push(format!("  rm -rf {}", kept.join(" ")));
         } else if let Some(kept) = kept.first() {
             restored
