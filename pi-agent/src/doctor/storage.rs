@@ -94,7 +94,8 @@ fn look(
     }
     try_writing(store)?;
     let lacking = |what| {
-        let advice = "nothing, if that is known: backups work there; a disk with ext4 has all of it";
+        let advice = "nothing, if that is known: backups work there; a disk with ext4 has all of it, and one with exFAT or FAT is mounted with \
+                      umask=077";
         Finding::note(SUBJECT, format!("the file system of {store} {what}"), advice)
     };
     findings.extend(store.lacks().into_iter().map(lacking));

@@ -82,7 +82,10 @@ impl Local {
         let names = names.then_some(
             "does not say when a new name is on the disk: a power cut may take the last files of a backup along, which the next check tells",
         );
-        modes.into_iter().chain(names).collect()
+        // Where modes are made up, setting them does nothing, and is no error.
+        let others = found.permissions().mode() & 0o022 != 0;
+        let others = others.then_some("lets others write there than its owner, who may delete every backup");
+        modes.into_iter().chain(others).chain(names).collect()
     }
 
     pub(super) fn get(&self, key: &str) -> Result<Bytes> {
