@@ -142,6 +142,7 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -s h -l help -
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand points" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l to -d 'Into this directory' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l at -d 'As it was then: a time (2026-11-20 21:30, or with an offset), or an id from `points` [default: latest]' -r
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l timeline -d 'Databases: along this timeline [default: the one that the database was on then]' -r
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l path -d 'Only this path, as it was on the source' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
@@ -187,16 +188,16 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_se
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -s V -l version -d 'Print version'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -f -a "push" -d 'Move what the servers left in the spool into the repositories'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -f -a "push" -d 'Move what the servers left in the spool into the repositories, and what a stopped one still has; say what waits in one that runs'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and not __fish_seen_subcommand_from push help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l retry-for -d 'When the storage is away, try again for so long: 4m' -r
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l retry-for -d 'Only the spools; when the storage is away, try again for so long: 4m' -r
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l switch -d 'First let the servers hand over what they wrote last, and wait until it is in storage: ten minutes at most'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -s h -l help -d 'Print help'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from push" -s V -l version -d 'Print version'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from help" -f -a "push" -d 'Move what the servers left in the spool into the repositories'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from help" -f -a "push" -d 'Move what the servers left in the spool into the repositories, and what a stopped one still has; say what waits in one that runs'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand wal; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and not __fish_seen_subcommand_from audit help" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand logs; and not __fish_seen_subcommand_from audit help" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
@@ -284,7 +285,7 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_s
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms repair points restore recover check restore-test prune wal logs notify heartbeat boot resume guard step help" -f -a "guard" -d 'The process that keeps a step\'s writer quiet (internal)'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms repair points restore recover check restore-test prune wal logs notify heartbeat boot resume guard step help" -f -a "step" -d 'The process of one step (internal)'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and not __fish_seen_subcommand_from setup recovery-kit run plan doctor adopt status alarms repair points restore recover check restore-test prune wal logs notify heartbeat boot resume guard step help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and __fish_seen_subcommand_from wal" -f -a "push" -d 'Move what the servers left in the spool into the repositories'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and __fish_seen_subcommand_from wal" -f -a "push" -d 'Move what the servers left in the spool into the repositories, and what a stopped one still has; say what waits in one that runs'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and __fish_seen_subcommand_from logs" -f -a "audit" -d 'Who writes logs, how large they are, whether anything rotates them, and what to set; changes nothing'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and __fish_seen_subcommand_from notify" -f -a "test" -d 'Send one message of each kind to every service, marked as a test'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand help; and __fish_seen_subcommand_from notify" -f -a "deliver" -d 'Send what waits in the outbox (internal)'

@@ -15,8 +15,8 @@ use crate::lock::RunLock;
 use crate::plan::Wanted;
 use crate::report::{self, History, Look, Status, digest, words};
 use crate::repository;
-use crate::restore;
 use crate::restore::ask::{Asked, Order};
+use crate::restore::{self, At};
 use crate::run::{self, Options, Watcher};
 use crate::secrets::{CREDENTIALS, Secrets, write_shared};
 use crate::state::{Opened, State};
@@ -131,6 +131,9 @@ enum Command {
         /// As it was then: a time (2026-11-20 21:30, or with an offset), or an id from `points` [default: latest]
         #[arg(long, value_name = "TIME|ID")]
         at: Option<String>,
+        /// Databases: along this timeline [default: the one that the database was on then]
+        #[arg(long, value_name = "N")]
+        timeline: Option<u32>,
         /// Only this path, as it was on the source
         #[arg(long = "path", value_name = "PATH")]
         paths: Vec<PathBuf>,
@@ -223,14 +226,14 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum WalCommand {
-    /// Move what the servers left in the spool into the repositories
+    /// Move what the servers left in the spool into the repositories, and what a stopped one still has; say what waits in one that runs
     Push {
         /// Only these steps
         steps: Vec<String>,
         /// First let the servers hand over what they wrote last, and wait until it is in storage: ten minutes at most
         #[arg(long)]
         switch: bool,
-        /// When the storage is away, try again for so long: 4m
+        /// Only the spools; when the storage is away, try again for so long: 4m
         #[arg(long, value_name = "DURATION", value_parser = config::duration)]
         retry_for: Option<Duration>,
     },
@@ -369,15 +372,20 @@ impl Cli {
                 }
                 Ok(u8::from(!points.failures.is_empty()))
             }
-            Command::Restore { step, to, in_place, at, paths, overwrite, yes, output } => {
+            Command::Restore { step, to, in_place, at, timeline, paths, overwrite, yes, output } => {
                 let absolute =
                     |to: PathBuf| std::path::absolute(&to).context(|| format!("understand {}", to.display()));
-                let (to, at) = (to.map(absolute).transpose()?, at.as_deref().map(restore::at::parse));
+                let at = at.as_deref().map(restore::at::parse).transpose()?;
+                let at = match timeline {
+                    Some(number) => Some(at.unwrap_or(At::Latest).along(number)?),
+                    None => at,
+                };
+                let to = to.map(absolute).transpose()?;
                 let wanted = Asked { step, to, in_place, at, paths, overwrite, yes };
                 restore(&settings()?, &directory, wanted, &output)
             }
             Command::Recover { kit, at, overwrite, start_timers, only_files, output } => {
-                let (at, no_limits) = (restore::at::parse(&at), self.no_limits);
+                let (at, no_limits) = (restore::at::parse(&at)?, self.no_limits);
                 let options = recover::Options { kit, at, overwrite, start_timers, no_limits };
                 let watch = |what: &str| Terminal::new(std::io::stderr().is_terminal()).into_monitor(what);
                 let config = std::path::absolute(&self.config).context(|| "understand --config".into())?;
@@ -398,7 +406,10 @@ impl Cli {
                     settings()?.handed_over(std::env::var_os(CREDENTIALS), std::env::var_os("RUNTIME_DIRECTORY"));
                 let record = wal::Record::at_hand(&directory);
                 let switched = !switch || steps::postgres::switch(&settings, &steps, &record)?;
-                let pushed = wal::drain(&settings, &steps, &record, retry_for.unwrap_or_default())?;
+                let pushed = match retry_for {
+                    Some(patience) => wal::empty_spools(&settings, &steps, &record, patience)?,
+                    None => wal::drain(&settings, &steps, &record)?.all(),
+                };
                 Ok(u8::from(!(switched && pushed)))
             }
             Command::Logs { command: LogsCommand::Audit { output } } => {
@@ -501,7 +512,14 @@ fn adopt(settings: &Settings, directory: &StateDirectory, step: Option<&str>) ->
     };
     let step = settings.step(name)?;
     if let Source::Postgres(postgres) = &step.source {
-        steps::postgres::adopt(settings, step, postgres, &wal::Record::at_hand(directory))?;
+        let went_back = steps::postgres::adopt(settings, step, postgres, &wal::Record::at_hand(directory))?;
+        if went_back {
+            println!("the database of {name} went back on its timeline: its server is restarted on a new one");
+            let begun = restore::new_timeline::begin(settings, directory, step, postgres)?;
+            for line in begun.lines() {
+                println!("{line}");
+            }
+        }
     }
     match State::open(&directory.database())? {
         Opened::Ready(state) | Opened::Fresh(state, _) => state.forget_source(name)?,

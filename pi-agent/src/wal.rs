@@ -5,6 +5,7 @@
 
 mod closing;
 mod drain;
+mod left_behind;
 mod reached;
 mod segment;
 mod state;
@@ -23,7 +24,7 @@ use crate::monitor::Problem;
 use crate::pgbackrest::{self, Code, PgBackRest, code_of};
 
 pub use closing::close_holes;
-pub use drain::{drain, tell};
+pub use drain::{Drained, drain, empty_spools, tell};
 pub use reached::{Hole, Mark, Reached};
 pub use segment::place;
 pub use state::WalState;
@@ -164,7 +165,7 @@ fn push_one(
     let foreign = header.is_some_and(|header| live.is_some_and(|live| live != header.system_id));
     Err(match code_of(&error) {
         Some(Code::ARCHIVE_MISMATCH) if foreign => {
-            let error = match set_aside(file, header.map_or(0, |header| header.system_id)) {
+            let error = match set_aside(file, &header.map_or(0, |header| header.system_id).to_string()) {
                 Ok(place) => Error::new(format!("WAL of another cluster was set aside: {}", place.display()))
                     .hint("it belongs to a cluster that was here before; delete it when that one is not needed"),
                 Err(error) => error,
@@ -177,17 +178,57 @@ fn push_one(
                 .caused_by(error),
             stop: true,
         },
-        Some(Code::ARCHIVE_DUPLICATE) => Refused {
-            error: Error::new(doing())
-                .hint(format!(
-                    "the repository holds another file of this name; keep this one elsewhere, then a full backup \
-                     starts anew: pi-agent run {step}"
-                ))
-                .caused_by(error),
-            stop: false,
-        },
+        Some(Code::ARCHIVE_DUPLICATE) if file.extension().is_some_and(|ending| ending == "partial") => {
+            // The server ended twice within one segment. What is in its pg_wal is the same, and stays there.
+            let _ = fs::remove_file(file);
+            Refused {
+                error: Error::new(doing())
+                    .hint("the repository has the beginning of this segment; what came later is in the pg_wal of the server alone")
+                    .caused_by(error),
+                stop: true,
+            }
+        }
+        Some(Code::ARCHIVE_DUPLICATE) => Refused { error: duplicate(pgbackrest, file, step, error), stop: false },
         _ => Refused { error: Error::new(doing()).kind_of(error.kind()).caused_by(error), stop: true },
     })
+}
+
+/// The repository holds another file of that name. With later ones beside it, the cluster itself went back.
+fn duplicate(pgbackrest: &PgBackRest, file: &Path, step: &str, error: Error) -> Error {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let info = pgbackrest.info().unwrap_or_default();
+    match info.newest_wal_of_cluster().filter(|newest| *newest > name) {
+        Some(newest) => went_back(step, name, newest),
+        None => Error::new(format!("push WAL {}", file.display())).hint(format!(
+            "the repository holds another file of this name; keep this one elsewhere, then a full backup starts anew: \
+             pi-agent run {step}"
+        )),
+    }
+    .caused_by(error)
+}
+
+/// What is said of a cluster that is at a segment behind the newest that the repository has of it.
+pub fn went_back(step: &str, segment: &str, newest: &str) -> Error {
+    Error::new(format!(
+        "the database went back to an earlier state on its timeline: it writes WAL {segment}, and storage has all up to {newest}; \
+         was an old image or copy of it put back?"
+    ))
+    .hint(format!(
+        "to have what storage has: pi-agent restore {step} --in-place. To go on from what is there now: pi-agent adopt {step}, which \
+         restarts the server on a new timeline"
+    ))
+}
+
+/// Sets aside what waits in the spool and belongs into no repository; where it is then, if there was any.
+///
+/// # Errors
+/// The spool cannot be read, or a file cannot be moved.
+pub fn set_waiting_aside(spool: &Path) -> Result<Option<PathBuf>> {
+    let mut folder = None;
+    for name in waiting(spool)? {
+        folder = set_aside(&spool.join(name), "went-back")?.parent().map(Path::to_owned);
+    }
+    Ok(folder)
 }
 
 /// Notes that a segment is in the repository.
@@ -198,9 +239,9 @@ fn note(file: &Path, header: &Header, ledger: &mut Ledger<'_>) -> Result<Option<
     ledger.arrived(name, header, finished)
 }
 
-fn set_aside(file: &Path, system_id: u64) -> Result<PathBuf> {
-    let doing = || format!("set WAL of another cluster aside: {}", file.display());
-    let folder = file.with_file_name(format!("set-aside-{system_id}"));
+fn set_aside(file: &Path, of: &str) -> Result<PathBuf> {
+    let doing = || format!("set WAL aside that goes into no repository: {}", file.display());
+    let folder = file.with_file_name(format!("set-aside-{of}"));
     let place = folder.join(file.file_name().unwrap_or_default());
     fs::create_dir_all(&folder).context(doing)?;
     fs::rename(file, &place).context(doing)?;

@@ -111,6 +111,13 @@ impl Cluster {
         self
     }
 
+    /// Ends it as a power cut does: nothing more is written, nothing handed over.
+    pub fn crash(&self) -> &Self {
+        let data = self.data.display().to_string();
+        sh(&mut self.as_postgres("pg_ctl", ["-D", &data, "-w", "-s", "-m", "immediate", "stop"]));
+        self
+    }
+
     /// Whether it runs.
     pub fn is_running(&self) -> bool {
         self.data.join("postmaster.pid").exists()
@@ -122,6 +129,14 @@ impl Cluster {
         let output = self.try_sql(sql);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{sql}: {said}");
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    /// The same in another database than `postgres`.
+    #[track_caller]
+    pub fn sql_in(&self, database: &str, sql: &str) -> String {
+        let output = self.try_sql_in(database, sql);
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
@@ -149,10 +164,14 @@ impl Cluster {
     }
 
     fn try_sql(&self, sql: &str) -> Output {
+        self.try_sql_in("postgres", sql)
+    }
+
+    fn try_sql_in(&self, database: &str, sql: &str) -> Output {
         let (socket, port) = (self.socket.display().to_string(), self.port.to_string());
         self.as_postgres(
             "psql",
-            ["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", &socket, "-p", &port, "-d", "postgres", "-c", sql],
+            ["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", &socket, "-p", &port, "-d", database, "-c", sql],
         )
         .output()
         .expect("psql can be started")

@@ -227,6 +227,51 @@ fn a_server_in_a_container_comes_back_to_a_moment() {
     assert!(ran.step("database")["restore_point"].as_str().unwrap().ends_with('F'), "{ran}");
 }
 
+/// An old image of the disk is put back: what storage has stays, and what is written from now on is beside it.
+#[test]
+fn a_cluster_that_went_back_goes_on_along_a_new_timeline() {
+    let home = Household::new();
+    home.start_db("data");
+    home.sql("create table votes (id int primary key, what text)");
+    let _ = home.run().expect(0);
+    let (data, image) = (home.engine.volume("data").join("pg"), home.scratch.join("image"));
+    let copy = |from: &Path, to: &Path| sh(Command::new("cp").arg("-a").arg(from).arg(to));
+    let put_back = || {
+        home.engine.docker(["stop", "db"]);
+        fs::remove_dir_all(&data).unwrap();
+        copy(&image, &data);
+        home.engine.docker(["start", "db"]);
+        home.wait("db");
+    };
+    home.engine.docker(["stop", "db"]);
+    copy(&data, &image);
+    home.engine.docker(["start", "db"]);
+    home.wait("db");
+    home.sql("insert into votes values (1, 'before')");
+    let _ = home.run().expect(0);
+
+    put_back();
+    home.sql("insert into votes values (2, 'after')");
+    home.finish_segment();
+    home.fails("went back to an earlier state", "pi-agent adopt database");
+    home.agent.ok(["adopt", "database"]).says("goes on on timeline 2").says("set aside in");
+    assert_eq!(home.sql("select what from votes"), "after");
+    assert_eq!(home.sql("select count(*) from pg_file_settings where name ~ 'recovery|restore_command'"), "0");
+    let ran = home.run().expect(0);
+    assert!(ran.step("database")["restore_point"].as_str().unwrap().ends_with('F'), "{ran}");
+
+    // Once more, and the number is the next that is free.
+    put_back();
+    home.fails("went back to an earlier state", "pi-agent adopt database");
+    home.agent.ok(["adopt", "database"]).says("goes on on timeline 3");
+    let _ = home.run().expect(0);
+    for (timeline, rows) in [("1", "before"), ("2", "after"), ("3", "")] {
+        home.agent.ok(["restore", "database", "--in-place", "--yes", "--timeline", timeline]);
+        home.wait("db");
+        assert_eq!(home.sql("select what from votes"), rows, "timeline {timeline}");
+    }
+}
+
 #[test]
 fn a_server_in_a_container_is_put_back_in_its_place_and_goes_on() {
     let home = Household::new();

@@ -1,6 +1,7 @@
 //! `restore --in-place`: it is where it was, who uses it was stopped meanwhile, and the old is still there.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -259,6 +260,39 @@ fn tablespaces_come_back_with_their_database() {
         assert_eq!(clone.start().sql("select count(*) from votes"), "0");
         clone.stop();
     }
+}
+
+/// People move their data onto a larger disk, and leave a link.
+#[test]
+fn a_data_directory_that_is_a_link_comes_back_where_that_leads() {
+    let host = Host::local();
+    host.cluster.stop();
+    let (data, disk) = (host.cluster.data(), host.scratch.directory("disk"));
+    let (there, wal) = (disk.join("main"), host.scratch.join("wal"));
+    fs::rename(data, &there).unwrap();
+    symlink(&there, data).unwrap();
+    fs::rename(there.join("pg_wal"), &wal).unwrap();
+    symlink(&wal, there.join("pg_wal")).unwrap();
+    host.cluster.start();
+    host.insert("one");
+    host.good_run();
+    let good = host.cluster.dump();
+    host.cluster.stop();
+    let done = host.agent.ok(["restore", "database", "--in-place", "--yes"]);
+    done.says(&format!("Its pg_wal was a link to {}", wal.display()));
+    assert_eq!(fs::read_link(data).unwrap(), there, "{done}");
+    assert_eq!(kept(&there).len(), 1);
+    sh(Command::new("sh").arg("-ec").arg(done.stdout.lines().find(|line| line.contains("rm -rf")).unwrap()));
+    assert_eq!(fs::read_dir(&disk).unwrap().count(), 1);
+    assert_eq!(host.cluster.start().dump(), good);
+    host.cluster.stop();
+
+    // One that leads to somebody else's directory makes root give nothing away there.
+    let others = host.scratch.directory("others");
+    fs::remove_file(data).unwrap();
+    symlink(&others, data).unwrap();
+    host.agent.run(["restore", "database", "--in-place", "--yes"]).expect(2).says("does not lead to a data directory");
+    assert!(fs::metadata(&others).unwrap().uid() == 0 && fs::read_dir(&others).unwrap().next().is_none());
 }
 
 /// A night that comes meanwhile waits, and is told why it did nothing; the next one is as any other.

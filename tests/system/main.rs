@@ -43,6 +43,8 @@ mod resumed;
 mod rpo;
 mod setup;
 mod status;
+mod timelines;
+mod unarchived;
 mod what_is_lost;
 mod what_was_read;
 mod whose_place;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::failure::printable;
+use super::timelines;
 use crate::error::{Context, Error, Result};
 use crate::retention::is_of_the_future;
 
@@ -45,12 +46,21 @@ pub struct Backup {
     pub archive: String,
     /// The first WAL segment it needs.
     pub wal_start: Option<String>,
+    /// Where in the WAL it begins,
+    pub start_lsn: Option<u64>,
+    /// and from where on the restored files are consistent.
+    pub stop_lsn: Option<u64>,
 }
 
 impl Backup {
     /// Stands alone.
     pub fn is_full(&self) -> bool {
         self.kind == "full"
+    }
+
+    /// The timeline that it was made on.
+    pub fn timeline(&self) -> Option<u32> {
+        u32::from_str_radix(self.wal_start.as_ref()?.get(..8)?, 16).ok()
     }
 }
 
@@ -67,6 +77,14 @@ impl Info {
     /// The cluster that the stanza backs up now.
     pub fn cluster(&self) -> Option<Cluster> {
         self.clusters.last().copied()
+    }
+
+    /// The newest WAL segment of the cluster that the stanza backs up now; none while only earlier ones have any.
+    pub fn newest_wal_of_cluster(&self) -> Option<&str> {
+        let (archive, segment) = self.newest_wal.as_ref()?;
+        // pgBackRest numbers the clusters of a stanza from 1, and forgets none.
+        let number: usize = archive.rsplit('-').next()?.parse().ok()?;
+        (number == self.clusters.len()).then_some(segment)
     }
 
     /// The newest backup that is not of the future; else the newest. pgBackRest dates them by the server's clock.
@@ -124,6 +142,7 @@ struct RawDb {
 #[derive(Deserialize)]
 struct RawBackup {
     archive: RawWal,
+    lsn: Option<RawPositions>,
     label: String,
     #[serde(rename = "type")]
     kind: String,
@@ -138,6 +157,12 @@ struct RawBackup {
 #[derive(Deserialize)]
 struct RawWal {
     start: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawPositions {
+    start: Option<String>,
+    stop: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -209,6 +234,8 @@ pub(super) fn parse(json: &str, stanza: &str) -> Result<Info> {
                 version: versions.get(&backup.database.id).copied().unwrap_or(0),
                 archive: archives.get(&backup.database.id).cloned().unwrap_or_default(),
                 wal_start: backup.archive.start,
+                start_lsn: backup.lsn.as_ref().and_then(|lsn| timelines::lsn(lsn.start.as_ref()?)),
+                stop_lsn: backup.lsn.as_ref().and_then(|lsn| timelines::lsn(lsn.stop.as_ref()?)),
             })
         })
         .collect::<Result<Vec<_>>>()?;
@@ -318,6 +345,9 @@ mod tests {
         assert!(info.backups[1].damaged_pages && info.backups[1].stored.is_none());
         assert_eq!(info.cluster(), Some(Cluster { system_id: 7_710_451_772_011_988_257, version: 15 }));
         assert_eq!(info.newest_wal, Some(("15-2".into(), "000000010000000000000003".into())));
+        assert_eq!(info.newest_wal_of_cluster(), Some("000000010000000000000003"));
+        let adopted = Info { clusters: [&info.clusters[..], &info.clusters[..1]].concat(), ..info };
+        assert_eq!(adopted.newest_wal_of_cluster(), None, "it has handed over nothing yet");
     }
 
     #[test]

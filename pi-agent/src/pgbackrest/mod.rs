@@ -9,7 +9,9 @@ mod failure;
 mod files;
 mod info;
 mod program;
+mod timelines;
 mod version;
+mod zone;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use crate::{Error, Result};
 pub use failure::{Code, code_of};
 pub use files::{directory, end_left, let_through, server_user};
 pub use info::{Backup, Cluster, Info};
+pub use timelines::Timelines;
 pub use version::{Version, version};
 
 /// How long a command may take that only looks at the repository.
@@ -55,6 +58,10 @@ pub struct PgBackRest {
     detour: Option<Arc<Detour>>,
     /// What every deadline is longer by, when that is limited.
     slack: Duration,
+    /// The database that it connects to, where that is not its default `postgres`.
+    database: Option<String>,
+    /// The time zone that it is told.
+    zone: String,
 }
 
 /// The kind of backup asked for.
@@ -97,6 +104,8 @@ pub struct RestoreOrder<'a> {
     pub label: &'a str,
     /// How far to recover.
     pub target: Target,
+    /// Along which timeline, a number or `current` for that of the backup; `None`: to where the backup is consistent.
+    pub timeline: Option<String>,
     /// Tablespaces are put below this directory (as `OID`'s names), never at the paths they had.
     pub tablespaces: &'a Path,
     /// The clone must not archive into the repository of the original.
@@ -117,7 +126,29 @@ impl PgBackRest {
         let files = files::write(settings, step, postgres, user)?;
         let detour = Detour::prepare(&settings.storage, &files, user)?.map(Arc::new);
         let slack = files::slack(&settings.storage.limits);
-        Ok(Self { stanza: postgres.stanza.clone(), user: user.clone(), files, detour, slack })
+        Ok(Self {
+            stanza: postgres.stanza.clone(),
+            user: user.clone(),
+            files,
+            detour,
+            slack,
+            database: None,
+            zone: zone::UTC.into(),
+        })
+    }
+
+    /// The same, connecting to that database of the server's.
+    #[must_use]
+    pub fn connecting_to(mut self, database: &str) -> Self {
+        self.database = Some(database.to_owned()).filter(|database| database != "postgres");
+        self
+    }
+
+    /// The same, labelling a backup that begins now later than all that there are.
+    #[must_use]
+    pub fn labelling_after(&self, info: &Info) -> Self {
+        let labels = info.backups.iter().map(|backup| backup.label.as_str());
+        Self { zone: zone::after(labels, Timestamp::now()), ..self.clone() }
     }
 
     /// The user it runs as.
@@ -240,6 +271,7 @@ impl PgBackRest {
                 arguments.extend(["--type=time".into(), target, "--target-action=promote".into()]);
             }
         }
+        arguments.extend(order.timeline.iter().map(|timeline| format!("--target-timeline={timeline}")));
         if order.archive_off {
             arguments.push("--archive-mode=off".into());
         }
@@ -332,9 +364,12 @@ impl PgBackRest {
     ) -> Result<Output> {
         let mut all =
             vec![format!("--config={}", self.files.config(view).display()), format!("--stanza={}", self.stanza)];
+        if view == View::Server {
+            all.extend(self.database.iter().map(|database| format!("--pg1-database={database}")));
+        }
         // Positional arguments (a WAL file, a folder) are recognised wherever they stand.
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        let program = program::command(command, &all, &self.user)?.within(deadline);
+        let program = program::command(command, &all, &self.user)?.env("TZ", &self.zone).within(deadline);
         let program = match &self.detour {
             Some(detour) => detour.lead(program),
             None => program,

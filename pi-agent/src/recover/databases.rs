@@ -16,6 +16,7 @@ use crate::restore::beside::Beside;
 use crate::restore::postgres::restore_original;
 use crate::restore::tablespaces;
 use crate::steps::postgres::container;
+use crate::wal::{self, Record};
 
 /// Brings it back, unless that was done before.
 ///
@@ -67,6 +68,9 @@ pub fn bring_back(
 
     // 3. It goes on archiving where the agent fetches.
     container::provide_spool(order.settings, postgres, &home.user)?;
+    // When its timeline began is known by when its history came. What fails here the server does itself.
+    let record = Record::at_hand(order.directory);
+    let _ = wal::drain(order.settings, std::slice::from_ref(&step.name), &record);
     problems.extend(server.start().err().map(|error| Problem::from(&error)));
     Ok(Back { part, problems, was_there: false })
 }

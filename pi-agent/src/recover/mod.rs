@@ -234,6 +234,8 @@ fn words_of(at: &At) -> Result<String> {
             Err(Error::usage(format!("{time} is in the future")).hint("give a moment with its offset, such as +10:00"))
         }
         At::Time(time) => Ok(time.to_string()),
+        // No option of `recover` names one.
+        At::Timeline { .. } => Err(Error::usage("a whole host goes back to a moment, not along a timeline")),
         At::Id(id) => Err(Error::usage(format!("--at {id}: a whole host goes back to a moment, not to a backup"))
             .hint("--at \"2026-11-20 21:30\"; single steps by id: pi-agent restore STEP --to DIR --at ID")),
     }

@@ -49,15 +49,31 @@ impl Beside {
     /// # Errors
     /// It cannot be exchanged: a disk is mounted below it, which would go with the old.
     pub fn of_path(place: &Path, path: &Path) -> Result<Self> {
-        let this = Self::of_database(place)?;
+        let this = Self::of_place(place)?;
         Ok(Self { new: this.stage.join(path.strip_prefix("/").unwrap_or(path)), ..this })
     }
 
-    /// For a data directory, which is restored as the stage itself.
+    /// For a data directory, which is restored as the stage itself. One that is a link, mostly onto a larger disk, comes back where
+    /// that leads, and the link stays.
     ///
     /// # Errors
-    /// As of [`Self::of_path`].
+    /// As of [`Self::of_path`]; the link does not lead to a data directory, and nothing is made or given away elsewhere.
     pub fn of_database(place: &Path) -> Result<Self> {
+        if !fs::symlink_metadata(place).is_ok_and(|found| found.is_symlink()) {
+            return Self::of_place(place);
+        }
+        let led_to = place.canonicalize().ok().filter(|led_to| {
+            let owned = led_to.metadata().is_ok_and(|found| found.is_dir() && found.uid() != 0);
+            owned && fs::symlink_metadata(led_to.join("PG_VERSION")).is_ok_and(|found| found.is_file())
+        });
+        let led_to = led_to.ok_or_else(|| {
+            Error::usage(format!("put {} back: it is a link, and does not lead to a data directory", place.display()))
+                .hint("remove the link, and the database comes there; or restore with --to where it is to lie, and lead the link there")
+        })?;
+        Self::of_place(&led_to)
+    }
+
+    fn of_place(place: &Path) -> Result<Self> {
         let name = place.file_name().ok_or_else(|| Error::usage(format!("{} cannot be replaced", place.display())))?;
         let mut within = false;
         for point in mount_points()?.into_iter().filter(|point| point.starts_with(place)) {

@@ -124,6 +124,7 @@ fn choose<'a>(
             .map(|snapshot| (snapshot, None))
             .ok_or_else(|| nothing(step, &format!("there is no snapshot at or before {time}"))),
         At::Id(id) => by_id(snapshots, step, id).map(|snapshot| (snapshot, None)),
+        At::Timeline { .. } => Err(Error::usage(format!("restore of {}: --timeline is for databases", step.name))),
     }
 }
 

@@ -12,10 +12,10 @@ use super::{Request, Restored, directory, postgres, tablespaces};
 use crate::config::{Postgres, Settings, Source, StateDirectory, Step, Writer};
 use crate::error::{Error, Result};
 use crate::lock::RunLock;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Problem};
 use crate::run::make_private;
 use crate::steps::postgres::container;
-use crate::wal;
+use crate::wal::{self, Drained, Record};
 
 /// What would be done.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ impl<'a> InPlace<'a> {
         // 2. In one moment.
         monitor.phase("putting it into its place");
         let stopped = Stopped::begin(directory, step, &self.users)?;
-        let mut restored = self.exchange(stopped, restored)?;
+        let mut restored = self.exchange(directory, stopped, restored, Vec::new())?;
         if matches!(&self.step.source, Source::Directory(source) if !source.exclude.is_empty()) {
             restored.next.insert(0, "What the step excludes is in the old alone.".into());
         }
@@ -150,9 +150,8 @@ impl<'a> InPlace<'a> {
             return Err(Error::transient(format!("the server in {} still runs", beside.place.display())));
         }
         monitor.phase("pushing WAL");
-        let (steps, record) = (std::slice::from_ref(&self.step.name), wal::Record::at_hand(directory));
-        let pushed = wal::drain(self.settings, steps, &record, std::time::Duration::ZERO);
-        if !pushed? && request.at == super::At::Latest {
+        let drained = self.drain(directory)?;
+        if !drained.spools && request.at == super::At::Latest {
             return Err(Error::new("some WAL is not in the repository: the newest moment would be lost")
                 .hint("`pi-agent wal push` says why; an older moment is restored with --at TIME"));
         }
@@ -164,7 +163,14 @@ impl<'a> InPlace<'a> {
             postgres::restore_original(self.settings, self.step, database, user, request, monitor)
         })?;
         monitor.phase("putting it into its place");
-        let mut restored = self.exchange(stopped, restored)?;
+        let elsewhere = fs::read_link(beside.place.join("pg_wal")).ok();
+        let mut restored = self.exchange(directory, stopped, restored, drained.left)?;
+        if let Some(elsewhere) = elsewhere {
+            let (place, elsewhere) = (beside.place.display(), elsewhere.display());
+            restored
+                .next
+                .insert(0, format!("Its pg_wal was a link to {elsewhere}, and is a directory in {place} now."));
+        }
         if self.users.is_empty() {
             let start = "It did not run before. Start it as always, for example: systemctl start postgresql";
             restored.next.insert(0, start.into());
@@ -172,8 +178,14 @@ impl<'a> InPlace<'a> {
         Ok(restored)
     }
 
-    /// All or none; then who was stopped goes on.
-    fn exchange(&self, stopped: Stopped, mut restored: Restored) -> Result<Restored> {
+    /// All or none; then who was stopped goes on. `lost`: what is in the old alone, which nobody is told to remove then.
+    fn exchange(
+        &self,
+        directory: &StateDirectory,
+        stopped: Stopped,
+        mut restored: Restored,
+        lost: Vec<Problem>,
+    ) -> Result<Restored> {
         restored.next = stopped.remarks();
         restored.next.push(format!("Then make a backup of it: pi-agent run {}", self.step.name));
         let mut kept = Vec::new();
@@ -186,15 +198,34 @@ impl<'a> InPlace<'a> {
                 }
             }
         }
+        if self.step.postgres().is_some() {
+            // When its timeline began is known by when its history came. What fails here the server does itself.
+            let _ = self.drain(directory);
+        }
         let started = stopped.end();
         self.places.iter().try_for_each(Beside::end)?;
         restored.problems.extend(started.err().map(|error| (&error).into()));
-        if !kept.is_empty() {
+        if !kept.is_empty() && lost.is_empty() {
+            let backed_up = |kept: &PathBuf| match &self.step.source {
+                Source::Directory(source) => source.paths.iter().any(|path| kept.starts_with(path)),
+                _ => false,
+            };
+            let room = if kept.iter().any(backed_up) { "room, also in each backup," } else { "room" };
             let kept: Vec<_> = kept.iter().map(|kept| directory::quoted(kept)).collect();
-            restored.next.push("What was there before is kept, and takes room until you are sure and type:".into());
+            restored.next.push(format!("What was there before is kept, and takes {room} until you are sure and type:"));
             restored.next.push(format!("  rm -rf {}", kept.join(" ")));
+        } else if let Some(kept) = kept.first() {
+            restored
+                .next
+                .push(format!("What was there before holds changes that are nowhere else: {}", kept.display()));
         }
+        restored.problems.extend(lost);
         Ok(restored)
+    }
+
+    /// Whatever of the database's WAL is on this machine goes into the repository.
+    fn drain(&self, directory: &StateDirectory) -> Result<Drained> {
+        wal::drain(self.settings, std::slice::from_ref(&self.step.name), &Record::at_hand(directory))
     }
 
     /// What is kept of the old.

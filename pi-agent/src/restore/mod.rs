@@ -3,10 +3,12 @@
 pub mod ask;
 pub mod at;
 pub mod beside;
+mod course;
 pub mod directory;
 pub mod dumps;
 mod handover;
 mod in_place;
+pub mod new_timeline;
 pub mod points;
 pub mod postgres;
 mod recovery;
@@ -62,6 +64,18 @@ pub struct Window {
     pub from: Timestamp,
     /// To: the newest moment known to be archived.
     pub to: Timestamp,
+    /// The timelines that were begun, lowest first: each moment is taken from the last that had begun then.
+    #[serde(default)]
+    pub timelines: Vec<Since>,
+}
+
+/// A timeline that a database went on with after it had gone back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Since {
+    /// Its number.
+    pub number: u32,
+    /// When it began, or soon after.
+    pub since: Timestamp,
 }
 
 /// Which point.
@@ -71,18 +85,42 @@ pub enum At {
     Latest,
     /// Directories: the newest snapshot at or before; PostgreSQL: exactly that moment.
     Time(Timestamp),
+    /// PostgreSQL: that moment on that timeline, or its end.
+    Timeline {
+        /// The timeline's number.
+        number: u32,
+        /// The moment.
+        time: Option<Timestamp>,
+    },
     /// By id (a unique beginning is enough for snapshots) or label.
     Id(String),
 }
 
 impl At {
+    /// The same on that timeline.
+    ///
+    /// # Errors
+    /// It is no moment: a backup is on one timeline only.
+    pub fn along(self, number: u32) -> Result<Self> {
+        match self {
+            Self::Latest => Ok(Self::Timeline { number, time: None }),
+            Self::Time(time) | Self::Timeline { time: Some(time), .. } => {
+                Ok(Self::Timeline { number, time: Some(time) })
+            }
+            Self::Timeline { time: None, .. } => Ok(Self::Timeline { number, time: None }),
+            Self::Id(id) => Err(Error::usage(format!("--timeline goes with a moment, not with the backup {id}"))),
+        }
+    }
+
     /// The one of these, oldest first, that it means. A dump only by its id.
     pub fn of<'a>(&self, points: &'a [Point]) -> Option<&'a Point> {
         let now = Timestamp::now();
         let mut backups = points.iter().rev().filter(|point| point.kind != "dump");
         match self {
-            Self::Latest => backups.clone().find(|point| !is_of_the_future(point.time, now)).or_else(|| backups.next()),
-            Self::Time(time) => backups.find(|point| point.time <= *time),
+            Self::Latest | Self::Timeline { time: None, .. } => {
+                backups.clone().find(|point| !is_of_the_future(point.time, now)).or_else(|| backups.next())
+            }
+            Self::Time(time) | Self::Timeline { time: Some(time), .. } => backups.find(|point| point.time <= *time),
             Self::Id(id) => points.iter().rev().find(|point| point.id.starts_with(id)),
         }
     }
@@ -106,7 +144,7 @@ pub struct Request {
 pub struct Restored {
     /// The point used.
     pub restore_point: String,
-    /// Its time (for PITR: the moment asked for).
+    /// The moment that it is of (for PITR: the one asked for, or the last commit when the archive ended before).
     pub time: Timestamp,
     /// Bytes written, when known.
     pub bytes: Option<u64>,

@@ -99,6 +99,10 @@ impl Points {
                 "step": window.step,
                 "from": words::stamp(window.from),
                 "to": words::stamp(window.to),
+                "timelines": window.timelines.iter().map(|one| json!({
+                    "timeline": one.number,
+                    "since": words::stamp(one.since),
+                })).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
             "failures": self.failures.iter().map(|(step, error)| json!({
                 "step": step,
@@ -146,6 +150,14 @@ impl Points {
             text.push_str(&format!("{step}: {}\n", kept(count, host)));
         }
         for window in &self.windows {
+            for one in &window.timelines {
+                text.push_str(&format!(
+                    "{}: timeline {} since {}; --timeline N takes a later moment from an earlier one\n",
+                    window.step,
+                    one.number,
+                    words::time(one.since)
+                ));
+            }
             text.push_str(&format!(
                 "{}: any moment from {} to {} (--at TIME)\n",
                 window.step,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::course::{self, Course};
 use super::directory::quoted;
 use super::recovery::{Cluster, Recovery};
 use super::{At, Point, Request, Restored, Unfinished, Window, beside, users};
@@ -33,9 +34,11 @@ pub fn points(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<(
     let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
     let info = pgbackrest.info()?;
     let newest_wal = pgbackrest.newest_wal_time(&info)?;
+    let timelines = course::since(&pgbackrest, &info)?;
     let window = wal_begins(&info, step).map(|from| {
         let newest_backup = info.newest(Timestamp::now()).map_or(from, |backup| backup.stopped);
-        Window { step: step.name.clone(), from, to: newest_wal.map_or(newest_backup, |wal| wal.max(newest_backup)) }
+        let to = newest_wal.map_or(newest_backup, |wal| wal.max(newest_backup));
+        Window { step: step.name.clone(), from, to, timelines }
     });
     let points = info.backups.into_iter().map(|backup| Point {
         step: step.name.clone(),
@@ -95,8 +98,9 @@ fn restore_as(
     monitor.phase("looking for the backup");
     let runtime = &settings.local.runtime;
     let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
-    let info = pgbackrest.info()?;
-    let (backup, target) = choose(&info, step, &request.at, Timestamp::now())?;
+    let course = Course::to(&pgbackrest, pgbackrest.info()?, &step.name, &request.at)?;
+    let info = &course.info;
+    let (backup, target) = choose(info, step, &request.at, Timestamp::now())?;
     // What Docker refuses now, the next run removes.
     let _ = image::remove_left(runtime);
     let programs = Found::of(backup.version, postgres, runtime, &user)?;
@@ -116,6 +120,7 @@ fn restore_as(
         to: &place.to,
         label: &backup.label,
         target: target.clone(),
+        timeline: course.target(backup),
         tablespaces: &place.tablespaces,
         archive_off: !place.in_place,
         delta,
@@ -145,17 +150,18 @@ fn restore_as(
     let kept_tablespaces = fs::remove_dir(&place.tablespaces).is_err() && place.tablespaces.exists();
 
     let time = match (&target, recovery.last_transaction) {
-        (Target::Time(time), _) => *time,
+        (Target::Time(time), _) if !recovery.ended_early => *time,
+        (Target::Time(_), Some(last)) => last,
         (Target::Latest, Some(time)) => time,
         _ => backup.stopped,
     };
-    let missing = recovery.missing(&target, &info);
+    let missing = recovery.missing(&target, info);
     Ok(Restored {
         restore_point: backup.label.clone(),
         time,
         bytes: Some(backup.size),
         last_commit: recovery.last_transaction,
-        hole: missing.is_some() && !recovery.reached(&info),
+        hole: missing.is_some() && !recovery.reached(info),
         problems: missing.into_iter().chain(damaged(backup)).collect(),
         remarks: Vec::new(),
         passed_over: None,
@@ -196,17 +202,17 @@ fn choose<'a>(info: &'a Info, step: &Step, at: &At, now: Timestamp) -> Result<(&
     let newest = future::newest(&info.backups, |backup| (backup.stopped, backup.label.as_str()), None);
     let (newest, _) = newest.ok_or_else(|| missing(format!("there is no backup of {}", step.name)))?;
     match at {
-        At::Latest => Ok((newest, Target::Latest)),
+        At::Latest | At::Timeline { time: None, .. } => Ok((newest, Target::Latest)),
         At::Id(id) => {
             let found = info.backups.iter().find(|backup| backup.label == *id);
             found
                 .map(|backup| (backup, Target::Immediate))
                 .ok_or_else(|| missing(format!("there is no backup {id} of {}", step.name)))
         }
-        At::Time(time) if *time > now => {
+        At::Time(time) | At::Timeline { time: Some(time), .. } if *time > now => {
             Err(Error::usage(format!("{time} is in the future")).hint("give a moment with its offset, such as +10:00"))
         }
-        At::Time(time) => {
+        At::Time(time) | At::Timeline { time: Some(time), .. } => {
             let begins = wal_begins(info, step);
             // pgBackRest tells its time in whole seconds: one that ended within the second of that moment may have ended after it.
             let before = |margin| info.backups.iter().rev().find(|backup| backup.stopped + margin <= *time);
@@ -484,6 +490,8 @@ mod tests {
             version: 15,
             archive: "15-1".into(),
             wal_start: None,
+            start_lsn: None,
+            stop_lsn: None,
         }
     }
 

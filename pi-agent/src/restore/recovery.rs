@@ -16,6 +16,7 @@ use crate::monitor::{Monitor, Problem, Progress, Unit};
 use crate::mounts::{Bind, privately};
 use crate::pgbackrest::{Info, PgBackRest, Target};
 use crate::process::User;
+use crate::steps::postgres::catalogue::ALWAYS_THERE;
 use crate::steps::postgres::control::Control;
 use crate::steps::postgres::programs::Found;
 use crate::steps::postgres::restored::{self, Configuration};
@@ -51,7 +52,7 @@ pub(super) struct Recovery {
     /// The WAL that it was given.
     given: Given,
     /// The archive ended before the moment asked for.
-    ended_early: bool,
+    pub ended_early: bool,
     /// What the control file says in the end.
     pub control: Control,
 }
@@ -61,18 +62,26 @@ pub(super) struct Recovery {
 struct Given {
     segments: u64,
     last: Option<String>,
-    /// The last segment that it asked for is not in the archive.
+    /// The archive does not have all of the last segment that it asked for.
     ended: bool,
 }
 
+/// What the archive has of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Has {
+    All,
+    Beginning,
+    Nothing,
+}
+
 impl Given {
-    /// Notes what became of a request: a segment was there, or was not. Histories of timelines are asked for by trial.
-    fn note(&mut self, name: &str, there: bool) {
+    /// Notes what became of a request for a segment. Histories of timelines are asked for by trial.
+    fn note(&mut self, name: &str, has: Has) {
         if name.len() != 24 {
             return;
         }
-        self.ended = !there;
-        if there {
+        self.ended = has != Has::All;
+        if has != Has::Nothing {
             self.segments += 1;
             self.last = Some(name.to_owned());
         }
@@ -88,7 +97,9 @@ impl Recovery {
     /// The newest segment of the archive was restored.
     pub fn reached(&self, info: &Info) -> bool {
         let newest = info.newest_wal.as_ref();
-        newest.is_none_or(|(_, newest)| self.given.last.as_ref().is_some_and(|last| last >= newest))
+        // Where one timeline left another, both have the segment.
+        let place = |name: &str| name.get(8..).map(str::to_owned);
+        newest.is_none_or(|(_, newest)| self.given.last.as_ref().is_some_and(|last| place(last) >= place(newest)))
     }
 
     /// Says so when WAL that should have been there was not.
@@ -170,15 +181,23 @@ impl Cluster<'_> {
 
         let (mut last, given) = (None, Mutex::new(Given::default()));
         monitor.phase("recovering");
-        let program = configuration.program(&programs, data, Some("postgres")).within(A_WEEK);
+        let program = configuration.program(&programs, data, Some(ALWAYS_THERE)).within(A_WEEK);
         let fetch = |name: &str, to: &str| {
             monitor.alive();
-            let there = pgbackrest.fetch(name, data, &data.join("pg_wal").join(to))?;
+            let to = data.join("pg_wal").join(to);
+            let has = if pgbackrest.fetch(name, data, &to)? {
+                Has::All
+            } else if name.len() == 24 && pgbackrest.fetch(&format!("{name}.partial"), data, &to)? {
+                // The last one of a server that died, or of a timeline that was left.
+                Has::Beginning
+            } else {
+                Has::Nothing
+            };
             let mut given = given.lock().unwrap_or_else(PoisonError::into_inner);
-            given.note(name, there);
+            given.note(name, has);
             let done = given.segments;
             monitor.progress(Progress { phase: "recovering".into(), done, total: None, unit: Unit::Items });
-            Ok(there)
+            Ok(has != Has::Nothing)
         };
         let (output, fetched) = handover.serving(fetch, || {
             with_a_name(self.settings, user, || program.run(&mut |_, line| last = last_transaction(line).or(last)))
@@ -227,13 +246,13 @@ mod tests {
     #[test]
     fn the_recovery_tells_how_far_it_came() {
         let mut recovery = Recovery::default();
-        for (name, there) in [
-            ("00000002.history", false),
-            ("000000010000000000000008", false),
-            ("000000010000000000000009", true),
-            ("00000002.history", true),
+        for (name, has) in [
+            ("00000002.history", Has::Nothing),
+            ("000000010000000000000008", Has::Nothing),
+            ("000000010000000000000009", Has::All),
+            ("00000002.history", Has::All),
         ] {
-            recovery.given.note(name, there);
+            recovery.given.note(name, has);
         }
         let ended = Given { segments: 1, last: Some("000000010000000000000009".into()), ended: false };
         assert_eq!(recovery.given, ended);
@@ -243,8 +262,9 @@ mod tests {
         let hole = recovery.missing(&Target::Latest, &info()).expect("0A was not there");
         assert!(hole.message.contains("hole before 00000001000000000000000A"));
         assert_eq!(recovery.missing(&Target::Time(at("2026-11-21T02:51:19Z")), &info()), None);
-        recovery.given.note("00000001000000000000000A", true);
+        recovery.given.note("00000001000000000000000A", Has::Beginning);
         assert_eq!(recovery.missing(&Target::Latest, &info()), None);
+        assert!(recovery.given.ended, "what comes behind its beginning is nowhere");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::monitor::Problem;
 use crate::report::words;
 use crate::repository::Selection;
 use crate::steps::future;
-use crate::steps::postgres::catalogue::Psql;
+use crate::steps::postgres::catalogue::{ALWAYS_THERE, Psql};
 use crate::steps::postgres::dumps;
 use crate::steps::postgres::pg_dump::ENDING;
 use crate::steps::postgres::said::{errors, is_only_missing};
@@ -81,14 +81,14 @@ fn try_to(work: &Work<'_>, psql: &Psql<'_>, data: &Path, sheet: &mut Sheet) -> R
 fn into_a_database(work: &Work<'_>, psql: &Psql<'_>, file: &Path) -> Result<String> {
     // No user's: in those nothing is made.
     let name = format!("pi_agent_dump_{}", std::process::id());
-    psql.ask("postgres", &format!("create database {name} template template0"), ASKING)?;
+    psql.ask(ALWAYS_THERE, &format!("create database {name} template template0"), ASKING)?;
     // Roles and tablespaces may have changed since. What PostgreSQL's template has is made anew when the dump has it.
     let how = ["--no-owner", "--no-privileges", "--no-tablespaces", "--no-subscriptions", "--clean", "--if-exists"];
     let how = how.map(str::to_owned);
     let arguments = how.into_iter().chain([format!("--dbname={name}"), file.to_string_lossy().into_owned()]);
     let program = psql.program("pg_restore", arguments).within(LOOKING);
     let output = program.run(&mut |_, _| work.monitor.alive());
-    psql.ask("postgres", &format!("drop database {name}"), ASKING)?;
+    psql.ask(ALWAYS_THERE, &format!("drop database {name}"), ASKING)?;
     let output = output?;
     match output.status.success() {
         true => Ok(String::new()),

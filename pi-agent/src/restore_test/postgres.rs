@@ -23,7 +23,7 @@ use crate::restore::postgres::{points, restore};
 use crate::restore::{At, Point, Request, Restored, Window, with_a_name};
 use crate::secrets::{Secrets, random};
 use crate::steps::future;
-use crate::steps::postgres::catalogue::{CATALOGUE, Catalogue, Psql};
+use crate::steps::postgres::catalogue::{ALWAYS_THERE, CATALOGUE, Catalogue, Psql};
 use crate::steps::postgres::losses::Losses;
 use crate::steps::postgres::programs::{Found, Programs};
 use crate::steps::postgres::said::errors;
@@ -236,7 +236,7 @@ impl Test<'_> {
         let Work { step, monitor, .. } = self.work;
         let restored = self.restored(At::Time(moment), None, sheet, |psql, found, restored, sheet| {
             let name = "moment";
-            let recovering = psql.ask("postgres", "select pg_is_in_recovery()", ASKING);
+            let recovering = psql.ask(ALWAYS_THERE, "select pg_is_in_recovery()", ASKING);
             match restored.last_commit {
                 _ if restored.hole => {
                     restored.problems.iter().cloned().for_each(|problem| sheet.problem(name, problem));
@@ -292,7 +292,8 @@ mod tests {
     #[test]
     fn moments_lie_between_the_last_test_and_the_last_commit() {
         let at = |second| Timestamp::from_second(second).ok();
-        let window = Window { step: "d".into(), from: Timestamp::UNIX_EPOCH, to: Timestamp::UNIX_EPOCH };
+        let window =
+            Window { step: "d".into(), from: Timestamp::UNIX_EPOCH, to: Timestamp::UNIX_EPOCH, timelines: vec![] };
         for _ in 0..50 {
             let found = moment(Some(&window), at(100), at(200), &[]).expect("there is one");
             assert!(found >= at(100).expect("valid") && found < at(200).expect("valid"));

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use crate::error::{Context, Error, Result};
 use crate::monitor::Monitor;
 use crate::process::User;
-use crate::steps::postgres::catalogue::Psql;
+use crate::steps::postgres::catalogue::{ALWAYS_THERE, Psql};
 use crate::steps::postgres::control::Control;
 use crate::steps::postgres::programs::Programs;
 use crate::steps::postgres::restored::{self, Configuration};
@@ -40,7 +40,7 @@ pub(super) struct Clone<'a> {
 fn ready(psql: &Psql<'_>, monitor: &Monitor, ended: impl Fn() -> bool) -> Result<()> {
     let began = Instant::now();
     loop {
-        match psql.ask("postgres", "select 1", Duration::from_secs(20)) {
+        match psql.ask(ALWAYS_THERE, "select 1", Duration::from_secs(20)) {
             Ok(_) => return Ok(()),
             Err(error) if is_foreign(&error) || ended() || began.elapsed() > STARTING => return Err(error),
             Err(_) => {}

@@ -1,10 +1,11 @@
-//! What `pi-agent wal push` does: empties the spools, and tries again for a while when the storage is away.
+//! What `pi-agent wal push` does: empties the spools, and, for the timer, tries again for a while when the storage is away. For a
+//! person it also looks at what never came into a spool.
 
 use std::time::{Duration, Instant};
 
 use log::{error, info};
 
-use super::{Record, Whose, push};
+use super::{Record, Whose, left_behind, push, spool_directory, waiting};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::Result;
 use crate::monitor::Problem;
@@ -13,20 +14,56 @@ use crate::monitor::Problem;
 const PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Empties the spools of the steps named (none named: all); true when everything in them is in the repositories now.
+/// How that went.
+#[derive(Debug)]
+pub struct Drained {
+    /// Everything in the spools is in the repositories now.
+    pub spools: bool,
+    /// What servers have not handed over, and could not be taken from them.
+    pub left: Vec<Problem>,
+}
+
+impl Drained {
+    /// Nothing waits anywhere.
+    pub fn all(&self) -> bool {
+        self.spools && self.left.is_empty()
+    }
+}
+
+/// Empties the spools of the steps named (none named: all), and takes what servers that do not run have not handed over.
+///
+/// # Errors
+/// A name that no step has.
+pub fn drain(settings: &Settings, names: &[String], record: &Record) -> Result<Drained> {
+    let mut drained = Drained { spools: true, left: Vec::new() };
+    for (step, postgres) in settings.databases(names)? {
+        let empty = || empty(settings, step, postgres, record, Duration::ZERO);
+        drained.spools &= empty();
+        let left = left_behind::hand_over(settings, step, postgres, &mut || {
+            let well = empty();
+            drained.spools &= well || waiting(&spool_directory(settings, postgres)).is_ok_and(|files| files.is_empty());
+            well
+        });
+        left.iter().for_each(|problem| tell(step, problem));
+        drained.left.extend(left);
+    }
+    Ok(drained)
+}
+
+/// Empties the spools alone, as the timer does; true when everything in them is in the repositories now.
 /// What may pass is tried again for `retry_for`, counted anew from every file that got through.
 ///
 /// # Errors
 /// A name that no step has.
-pub fn drain(settings: &Settings, names: &[String], record: &Record, retry_for: Duration) -> Result<bool> {
+pub fn empty_spools(settings: &Settings, names: &[String], record: &Record, retry_for: Duration) -> Result<bool> {
     let mut all_well = true;
     for (step, postgres) in settings.databases(names)? {
-        all_well &= drain_one(settings, step, postgres, record, retry_for);
+        all_well &= empty(settings, step, postgres, record, retry_for);
     }
     Ok(all_well)
 }
 
-fn drain_one(settings: &Settings, step: &Step, postgres: &Postgres, record: &Record, retry_for: Duration) -> bool {
+fn empty(settings: &Settings, step: &Step, postgres: &Postgres, record: &Record, retry_for: Duration) -> bool {
     let mut pause = PAUSE;
     let mut moved = Instant::now();
     let mut pushed = 0;

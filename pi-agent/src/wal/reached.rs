@@ -56,6 +56,12 @@ impl Reached {
         read(&note(spool))
     }
 
+    /// Removes the note.
+    pub(super) fn forget(spool: &Path) {
+        // One that stays is only too old.
+        let _ = fs::remove_file(note(spool));
+    }
+
     /// The newest segment, where it is that cluster's.
     pub fn newest_of(&self, cluster: Cluster) -> Option<&str> {
         (self.system_id == cluster.system_id).then_some(&*self.newest.segment)
@@ -175,7 +181,7 @@ mod tests {
     use super::*;
 
     const SIZE: u64 = 16 << 20;
-    const OURS: Header = Header { system_id: 7, segment_size: SIZE };
+    const OURS: Header = Header { system_id: 7, segment_size: SIZE, begins: 0 };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("in range")
@@ -247,7 +253,7 @@ mod tests {
                 "{name}: restored to an earlier moment"
             );
         }
-        let other = Header { system_id: 8, segment_size: SIZE };
+        let other = Header { system_id: 8, segment_size: SIZE, begins: 0 };
         assert_eq!(ledger.arrived(&segment(0x99), &other, at(1)).expect("noted"), None);
         assert_eq!(whole(spool), segment(0x99));
     }

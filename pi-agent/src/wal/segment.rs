@@ -1,8 +1,11 @@
 //! The files that PostgreSQL archives: their names, and what a segment says of itself.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use nix::fcntl::OFlag;
 
 use crate::error::{Context, Error, Result};
 
@@ -56,6 +59,8 @@ pub struct Header {
     pub system_id: u64,
     /// Bytes of each of its segments.
     pub segment_size: u64,
+    /// Where in the stream of WAL it begins.
+    pub begins: u64,
 }
 
 impl Header {
@@ -69,7 +74,7 @@ impl Header {
     /// The file cannot be read, is no segment, or is truncated.
     pub fn check(file: &Path) -> Result<Self> {
         let doing = || format!("read WAL {}", file.display());
-        let mut open = File::open(file).context(doing)?;
+        let mut open = open_plain(file).context(doing)?;
         let size = open.metadata().context(doing)?.len();
         let mut bytes = [0; Self::LENGTH];
         let damaged = |what: String| {
@@ -80,7 +85,7 @@ impl Header {
         };
         if let Err(error) = open.read_exact(&mut bytes) {
             return Err(match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => damaged(format!("is truncated: {size} bytes")),
+                io::ErrorKind::UnexpectedEof => damaged(format!("is truncated: {size} bytes")),
                 _ => Error::new(doing()).caused_by(error),
             });
         }
@@ -93,17 +98,40 @@ impl Header {
         if wanted != size {
             return Err(damaged(format!("is truncated: {size} of {wanted} bytes")));
         }
-        let mut id = [0; 8];
-        id.copy_from_slice(&bytes[24..32]);
-        Ok(Self { system_id: u64::from_ne_bytes(id), segment_size: size })
+        let long = |at: usize| {
+            let mut field = [0; 8];
+            field.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_ne_bytes(field)
+        };
+        Ok(Self { system_id: long(24), segment_size: size, begins: long(8) })
     }
+
+    /// It is the one of that name, and not an older one that waits to be written anew under it.
+    pub fn is_of(&self, name: &str) -> bool {
+        place(name, self.segment_size) == self.begins.checked_div(self.segment_size)
+    }
+}
+
+/// Opens a file in a directory of the server's user: no link is followed, and a pipe is not waited for.
+fn open_plain(file: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    File::options().read(true).custom_flags(flags.bits()).open(file)
 }
 
 /// The system identifier in a data directory's control file (its first field); `None` when it cannot be read.
 pub fn system_id_of(data_directory: &Path) -> Option<u64> {
     let mut bytes = [0; 8];
-    File::open(data_directory.join("global/pg_control")).ok()?.read_exact(&mut bytes).ok()?;
+    open_plain(&data_directory.join("global/pg_control")).ok()?.read_exact(&mut bytes).ok()?;
     Some(u64::from_ne_bytes(bytes))
+}
+
+/// A server ended there in an orderly way, by its control file (`DB_SHUTDOWNED` in the fourth of its fields): whatever it was told
+/// to do before, it has done. Read without its programs, which a container may have alone.
+pub fn is_shut_down(data_directory: &Path) -> bool {
+    const SHUT_DOWN: u32 = 1;
+    let mut bytes = [0; 20];
+    let read = open_plain(&data_directory.join("global/pg_control")).and_then(|mut file| file.read_exact(&mut bytes));
+    read.is_ok() && u32::from_ne_bytes([bytes[16], bytes[17], bytes[18], bytes[19]]) == SHUT_DOWN
 }
 
 #[cfg(test)]
@@ -134,6 +162,7 @@ mod tests {
     fn segment(size: usize, stated: u32) -> Vec<u8> {
         let mut bytes = vec![0; size.max(Header::LENGTH)];
         bytes[2..4].copy_from_slice(&Header::LONG.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&(5_u64 << 20).to_ne_bytes());
         bytes[24..32].copy_from_slice(&77_u64.to_ne_bytes());
         bytes[32..36].copy_from_slice(&stated.to_ne_bytes());
         bytes.truncate(size);
@@ -148,7 +177,13 @@ mod tests {
             fs::write(&file, bytes).expect("written");
             Header::check(&file).map_err(|error| error.to_string())
         };
-        assert_eq!(check(&segment(1 << 20, 1 << 20)), Ok(Header { system_id: 77, segment_size: 1 << 20 }));
+        assert_eq!(
+            check(&segment(1 << 20, 1 << 20)),
+            Ok(Header { system_id: 77, segment_size: 1 << 20, begins: 5 << 20 })
+        );
+        let header = check(&segment(1 << 20, 1 << 20)).expect("whole");
+        assert!(header.is_of("000000010000000000000005") && header.is_of("000000020000000000000005"));
+        assert!(!header.is_of("000000010000000000000009"), "it is to be written anew");
         assert!(check(&segment(4096, 1 << 20)).expect_err("short").contains("4096 of 1048576 bytes"));
         assert!(check(&[]).expect_err("empty").contains("is truncated: 0 bytes"));
         assert!(check(&[7; 8192]).expect_err("garbage").contains("does not begin like"));

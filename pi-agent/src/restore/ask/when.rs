@@ -23,7 +23,7 @@ pub(super) fn ask(dialogue: &Dialogue, settings: &Settings, step: &Step) -> Resu
     }
     dialogue.ask("When: a number, a time (2026-11-20 21:30), an id, or latest", "latest", |answer| {
         match answer.parse::<usize>().ok().filter(|_| answer.len() < 4) {
-            None => Ok(at::parse(answer)),
+            None => at::parse(answer).map_err(|error| format!("{error}; {}", error.advice().unwrap_or_default())),
             Some(number) => number
                 .checked_sub(1)
                 .and_then(|number| shown.get(number))

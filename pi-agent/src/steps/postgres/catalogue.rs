@@ -54,6 +54,9 @@ struct Cluster {
     databases: Vec<String>,
 }
 
+/// The database for short questions about the whole cluster: unlike `postgres`, nobody drops it by mistake.
+pub(crate) const ALWAYS_THERE: &str = "template1";
+
 impl Psql<'_> {
     /// One of PostgreSQL's programs that asks the server, not yet started.
     pub fn program(&self, name: &str, arguments: impl IntoIterator<Item = String>) -> Program {
@@ -90,7 +93,7 @@ impl Psql<'_> {
     pub fn catalogue(&self, counted: &[String]) -> Result<Catalogue> {
         let minute = Duration::from_mins(1);
         let text = self.ask(
-            "postgres",
+            ALWAYS_THERE,
             // -2 is what is left of a DROP DATABASE that was interrupted.
             "select json_build_object('superuser', (select rolname from pg_roles where oid = 10), 'databases', \
                (select json_agg(datname) from pg_database where datallowconn and datconnlimit <> -2))",

@@ -1,9 +1,10 @@
 //! Whose cluster it is: the one known before, one that an upgrade made of it, or another that is refused.
 
-use super::server::Identity;
+use super::server::{Identity, Server};
 use super::{SYSTEM_ID, VERSION, Work};
 use crate::error::{Error, Result};
-use crate::pgbackrest::{Cluster, Info};
+use crate::pgbackrest::{Cluster, Info, PgBackRest};
+use crate::wal;
 
 impl Work<'_> {
     /// True when the stanza went on to a higher major version: then the next backup is full.
@@ -11,7 +12,10 @@ impl Work<'_> {
         let now = Cluster { system_id: identity.system_id, version: identity.version() };
         let known = info.cluster();
         match decide(known.or(self.recorded_cluster()), now, known.is_some()) {
-            Decision::Go => Ok(false),
+            Decision::Go => match went_back(&self.step.name, &self.server, &self.pgbackrest, info)? {
+                Some(error) => Err(error),
+                None => Ok(false),
+            },
             Decision::Create => self.pgbackrest.create_stanza().map(|()| false),
             Decision::Upgrade => self.pgbackrest.upgrade_stanza().map(|()| true),
             Decision::Refuse(before) => Err(Error::new(format!(
@@ -26,11 +30,45 @@ impl Work<'_> {
         }
     }
 
+    /// The newest backup is of a state that the cluster does not come from: it was put back to before that. Another one on top of it
+    /// would hold little that is in it.
+    pub(super) fn left_its_newest_backup(&self, identity: &Identity, info: &Info) -> bool {
+        let (Some(newest), Some(number)) = (info.backups.last(), identity.timeline()) else { return false };
+        let leads = || {
+            let timelines = self.pgbackrest.timelines(&newest.archive, &info.backups);
+            timelines.is_ok_and(|timelines| timelines.lead(newest, number))
+        };
+        newest.timeline() != Some(number) && !leads()
+    }
+
     /// The cluster of the last good run.
     fn recorded_cluster(&self) -> Option<Cluster> {
         let fact = |key: &str| self.job.facts.get(key);
         Some(Cluster { system_id: fact(SYSTEM_ID)?.parse().ok()?, version: fact(VERSION)?.parse().ok()? })
     }
+}
+
+/// The known cluster is behind the WAL that the repository had of its timeline: its data are those of an old image. The server is
+/// asked now, for its WAL goes on while the repository is asked.
+///
+/// # Errors
+/// The server does not answer, or the repository cannot be read.
+pub(super) fn went_back(
+    step: &str,
+    server: &Server<'_>,
+    pgbackrest: &PgBackRest,
+    info: &Info,
+) -> Result<Option<Error>> {
+    let identity = server.identity()?;
+    let (Some(segment), Some(number)) = (&identity.segment, identity.timeline()) else { return Ok(None) };
+    let (Some(newest), Some((archive, _))) = (info.newest_wal_of_cluster(), &info.newest_wal) else { return Ok(None) };
+    let newest_of_timeline = if newest.get(..8) == segment.get(..8) {
+        Some(newest.to_owned())
+    } else {
+        let timelines = pgbackrest.timelines(archive, &info.backups)?;
+        pgbackrest.newest_of(archive, &timelines, number)?.map(|(newest, _)| newest)
+    };
+    Ok(newest_of_timeline.filter(|newest| newest > segment).map(|newest| wal::went_back(step, segment, &newest)))
 }
 
 /// What becomes of a cluster, given the one known before.

@@ -102,9 +102,13 @@ fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Mon
     let mut result = in_our_place(job, store, |claim| {
         let pgbackrest = PgBackRest::prepare(settings, step, postgres, user)?;
         let server = Server { postgres, user };
-        let work = Work { job, step, postgres, spool, monitor, server, pgbackrest, store, claim };
+        let mut work = Work { job, step, postgres, spool, monitor, server, pgbackrest, store, claim };
         match &job.task {
-            Task::Backup { full, keep_everything, .. } => work.backup(*full, keep_everything.as_deref()),
+            Task::Backup { full, keep_everything, .. } => {
+                let identity = work.identify()?;
+                work.pgbackrest = work.pgbackrest.connecting_to(&identity.database);
+                work.backup(&identity, *full, keep_everything.as_deref())
+            }
             Task::Prune { keep_everything } => work.only_expire(keep_everything.as_deref()),
             Task::Check(_) => work.verify(),
             Task::FetchState { .. } | Task::RestoreTest(_) => {
@@ -116,21 +120,37 @@ fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Mon
     Ok(result)
 }
 
-/// Accepts the cluster that is there now as the one to back up from now on. What earlier ones left stays restorable.
+/// Accepts the cluster that is there now as the one to back up from now on. What earlier ones left stays restorable. True: it went back
+/// on its timeline, and has to begin a new one first.
 ///
 /// # Errors
 /// The place in storage is another machine's, the server does not answer, or pgBackRest refuses.
-pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres, record: &Record) -> Result<()> {
+pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres, record: &Record) -> Result<bool> {
     Whose::Unknown(record).allows(settings)?;
     container::at(settings, postgres, |Seat { postgres, .. }| {
         let user = user(settings, step, postgres)?;
-        let identity = Server { postgres, user: &user }.identity()?;
-        let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
-        match pgbackrest.info()?.cluster() {
-            None => pgbackrest.create_stanza(),
-            Some(cluster) if cluster.system_id == identity.system_id => Ok(()),
-            Some(_) => pgbackrest.upgrade_stanza(),
+        let server = Server { postgres, user: &user };
+        let identity = server.identity()?;
+        let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?.connecting_to(&identity.database);
+        let info = pgbackrest.info()?;
+        match info.cluster() {
+            None => pgbackrest.create_stanza().map(|()| false),
+            Some(cluster) if cluster.system_id == identity.system_id => {
+                Ok(cluster::went_back(&step.name, &server, &pgbackrest, &info)?.is_some())
+            }
+            Some(_) => pgbackrest.upgrade_stanza().map(|()| false),
         }
+    })
+}
+
+/// The timeline that the server writes; `None`: it is in recovery.
+///
+/// # Errors
+/// It does not answer.
+pub fn timeline(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<Option<u32>> {
+    container::at(settings, postgres, |Seat { postgres, .. }| {
+        let user = user(settings, step, postgres)?;
+        Ok(Server { postgres, user: &user }.identity()?.timeline())
     })
 }
 
@@ -169,34 +189,38 @@ fn check_server(postgres: &Postgres, identity: &Identity) -> Result<()> {
 }
 
 impl Work<'_> {
-    fn backup(&self, full: bool, keep_everything: Option<&str>) -> Result<StepResult> {
-        // 1. The tools, and a server that answers and is the one we mean.
+    /// The server, which answers and is the one we mean; the tools can work with it.
+    fn identify(&self) -> Result<Identity> {
         self.monitor.phase("asking the server");
         let identity = self.server.identity()?;
         check_versions(&identity)?;
         check_server(self.postgres, &identity)?;
+        Ok(identity)
+    }
 
-        // 2. The cluster is the one the repository knows; a first or an upgraded one is made known.
+    fn backup(&self, identity: &Identity, full: bool, keep_everything: Option<&str>) -> Result<StepResult> {
+        // 1. The cluster is the one the repository knows; a first or an upgraded one is made known.
         let info = self.pgbackrest.info()?;
         self.claim.write_down()?;
-        let upgraded = self.know_cluster(&identity, &info)?;
+        let upgraded = self.know_cluster(identity, &info)?;
 
-        // 3. A WAL segment gets all the way into the repository.
+        // 2. A WAL segment gets all the way into the repository.
         container::provide_spool(&self.job.settings, self.postgres, self.pgbackrest.user())?;
-        let style = archiving::style(&identity, self.spool, self.job.settings.alarms.rpo)?;
+        let style = archiving::style(identity, self.spool, self.job.settings.alarms.rpo)?;
         self.monitor.phase("waiting for WAL");
-        self.prove(&identity, style)?;
+        self.prove(identity, style)?;
 
-        // 4. The backup itself, with WAL flowing beside it.
-        let kind = if full || upgraded { BackupType::Full } else { BackupType::Incremental };
+        // 3. The backup itself, with WAL flowing beside it.
+        let full = full || upgraded || self.left_its_newest_backup(identity, &info);
+        let kind = if full { BackupType::Full } else { BackupType::Incremental };
         let (known, began) = (info, Timestamp::now());
-        let (warnings, mut problems) = self.back_up(kind, style).or_else(|error| match code_of(&error) {
+        let (warnings, mut problems) = self.back_up(kind, style, &known).or_else(|error| match code_of(&error) {
             // Beside a label of the future the other kind's may be later.
-            Some(Code::CLOCK) => self.back_up(kind.other(), style).map_err(|_| error),
+            Some(Code::CLOCK) => self.back_up(kind.other(), style, &known).map_err(|_| error),
             _ => Err(error),
         })?;
 
-        // 5. What retention no longer keeps goes.
+        // 4. What retention no longer keeps goes.
         let info = self.pgbackrest.info()?;
         // The newest by its time may be another.
         let is_new = |backup: &&Backup| !known.backups.iter().any(|known| known.label == backup.label);
@@ -207,12 +231,12 @@ impl Work<'_> {
         let keep_everything = self.job.doubt(keep_everything, self.store.clock_ahead()).or(contradicted.as_deref());
         let expired = self.expire(&info, keep_everything);
 
-        // 6. The month's dump, unless nobody knows which month it is; then the books.
-        let dumped = if keep_everything.is_none() { self.dump_if_due(&identity) } else { Dumped::default() };
+        // 5. The month's dump, unless nobody knows which month it is; then the books.
+        let dumped = if keep_everything.is_none() { self.dump_if_due(identity) } else { Dumped::default() };
         let objects = self.objects();
-        problems.extend(known.newest(began).and_then(|before| self.hole_since(before, made, &identity, &objects)));
+        problems.extend(known.newest(began).and_then(|before| self.hole_since(before, made, identity, &objects)));
         problems.extend(Hole::close(&self.spool.here, began).err().map(|error| Problem::from(&error)));
-        let mut result = self.result(&identity, made, warnings, problems, expired, &objects);
+        let mut result = self.result(identity, made, warnings, problems, expired, &objects);
         dumped.tell(&mut result);
         if contradicted.is_none() {
             self.of_the_future(&known).into_iter().for_each(|problem| result.degrade(problem));
@@ -252,7 +276,7 @@ impl Work<'_> {
     }
 
     /// Runs the backup while a thread keeps the WAL flowing that pgBackRest waits for at its end.
-    fn back_up(&self, kind: BackupType, style: Style) -> Result<(Vec<String>, Vec<Problem>)> {
+    fn back_up(&self, kind: BackupType, style: Style, known: &Info) -> Result<(Vec<String>, Vec<Problem>)> {
         let phase = match kind {
             BackupType::Full => "full backup",
             BackupType::Incremental => "incremental backup",
@@ -264,9 +288,10 @@ impl Work<'_> {
         let without = access::unreadable(data, user);
         std::thread::scope(|scope| {
             let pusher = (style == Style::Spool).then(|| scope.spawn(|| self.push_until(&finished)));
-            let backup = self.pgbackrest.backup(kind, &without, remaining, &mut |done, total| {
-                self.monitor.progress(Progress { phase: phase.into(), done, total, unit: Unit::Bytes });
-            });
+            let backup =
+                self.pgbackrest.labelling_after(known).backup(kind, &without, remaining, &mut |done, total| {
+                    self.monitor.progress(Progress { phase: phase.into(), done, total, unit: Unit::Bytes });
+                });
             finished.store(true, Ordering::Relaxed);
             let mut problems = pusher.and_then(|pusher| pusher.join().ok()).unwrap_or_default();
             match backup {

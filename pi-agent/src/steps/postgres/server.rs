@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use super::catalogue::ALWAYS_THERE;
 use crate::config::Postgres;
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::{Program, User};
@@ -31,12 +32,21 @@ pub(super) struct Identity {
     /// Seconds after which a segment that is not full is handed over; 0: never.
     pub archive_timeout: u64,
     pub in_recovery: bool,
+    /// The segment of WAL that it writes; none in recovery.
+    pub segment: Option<String>,
+    /// The one for sessions that may last: `postgres`, else a user's. In `template1` they would keep others from making databases.
+    pub database: String,
 }
 
 impl Identity {
     /// The major version.
     pub fn version(&self) -> u32 {
         self.version_num / 10_000
+    }
+
+    /// The timeline that it writes; none in recovery.
+    pub fn timeline(&self) -> Option<u32> {
+        u32::from_str_radix(self.segment.as_ref()?.get(..8)?, 16).ok()
     }
 }
 
@@ -73,7 +83,10 @@ impl Server<'_> {
                'wal_level', current_setting('wal_level'), \
                'archive_timeout', (select setting::int from pg_settings where name = 'archive_timeout'), \
                'wal_segment_size', pg_size_bytes(current_setting('wal_segment_size')), \
-               'in_recovery', pg_is_in_recovery())",
+               'in_recovery', pg_is_in_recovery(), \
+               'segment', case when not pg_is_in_recovery() then pg_walfile_name(pg_current_wal_lsn()) end, \
+               'database', coalesce((select datname from pg_database where datallowconn and datconnlimit <> -2 \
+                 and datname not in ('template0', 'template1') order by datname <> 'postgres', oid limit 1), 'template1'))",
         )
     }
 
@@ -134,7 +147,15 @@ impl Server<'_> {
     fn query(&self, sql: &str) -> Result<String> {
         let started = Instant::now();
         loop {
-            match self.query_once(sql) {
+            // Somebody may have dropped or renamed it.
+            let answer = self.query_once("postgres", sql).or_else(|error| match error.kind() {
+                Kind::NotFound => self.query_once(ALWAYS_THERE, sql).map_err(|second| match second.kind() {
+                    Kind::NotFound => error.kind_of(Kind::Permanent),
+                    _ => second,
+                }),
+                _ => Err(error),
+            });
+            match answer {
                 Err(error) if error.kind() == Kind::Transient && started.elapsed() < STARTING_UP => {
                     std::thread::sleep(Duration::from_secs(1));
                 }
@@ -143,7 +164,8 @@ impl Server<'_> {
         }
     }
 
-    fn query_once(&self, sql: &str) -> Result<String> {
+    /// Kind `NotFound`: nobody is let in there.
+    fn query_once(&self, database: &str, sql: &str) -> Result<String> {
         let postgres = self.postgres;
         let role = self.role();
         let place = self.place();
@@ -153,7 +175,7 @@ impl Server<'_> {
             "--tuples-only".into(),
             "--quiet".into(),
             "--set=ON_ERROR_STOP=1".into(),
-            "--dbname=postgres".into(),
+            format!("--dbname={database}"),
             format!("--command={sql}"),
         ];
         let output = Program::new("psql", self.connection().into_iter().chain(query))
@@ -161,7 +183,9 @@ impl Server<'_> {
             .env("PGCONNECT_TIMEOUT", "15")
             .run(&mut |_, _| ())
             .map_err(|error| match error.kind() {
-                Kind::NotFound => Error::new("psql is not installed").hint("apt install postgresql-client"),
+                Kind::NotFound => {
+                    Error::new("psql is not installed").kind_of(Kind::Permanent).hint("apt install postgresql-client")
+                }
                 _ => error,
             })?;
         if output.status.success() {
@@ -174,7 +198,7 @@ impl Server<'_> {
         } else if said.contains("starting up") {
             Error::transient(format!("PostgreSQL {place} is starting up"))
         } else {
-            let error = Error::new(format!("PostgreSQL does not answer {place}: {said}"));
+            let error = Error::new(format!("PostgreSQL does not answer {place}: {said}")).kind_of(Kind::NotFound);
             if said.contains("authentication failed") || said.contains("role ") {
                 error.hint(format!("pg_hba.conf must let the system user {} in as role {role}", self.user.name))
             } else if let Some(container) = &postgres.container {

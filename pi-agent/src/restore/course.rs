@@ -1,0 +1,127 @@
+//! Which way a database goes back: along which timeline, and so from which of the backups. After a restore in place there are
+//! several, and a recovery along another one than the database was on at a moment ends at another state, without a word.
+
+use jiff::Timestamp;
+
+use super::{At, Since};
+use crate::error::{Error, Kind, Result};
+use crate::pgbackrest::{Backup, Info, PgBackRest, Timelines};
+use crate::retention::APART;
+
+/// A way back.
+pub(super) struct Course {
+    /// What lies on it: the backups that lead there, and the last segment that has to be there.
+    pub info: Info,
+    /// The timeline; `None`: that of the backup.
+    number: Option<u32>,
+}
+
+impl Course {
+    /// The way to that point, among all that the repository holds. A moment that is on several timelines is taken from the
+    /// latest, unless `at` names one.
+    ///
+    /// # Errors
+    /// There is no such timeline, or the repository cannot be read.
+    pub fn to(pgbackrest: &PgBackRest, info: Info, step: &str, at: &At) -> Result<Self> {
+        let (time, named) = match at {
+            At::Latest => (None, None),
+            At::Time(time) => (Some(*time), None),
+            At::Timeline { number, time } => (*time, Some(*number)),
+            // A backup restores to where it is consistent, and needs to know nothing else.
+            At::Id(_) => return Ok(Self { info, number: None }),
+        };
+        let now = Timestamp::now();
+        let newest = match time {
+            Some(time) => info.backups.iter().rfind(|backup| backup.stopped <= time),
+            None => info.newest(now),
+        };
+        let Some(archive) = newest.map(|backup| backup.archive.clone()) else {
+            return Ok(Self { info, number: None });
+        };
+        let timelines = pgbackrest.timelines(&archive, &info.backups).map_err(|error| {
+            let kind = error.kind();
+            Error::new(format!("find out which timelines {step} was on"))
+                .kind_of(kind)
+                .hint("a backup itself needs none of them: pi-agent points, then --at ID")
+                .caused_by(error)
+        })?;
+        let number = match named {
+            Some(number) if !timelines.has(number) => {
+                let known: Vec<_> = timelines.begun().map(|(number, _)| number.to_string()).collect();
+                return Err(Error::new(format!("{step} has no timeline {number}"))
+                    .kind_of(Kind::NotFound)
+                    .hint(format!("it has: {}", known.join(", "))));
+            }
+            Some(number) => Some(number),
+            None => match timelines.at(time) {
+                Some(number) => {
+                    // One of the future says nothing of when its timeline was.
+                    let until = time.unwrap_or(now + APART);
+                    let backups: Vec<_> = info.backups.iter().filter(|backup| backup.stopped <= until).collect();
+                    Some(lived(pgbackrest, &archive, &timelines, number, &backups)?)
+                }
+                None => None,
+            },
+        };
+        let Some(number) = number else { return Ok(Self { info, number: None }) };
+        let newest_wal = pgbackrest.last_segment_of(&archive, &timelines, number, &info.backups)?;
+        let leads = |backup: &Backup| backup.archive == archive && timelines.lead(backup, number);
+        Ok(Self {
+            info: Info {
+                newest_wal: newest_wal.map(|segment| (archive.clone(), segment)),
+                backups: info.backups.into_iter().filter(leads).collect(),
+                ..info
+            },
+            number: Some(number),
+        })
+    }
+
+    /// What pgBackRest is told. That of the backup need not have a history file.
+    pub fn target(&self, backup: &Backup) -> Option<String> {
+        let number = self.number?;
+        Some(if backup.timeline() == Some(number) { "current".into() } else { number.to_string() })
+    }
+}
+
+/// That timeline, or the one it comes from when that one went on later: somebody took the restore in place back. Backups know the
+/// time best; where none tells, what came last into the archive does.
+fn lived(
+    pgbackrest: &PgBackRest,
+    archive: &str,
+    timelines: &Timelines,
+    number: u32,
+    backups: &[&Backup],
+) -> Result<u32> {
+    let newest_backup = |number| {
+        let on_it = backups.iter().filter(|one| one.archive == archive && one.timeline() == Some(number));
+        on_it.map(|one| one.stopped).max()
+    };
+    let mut number = number;
+    while let Some((from, _)) = timelines.left(number) {
+        let since = timelines.begun().find(|(known, _)| *known == number).and_then(|(_, since)| since);
+        let (here, there) = (newest_backup(number), newest_backup(from).filter(|stopped| Some(*stopped) > since));
+        let went_on = if here.is_some() || there.is_some() {
+            there > here
+        } else {
+            let arrived =
+                |number| Ok::<_, Error>(pgbackrest.newest_of(archive, timelines, number)?.and_then(|(_, time)| time));
+            arrived(from)? > arrived(number)?.max(since)
+        };
+        if !went_on {
+            break;
+        }
+        number = from;
+    }
+    Ok(number)
+}
+
+/// From when on each timeline of the newest cluster is taken, for who chooses a moment; none while there is only one.
+///
+/// # Errors
+/// The repository cannot be read.
+pub(super) fn since(pgbackrest: &PgBackRest, info: &Info) -> Result<Vec<Since>> {
+    let Some(newest) = info.newest(Timestamp::now()) else { return Ok(Vec::new()) };
+    let timelines = pgbackrest.timelines(&newest.archive, &info.backups)?;
+    let begun = timelines.begun().filter_map(|(number, since)| Some(Since { number, since: since? }));
+    Ok(begun.filter(|one| one.since < Timestamp::MAX).collect())
+}

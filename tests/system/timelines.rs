@@ -1,0 +1,201 @@
+//! A database that went back goes on, on another timeline. Every moment of each of them comes back as it was, and what is said
+//! to be a moment is that moment.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use harness::{Cluster, Ran, sh};
+
+use crate::postgres::Host;
+
+/// The rows, in the order in which they came.
+fn rows(cluster: &Cluster) -> String {
+    cluster.sql("select coalesce(string_agg(name, ' ' order by at), '') from voters")
+}
+
+/// A restore beside the original: what was said, and the rows that came back.
+fn restored(host: &Host, name: &str, arguments: &[&str]) -> (Ran, String) {
+    let to = host.scratch.join(name);
+    let ran = host.agent.run([&["restore", "database", "--to", to.to_str().unwrap()], arguments].concat()).expect(0);
+    let clone = Cluster::existing(&host.scratch, &to);
+    let found = rows(clone.start());
+    clone.stop();
+    (ran, found)
+}
+
+/// The original back to that moment, and at work again. Its history is in the repository by then.
+fn go_back(host: &Host, at: &str) {
+    host.cluster.stop();
+    host.agent.ok(["restore", "database", "--in-place", "--yes", "--at", at]).says("is in its place");
+    host.cluster.start();
+}
+
+#[test]
+fn slow_each_moment_comes_back_from_the_timeline_that_it_is_on() {
+    let host = Host::local();
+    let insert = |name: &str| {
+        host.insert(name);
+        // pgBackRest tells the time of files and backups in whole seconds.
+        std::thread::sleep(Duration::from_millis(1100));
+        host.moment_alone()
+    };
+    host.good_run();
+    let one = insert("one");
+    let two = insert("two");
+    host.good_run();
+    let three = insert("three");
+    host.insert("lost");
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+
+    // Back to before the second backup; on from there; and back once more, to what had been left.
+    go_back(&host, &one);
+    let four = insert("four");
+    host.good_run();
+    let five = insert("five");
+    host.insert("lost, too");
+    go_back(&host, &three);
+    let six = insert("six");
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+
+    let wanted = [
+        (&one, "one"),
+        (&two, "one two"),
+        (&three, "one two three"),
+        (&four, "one four"),
+        (&five, "one four five"),
+        (&six, "one two three six"),
+    ];
+    // The last has nothing behind it.
+    host.insert("end");
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+    for (number, (moment, found)) in wanted.iter().enumerate() {
+        let (ran, rows) = restored(&host, &format!("moment-{number}"), &["--at", moment]);
+        assert_eq!(rows, *found, "at {moment}: {ran}");
+    }
+
+    // Another timeline's moment is had by its number, and so is its end.
+    let end = |number: &str| restored(&host, &format!("end-{number}"), &["--timeline", number]).1;
+    assert_eq!([end("1"), end("2")], ["one two three lost", "one four five lost, too"]);
+    let (_, rows) = restored(&host, "newest", &[]);
+    assert_eq!(rows, "one two three six end");
+    let to = host.scratch.join("none");
+    let to = to.to_str().unwrap();
+    host.agent
+        .run(["restore", "database", "--to", to, "--timeline", "9"])
+        .expect(1)
+        .says("has no timeline 9")
+        .says("it has: 1, 2, 3");
+    host.agent
+        .run(["restore", "database", "--to", to, "--at", &host.labels()[0], "--timeline", "1"])
+        .expect(2)
+        .says("goes with a moment");
+
+    // They are told.
+    let points = host.agent.ok(["points", "database", "--json"]).json();
+    let told = points["windows"][0]["timelines"].as_array().unwrap().iter().map(|one| one["timeline"].as_u64());
+    assert_eq!(told.collect::<Vec<_>>(), [Some(2), Some(3)], "{points}");
+    host.agent.ok(["points", "database"]).says("timeline 3 since ");
+}
+
+/// A restore in place that somebody takes back leaves a history, and the cluster goes on as if it had not been.
+#[test]
+fn a_return_that_was_taken_back_leads_nobody_astray() {
+    let host = Host::local();
+    host.good_run();
+    host.insert("one");
+    std::thread::sleep(Duration::from_millis(1100));
+    let one = host.moment_alone();
+    host.insert("two");
+    host.cluster.stop();
+    host.agent.ok(["restore", "database", "--in-place", "--yes", "--at", &one]);
+    let data = host.cluster.data();
+    let old = crate::in_place::kept(data).remove(0);
+    fs::rename(data, host.scratch.join("not-wanted")).unwrap();
+    fs::rename(old, data).unwrap();
+    host.cluster.start();
+    std::thread::sleep(Duration::from_millis(1100));
+    host.insert("three");
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+    let (ran, rows) = restored(&host, "newest", &[]);
+    assert_eq!(rows, "one two three", "{ran}");
+    host.good_run();
+}
+
+/// Where the archive ends before the moment, what came back is not called by that moment.
+#[test]
+fn a_moment_behind_the_end_is_not_said_to_be_reached() {
+    let host = Host::local();
+    host.insert("one");
+    host.good_run();
+    host.insert("two");
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+    let last = host.cluster.sql("select to_char(max(at), 'YYYY-MM-DD HH24:MI:SS') from voters");
+    std::thread::sleep(Duration::from_secs(3));
+    let behind = host.moment_alone();
+    let to = host.scratch.join("behind");
+    let ran = host.agent.run(["restore", "database", "--to", to.to_str().unwrap(), "--at", &behind]).expect(5);
+    ran.says("the archive holds no transaction after the moment asked for").says(&format!("database of {last}"));
+}
+
+#[test]
+fn a_cluster_without_the_database_postgres_is_backed_up_and_restored_like_any_other() {
+    let host = Host::local();
+    host.cluster.sql("create database app");
+    host.good_run();
+    host.cluster.sql_in("app", "create table t (i int)");
+    host.cluster.sql_in("template1", "alter database postgres rename to other");
+    host.cluster.sql_in("app", "insert into t values (1)");
+    host.good_run();
+    host.cluster.sql_in("app", "insert into t values (2)");
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+    let to = host.scratch.join("newest");
+    host.agent.ok(["restore", "database", "--to", to.to_str().unwrap()]);
+    let clone = Cluster::existing(&host.scratch, &to);
+    assert_eq!(clone.start().sql_in("app", "select sum(i) from t"), "3");
+    host.agent.ok(["restore-test", "database"]);
+}
+
+/// Labels are dated by local time, and pgBackRest refuses one that is not later than the last.
+#[test]
+fn a_journey_to_the_west_stops_no_backup() {
+    let Host { scratch: _scratch, cluster, agent } = Host::local();
+    let agent = agent.env("TZ", "Pacific/Auckland");
+    for _ in 0..2 {
+        cluster.sql("insert into voters select count(*), 'in the east' from voters");
+        agent.ok(["run", "database"]);
+    }
+    let agent = agent.env("TZ", "America/Los_Angeles");
+    cluster.sql("insert into voters select count(*), 'in the west' from voters");
+    let ran = agent.ok(["run", "database", "--json"]);
+    let label = ran.step("database")["restore_point"].as_str().unwrap().to_owned();
+    let utc = cluster.sql("select to_char(now() at time zone 'UTC', 'YYYYMMDD-HH24MISS')");
+    assert!(label.rsplit('_').next().unwrap()[..15] <= *utc, "{label} is dated later than {utc}");
+}
+
+/// An old image of the card is written back: the same cluster on the same timeline, some nights earlier.
+#[test]
+fn a_cluster_that_went_back_is_told_so_and_stays_as_it_is_where_nobody_can_restart_it() {
+    let host = Host::local();
+    let (data, image) = (host.cluster.data(), host.scratch.join("image"));
+    host.good_run();
+    let copy = |from: &Path, to: &Path| sh(Command::new("cp").arg("-a").arg(from).arg(to));
+    host.cluster.stop();
+    copy(data, &image);
+    host.cluster.start();
+    host.insert("lost");
+    host.good_run();
+    host.cluster.stop();
+    fs::remove_dir_all(data).unwrap();
+    copy(&image, data);
+    host.cluster.start();
+    host.insert("after it was put back");
+    let (message, hint) = host.failed_run();
+    assert!(message.contains("went back to an earlier state"), "{message}");
+    assert!(hint.contains("pi-agent adopt database") && hint.contains("--in-place"), "{hint}");
+    // The harness started it by hand.
+    host.agent.run(["adopt", "database"]).expect(1).says("no unit of systemd is its");
+    assert!(!data.join("recovery.signal").exists());
+    host.insert("and it goes on");
+}
