@@ -109,6 +109,16 @@ impl Secrets {
         self.line("restic.key", "the repositories' password on one line")
     }
 
+    /// Changes whenever `restic.key` does, and says nothing of what is in it.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be looked at.
+    pub fn restic_key_stamp(&self) -> Result<String> {
+        let file = self.directory.join("restic.key");
+        let found = file.metadata().context(|| format!("look at secret {}", file.display())).map_err(usage)?;
+        Ok(format!("{}.{:09}", found.ctime(), found.ctime_nsec()))
+    }
+
     /// That restic reads the same password from `restic.key` as we do: it takes white space from both ends of a file, and a byte order
     /// mark from its beginning. What can be opened with pi-agent alone would be lost to whoever has the file and restic.
     ///

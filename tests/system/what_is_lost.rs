@@ -101,3 +101,46 @@ fn a_night_of_which_exclude_leaves_nothing_is_not_green() {
     let nothing = agent.ok(["points", "data", "--path", "srv/data/file"]);
     assert!(nothing.stdout.contains("no restore point holds srv/data/file"), "{nothing}");
 }
+
+/// The key that this machine keeps opens it all the same.
+#[test]
+fn a_repository_that_restic_key_opens_no_more_is_told_each_night() {
+    let scratch = Scratch::new();
+    let (config, agent, _) = three_nights(&scratch, "");
+    let keys = scratch.join("storage/data/keys");
+    let file = one_of(&keys);
+    let whole = fs::read(&file).unwrap();
+    let told = |words: &str| {
+        for _ in 0..2 {
+            let night = agent.run(["run", "data", "--json"]).expect(5);
+            let said = night.step("data")["error"]["message"].as_str().unwrap().to_owned();
+            assert!(said.contains(words), "no {words}: {night}");
+        }
+    };
+    for part in [whole.len() / 2, 0] {
+        fs::write(&file, &whole[..part]).unwrap();
+        told("is damaged");
+    }
+    fs::remove_file(&file).unwrap();
+    told("it has no key file any more");
+    fs::write(&file, &whole).unwrap();
+    agent.ok(["run", "data"]);
+
+    // Another password's key in place of ours.
+    let other = scratch.join("other");
+    fs::write(&other, "another password").unwrap();
+    sh(config.restic("data").args(["key", "add", "--new-password-file"]).arg(&other));
+    fs::remove_file(&file).unwrap();
+    told("opens none of the key files");
+    fs::write(&file, &whole).unwrap();
+    fs::remove_file(fs::read_dir(&keys).unwrap().map(|key| key.unwrap().path()).find(|key| *key != file).unwrap())
+        .unwrap();
+    agent.ok(["run", "data"]);
+    // And another password in restic.key.
+    let password = config.secrets().join("restic.key");
+    let before = fs::read(&password).unwrap();
+    fs::write(&password, "changed").unwrap();
+    told("opens none of the key files");
+    fs::write(&password, before).unwrap();
+    agent.ok(["run", "data"]);
+}

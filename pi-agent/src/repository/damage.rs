@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use rustic_core::repofile::{IndexFile, KeyFile, MasterKey};
+use rustic_core::repofile::{IndexFile, MasterKey};
 use rustic_core::{Id, IndexedIdsStatus, OpenStatus, Repository as Rustic, RusticResult};
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use super::{Repository, Snapshot};
 use crate::config::Settings;
 use crate::error::Kind;
 use crate::monitor::Problem;
-use crate::secrets::{Secret, Secrets, read_private};
+use crate::secrets::{Secrets, read_private};
 use crate::storage::Store;
 use crate::{Error, Result};
 
@@ -219,28 +219,10 @@ impl Repository {
         if let Some(key) = kept.and_then(|key| serde_json::from_str(key.reveal()).ok()) {
             return Ok(key);
         }
-        match self.key_by(&secrets.restic_key()?)? {
-            Some(key) => Ok(key),
+        match self.opened_by(&secrets.restic_key()?)? {
+            Some(opened) => Ok(opened.key),
             None => Err(self.key_trouble()?.unwrap_or_else(|| self.not_its_password())),
         }
-    }
-
-    /// The key of the first key file that the password opens. Damaged ones are passed over: another one may open it.
-    ///
-    /// # Errors
-    /// Storage fails.
-    pub(super) fn key_by(&self, password: &Secret) -> Result<Option<MasterKey>> {
-        for (key, _) in self.store().list("keys/")? {
-            let Ok(content) = self.content(&key)? else { continue };
-            let Ok(file) = serde_json::from_slice::<KeyFile>(&content) else { continue };
-            if let Ok(opened) = file.key_from_password(&password.reveal()) {
-                let (encrypt, k, r) = opened.to_keys();
-                let mut master = MasterKey::new();
-                (master.encrypt, master.mac.k, master.mac.r) = (encrypt, k, r);
-                return Ok(Some(master));
-            }
-        }
-        Ok(None)
     }
 
     /// Notes key files that are damaged, where another one has opened the repository.

@@ -19,6 +19,7 @@ mod graft;
 mod hold;
 mod index_parts;
 mod key_file;
+mod key_in_use;
 mod library;
 mod listing;
 mod lock;
@@ -177,14 +178,14 @@ impl Repository {
             // rustic ends at a key file that is damaged; behind it may be one that is not.
             Err(error) => {
                 let trouble = this.key_trouble().ok().flatten();
-                let Some(key) = trouble.as_ref().and_then(|_| this.key_by(&password).ok().flatten()) else {
+                let Some(opened) = trouble.as_ref().and_then(|_| this.opened_by(&password).ok().flatten()) else {
                     return Err(match error.is_incorrect_password() {
                         _ if let Some(trouble) = trouble => trouble,
                         true => this.not_its_password(),
                         false => this.failed("open", &error).error,
                     });
                 };
-                this.key = key;
+                this.key = opened.key;
                 this.backend.look_again();
                 this.attempt("open", || this.rustic()).map_err(|failed| failed.error)?;
                 this.remark_on_keys();

@@ -54,6 +54,9 @@ pub fn run(job: &Job, step: &Step, directory: &Directory, monitor: &Monitor) -> 
     Ok(result)
 }
 
+/// The fact which key file `restic.key` opens.
+const KEY: &str = "key";
+
 /// What the last run saw of ours and what is there no more: only runs forget, and they note what is left. One that was cut off may have
 /// noted nothing, so what it would have forgotten is not missed.
 pub(crate) fn lost_points(job: &Job, step: &Step, there: &[Snapshot], store: &Store) -> Option<Problem> {
@@ -129,6 +132,7 @@ impl Work<'_> {
         self.monitor.phase("opening the repository");
         let store = self.root.join(&self.step.name);
         let repository = Repository::open_or_init(&self.job.settings, &self.step.name, store, &self.secrets)?;
+        let key = repository.key_in_use(self.job.facts.get(KEY).map(String::as_str), &self.secrets)?;
         // The keys have opened what is there. Whoever adopts the place from now on is not overwritten by what was read before.
         claim.write_down()?;
         let keep_everything = self.job.doubt(keep_everything, self.root.clock_ahead()).is_some();
@@ -171,6 +175,10 @@ impl Work<'_> {
         drop(anchors);
         if let Some(quieted) = quieted {
             quieted.note(&mut result);
+        }
+        match key {
+            Ok(fact) => drop(facts.insert(KEY.into(), fact)),
+            Err(trouble) => result.degrade(trouble),
         }
         result.facts = facts;
         result.problems.extend(backup.remarks());
