@@ -17,6 +17,14 @@ pub enum Target {
     Plain,
 }
 
+/// The variable by which a step's process knows that its supervisor hands its lines on to the journal.
+const JOURNALED: &str = "PI_AGENT_JOURNALED";
+
+/// It, where our lines go to the journal.
+pub fn journaled() -> Option<(&'static str, &'static str)> {
+    systemd_journal_logger::connected_to_journal().then_some((JOURNALED, "1"))
+}
+
 /// What a panic of a library is logged as: it is for those who read code, and what it means is said elsewhere.
 const PANIC: &str = "panic";
 
@@ -34,8 +42,7 @@ pub fn start(target: Target) {
     // Fails only when a logger is installed already, which then serves.
     let _ = log::set_boxed_logger(Box::new(StandardError {
         told_otherwise: target == Target::Automatic && std::io::stderr().is_terminal(),
-        // A supervisor hands a step's lines on to the journal.
-        for_journal: target == Target::Plain,
+        for_journal: target == Target::Plain && std::env::var_os(JOURNALED).is_some(),
     }));
 }
 
@@ -65,14 +72,14 @@ struct StandardError {
 
 impl Log for StandardError {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // Libraries' own news are for their developers; their warnings are for us.
         if self.told_otherwise && metadata.target().starts_with("pi_agent::run") {
             return false;
         }
-        if metadata.target() == PANIC && !self.for_journal {
-            return false;
+        // Libraries' own news are for their developers, and their warnings for who reads the journal: what they mean is said by us.
+        match metadata.target().starts_with("pi_agent") {
+            true => metadata.level() <= log::Level::Info,
+            false => self.for_journal && metadata.level() <= log::Level::Warn,
         }
-        metadata.level() <= if metadata.target().starts_with("pi_agent") { log::Level::Info } else { log::Level::Warn }
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -108,6 +115,9 @@ mod tests {
         assert!(is_of_a_library("/home/user/.cargo/registry/src/index/rustic_core-0.13.0/src/id.rs"));
         let screen = StandardError { told_otherwise: false, for_journal: false };
         let panic = Metadata::builder().level(log::Level::Warn).target(PANIC).build();
-        assert!(!screen.enabled(&panic) && StandardError { for_journal: true, ..screen }.enabled(&panic));
+        let theirs = Metadata::builder().level(log::Level::Warn).target("rustic_core::commands").build();
+        let journal = StandardError { told_otherwise: false, for_journal: true };
+        assert!(!screen.enabled(&panic) && !screen.enabled(&theirs));
+        assert!(journal.enabled(&panic) && journal.enabled(&theirs));
     }
 }

@@ -50,6 +50,12 @@ fn damage_that_a_check_by_hand_finds_is_alarming_until_it_is_mended() {
     agent.ok(["check", "data"]);
     assert!(!is_alarming());
     sh(config.restic("data").args(["check", "--read-data"]));
+
+    // What the library warns of by itself is for the journal.
+    let pack = one_of(&one_of(&scratch.join("storage/data/data")));
+    fs::write(&pack, [fs::read(&pack).unwrap(), b"x".to_vec()].concat()).unwrap();
+    let checked = agent.run(["check", "data"]).expect(3);
+    assert!(!checked.stdout.contains("rustic") && !checked.stderr.contains("rustic"), "{checked}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Location, Source};
 use crate::error::{Context, Error, Result};
+use crate::logging;
 use crate::monitor::Event;
 use crate::process::{self, Orphaned, Priority};
 use crate::run::Watcher;
@@ -126,7 +127,8 @@ async fn start(job: &Job) -> Result<Child> {
         .arg(&job.step)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stderr(Stdio::piped())
+        .envs(logging::journaled());
     process::lead_session(&mut command, Orphaned::CleansUp);
     if matches!(job.task, Task::Backup { .. }) {
         match job.settings.storage.location {
