@@ -34,6 +34,20 @@ fn go_back(host: &Host, at: &str) {
     host.cluster.start();
 }
 
+/// The stopped server goes on along a new timeline, as the program advises.
+pub(crate) fn begin_a_timeline(host: &Host) {
+    let signal = host.cluster.data().join("recovery.signal");
+    fs::write(&signal, "").unwrap();
+    give_to_postgres(&signal);
+    let settings = host.cluster.data().join("postgresql.auto.conf");
+    let mut settings = fs::File::options().append(true).open(settings).unwrap();
+    settings.write_all(b"restore_command = '/bin/false'\nrecovery_target_timeline = 'current'\n").unwrap();
+    host.cluster.start();
+    while host.cluster.sql("select pg_is_in_recovery()") == "t" {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn slow_each_moment_comes_back_from_the_timeline_that_it_is_on() {
     let host = Host::local();
@@ -110,8 +124,12 @@ fn a_return_that_was_taken_back_leads_nobody_astray() {
     std::thread::sleep(Duration::from_millis(1100));
     let one = host.moment_alone();
     host.insert("two");
+    go_back(&host, &one);
+    host.insert("not wanted");
+    let meanwhile = host.moment_alone();
+    host.insert("not wanted either");
+    host.agent.ok(["wal", "push", "database", "--switch"]);
     host.cluster.stop();
-    host.agent.ok(["restore", "database", "--in-place", "--yes", "--at", &one]);
     let data = host.cluster.data();
     let old = crate::in_place::kept(data).remove(0);
     fs::rename(data, host.scratch.join("not-wanted")).unwrap();
@@ -122,7 +140,51 @@ fn a_return_that_was_taken_back_leads_nobody_astray() {
     host.agent.ok(["wal", "push", "database", "--switch"]);
     let (ran, rows) = restored(&host, "newest", &[]);
     assert_eq!(rows, "one two three", "{ran}");
+    let (ran, rows) = restored(&host, "meanwhile", &["--at", &meanwhile]);
+    assert_eq!(rows, "one not wanted", "{ran}");
     host.good_run();
+}
+
+/// The storage was away as the database went on along another timeline: its history says nothing of when that was.
+#[test]
+fn a_history_that_arrives_late_changes_no_moment() {
+    let host = Host::local();
+    host.good_run();
+    host.insert("one");
+    host.cluster.stop();
+    begin_a_timeline(&host);
+    host.insert("two");
+    let two = host.moment_alone();
+    host.insert("three");
+    std::thread::sleep(Duration::from_millis(1100));
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+    let (ran, rows) = restored(&host, "two", &["--at", &two]);
+    assert_eq!(rows, "one two", "{ran}");
+}
+
+/// PostgreSQL takes the segment of the timeline before for one that is missing, and all that happened there with it.
+#[test]
+fn what_a_timeline_did_after_it_was_left_is_not_taken_for_what_the_next_one_lost() {
+    let host = Host::local();
+    host.good_run();
+    host.insert("one");
+    std::thread::sleep(Duration::from_millis(1100));
+    let one = host.moment_alone();
+    host.insert("gone");
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+    go_back(&host, &one);
+    host.insert("two");
+    let lost = host.cluster.finish_segment();
+    fs::remove_file(host.spool().join(lost)).unwrap();
+    host.insert("three");
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+    let to = host.scratch.join("newest");
+    host.agent.run(["restore", "database", "--to", to.to_str().unwrap()]).expect(5).says("the WAL has a hole before");
+    assert_eq!(rows(Cluster::existing(&host.scratch, &to).start()), "one");
+    // Whoever goes back to there is not told to remove the rest.
+    host.cluster.stop();
+    let ran = host.agent.run(["restore", "database", "--in-place", "--yes"]).expect(5);
+    assert!(!ran.says("holds changes that are nowhere else").stdout.contains("rm -rf"), "{ran}");
 }
 
 /// Where the archive ends before the moment, what came back is not called by that moment.
@@ -201,11 +263,7 @@ fn a_cluster_that_went_back_is_told_so_and_goes_on_along_a_new_timeline() {
     // As it says.
     host.cluster.stop();
     fs::rename(host.spool(), host.scratch.join("elsewhere")).unwrap();
-    fs::write(data.join("recovery.signal"), "").unwrap();
-    give_to_postgres(&data.join("recovery.signal"));
-    let mut settings = fs::File::options().append(true).open(data.join("postgresql.auto.conf")).unwrap();
-    settings.write_all(b"restore_command = '/bin/false'\nrecovery_target_timeline = 'current'\n").unwrap();
-    host.cluster.start();
+    begin_a_timeline(&host);
     host.good_run();
     let (ran, rows) = restored(&host, "newest", &[]);
     assert_eq!(rows, "after it was put back", "{ran}");

@@ -205,7 +205,7 @@ impl<'a> InPlace<'a> {
         let started = stopped.end();
         self.places.iter().try_for_each(Beside::end)?;
         restored.problems.extend(started.err().map(|error| (&error).into()));
-        if !kept.is_empty() && lost.is_empty() {
+        if !kept.is_empty() && lost.is_empty() && !restored.hole {
             let kept: Vec<_> = kept.iter().map(|kept| directory::quoted(kept)).collect();
             restored.next.push("What was there before is kept, and takes room until you are sure and type:".into());
             restored.next.push(format!("  rm -rf {}", kept.join(" ")));
