@@ -142,7 +142,7 @@ impl History {
             stop: at(backup["lsn"]["stop"].as_str().unwrap()),
         };
         self.model.backups = backups.map(backup).collect();
-        self.model.look(&self.host.scratch.join("storage/database/archive/main/15-1"), position);
+        self.model.look(&self.host.archive(), position);
     }
 
     fn finish_segment(&mut self) {
