@@ -9,6 +9,9 @@ use std::path::Path;
 const SECOND: i64 = 1_000_000;
 const SEGMENT: u64 = 16 << 20;
 
+/// The verdict on a moment that came back as it was.
+pub const EXACT: &str = "exact";
+
 /// A row, when it was committed (microseconds since the epoch), and a position in the WAL behind that.
 #[derive(Clone, Copy, Debug)]
 pub struct Commit {
@@ -215,7 +218,7 @@ impl Model {
             (0, Some(_)) if outcome.said != Some(time.div_euclid(SECOND)) => {
                 Err(format!("it is said to be of another moment; {said}"))
             }
-            (0, Some(_)) => Ok("exact"),
+            (0, Some(_)) => Ok(EXACT),
             (_, _) if can_be_had => Err(format!("it can be had; {said}")),
             (5, Some(found)) => {
                 let [least, most] = [surely, perhaps].map(|reach| reach.unwrap_or(0).min(wanted));
