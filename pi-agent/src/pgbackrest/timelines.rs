@@ -1,5 +1,5 @@
 //! The timelines of a cluster, as its archive knows them. Each restore to an earlier moment that goes on as the original begins
-//! one; its history file says where it left which other. Which moment is on which timeline is told by when each began.
+//! one; its history file says where it left which other. When each began is known by the time at which that file arrived, or later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};

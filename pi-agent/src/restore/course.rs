@@ -40,13 +40,15 @@ impl Course {
         let Some(archive) = newest.map(|backup| backup.archive.clone()) else {
             return Ok(Self { info, number: None, left: Vec::new() });
         };
-        let timelines = pgbackrest.timelines(&archive, &info.backups).map_err(|error| {
-            let kind = error.kind();
-            Error::new(format!("find out which timelines {step} was on"))
-                .kind_of(kind)
-                .hint("a backup itself needs none of them: pi-agent points, then --at ID")
-                .caused_by(error)
-        })?;
+        let unknown = |hint: &'static str| {
+            move |error: Error| {
+                let kind = error.kind();
+                Error::new(format!("find out which timelines {step} was on")).kind_of(kind).hint(hint).caused_by(error)
+            }
+        };
+        let timelines = pgbackrest
+            .timelines(&archive, &info.backups)
+            .map_err(unknown("a backup itself needs none of them: pi-agent points, then --at ID"))?;
         let number = match named {
             Some(number) if !timelines.has(number) => {
                 let known: Vec<_> = timelines.begun().map(|(number, _)| number.to_string()).collect();
@@ -55,7 +57,11 @@ impl Course {
                     .hint(format!("it has: {}", known.join(", "))));
             }
             Some(number) => Some(number),
-            None => Lives { pgbackrest, archive: &archive, timelines: &timelines }.at(time.unwrap_or(Timestamp::MAX))?,
+            None => Lives { pgbackrest, archive: &archive, timelines: &timelines }
+                .at(time.unwrap_or(Timestamp::MAX))
+                .map_err(unknown(
+                "where the timeline is named, no WAL is read for that: pi-agent points, then --timeline N",
+            ))?,
         };
         let Some(number) = number else { return Ok(Self { info, number: None, left: Vec::new() }) };
         let newest_wal = pgbackrest.last_segment_of(&archive, &timelines, number, &info.backups)?;

@@ -1,6 +1,6 @@
 //! On which timeline a database was at a moment: the one whose last sign of life by then is the latest. The numbers do not tell, for
 //! somebody may have taken a restore in place back; nor do the times of files, for WAL may reach the repository late. The WAL itself
-//! does, and is read where more than one timeline could be meant.
+//! tells, and is read where more than one timeline could be meant.
 
 use jiff::Timestamp;
 
@@ -16,10 +16,10 @@ pub(super) struct Lives<'a> {
 }
 
 impl Lives<'_> {
-    /// The timeline on which the database was at that moment; none is known for `None`.
+    /// The timeline on which the database was at that moment; `None`: none had begun.
     ///
     /// # Errors
-    /// The repository cannot be read.
+    /// The repository cannot be read, or a segment in it is damaged: a guess could be another history.
     pub fn at(&self, time: Timestamp) -> Result<Option<u32>> {
         // 1. The last that had begun. Its history may have reached the repository late.
         let mut begun: Vec<(u32, Option<Timestamp>)> = Vec::new();
@@ -90,7 +90,7 @@ impl Lives<'_> {
         Ok(None)
     }
 
-    /// The first time that a segment tells of its timeline, and the last until then. Of one that cannot be read, when it arrived.
+    /// The first time that a segment tells of its timeline, and the last until then. Of one that is compressed in another way, when it arrived.
     fn signs(
         &self,
         number: u32,
