@@ -41,8 +41,8 @@ fn slow_random_moments_of_random_histories() {
         let wrong: Vec<_> = verdicts.into_iter().filter_map(Result::err).collect();
         assert!(wrong.is_empty(), "{} of {moments} moments are wrong:\n{}", wrong.len(), wrong.join("\n"));
     }
-    // Not by refusals alone.
-    let least = by_effort(0, seeds.len() * moments / 5);
+    // Not by refusals alone. A single history may have many holes.
+    let least = (seeds.len() - 1) * moments / 5;
     assert!(exact >= least, "only {exact} moments came back exactly");
 }
 
