@@ -9,6 +9,7 @@ mod left_behind;
 mod reached;
 mod segment;
 mod state;
+mod times;
 mod whose;
 
 use std::fs::{self, File, TryLockError};
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use self::reached::Ledger;
-use self::segment::{Header, Name, system_id_of};
+use self::segment::{Name, system_id_of};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Error, Result};
 use crate::monitor::Problem;
@@ -26,8 +27,9 @@ use crate::pgbackrest::{self, Code, PgBackRest, code_of};
 pub use closing::close_holes;
 pub use drain::{Drained, drain, empty_spools, tell};
 pub use reached::{Hole, Mark, Reached};
-pub use segment::place;
+pub use segment::{Header, place};
 pub use state::WalState;
+pub use times::times;
 pub use whose::{Record, Whose};
 
 /// What one pass did.

@@ -36,6 +36,7 @@ mod postgres_dumps;
 mod postgres_goes_on;
 mod postgres_restored;
 mod postgres_upgrade;
+mod random_histories;
 mod recover;
 mod restore_target;
 mod restore_test;

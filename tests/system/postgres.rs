@@ -43,6 +43,12 @@ impl Host {
         spool_of(&self.scratch)
     }
 
+    /// The WAL of the one cluster that storage holds.
+    pub(crate) fn archive(&self) -> PathBuf {
+        let stanza = fs::read_dir(self.scratch.join("storage/database/archive").join(STANZA)).unwrap();
+        stanza.map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap()
+    }
+
     pub(crate) fn run(&self) -> Ran {
         self.agent.run(["run", "database", "--json"])
     }

@@ -2,10 +2,12 @@
 //! to be a moment is that moment.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use harness::cluster::give_to_postgres;
 use harness::{Cluster, Ran, sh};
 
 use crate::postgres::Host;
@@ -30,6 +32,20 @@ fn go_back(host: &Host, at: &str) {
     host.cluster.stop();
     host.agent.ok(["restore", "database", "--in-place", "--yes", "--at", at]).says("is in its place");
     host.cluster.start();
+}
+
+/// The stopped server goes on along a new timeline, as the program advises.
+pub(crate) fn begin_a_timeline(host: &Host) {
+    let signal = host.cluster.data().join("recovery.signal");
+    fs::write(&signal, "").unwrap();
+    give_to_postgres(&signal);
+    let settings = host.cluster.data().join("postgresql.auto.conf");
+    let mut settings = fs::File::options().append(true).open(settings).unwrap();
+    settings.write_all(b"restore_command = '/bin/false'\nrecovery_target_timeline = 'current'\n").unwrap();
+    host.cluster.start();
+    while host.cluster.sql("select pg_is_in_recovery()") == "t" {
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
@@ -108,8 +124,12 @@ fn a_return_that_was_taken_back_leads_nobody_astray() {
     std::thread::sleep(Duration::from_millis(1100));
     let one = host.moment_alone();
     host.insert("two");
+    go_back(&host, &one);
+    host.insert("not wanted");
+    let meanwhile = host.moment_alone();
+    host.insert("not wanted either");
+    host.agent.ok(["wal", "push", "database", "--switch"]);
     host.cluster.stop();
-    host.agent.ok(["restore", "database", "--in-place", "--yes", "--at", &one]);
     let data = host.cluster.data();
     let old = crate::in_place::kept(data).remove(0);
     fs::rename(data, host.scratch.join("not-wanted")).unwrap();
@@ -120,7 +140,51 @@ fn a_return_that_was_taken_back_leads_nobody_astray() {
     host.agent.ok(["wal", "push", "database", "--switch"]);
     let (ran, rows) = restored(&host, "newest", &[]);
     assert_eq!(rows, "one two three", "{ran}");
+    let (ran, rows) = restored(&host, "meanwhile", &["--at", &meanwhile]);
+    assert_eq!(rows, "one not wanted", "{ran}");
     host.good_run();
+}
+
+/// The storage was away as the database went on along another timeline: its history says nothing of when that was.
+#[test]
+fn a_history_that_arrives_late_changes_no_moment() {
+    let host = Host::local();
+    host.good_run();
+    host.insert("one");
+    host.cluster.stop();
+    begin_a_timeline(&host);
+    host.insert("two");
+    let two = host.moment_alone();
+    host.insert("three");
+    std::thread::sleep(Duration::from_millis(1100));
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+    let (ran, rows) = restored(&host, "two", &["--at", &two]);
+    assert_eq!(rows, "one two", "{ran}");
+}
+
+/// PostgreSQL takes the segment of the timeline before for one that is missing, and all that happened there with it.
+#[test]
+fn what_a_timeline_did_after_it_was_left_is_not_taken_for_what_the_next_one_lost() {
+    let host = Host::local();
+    host.good_run();
+    host.insert("one");
+    std::thread::sleep(Duration::from_millis(1100));
+    let one = host.moment_alone();
+    host.insert("gone");
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+    go_back(&host, &one);
+    host.insert("two");
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+    // Its first segment.
+    let segments = fs::read_dir(host.archive().join("0000000200000000")).unwrap().map(|entry| entry.unwrap().path());
+    fs::remove_file(segments.min().unwrap()).unwrap();
+    let to = host.scratch.join("newest");
+    host.agent.run(["restore", "database", "--to", to.to_str().unwrap()]).expect(5).says("the WAL has a hole before");
+    assert_eq!(rows(Cluster::existing(&host.scratch, &to).start()), "one");
+    // Whoever goes back to there is not told to remove the rest.
+    host.cluster.stop();
+    let ran = host.agent.run(["restore", "database", "--in-place", "--yes"]).expect(5);
+    assert!(!ran.says("holds changes that are nowhere else").stdout.contains("rm -rf"), "{ran}");
 }
 
 /// Where the archive ends before the moment, what came back is not called by that moment.

@@ -22,13 +22,13 @@ use jiff::Timestamp;
 use self::detour::Detour;
 use crate::config::{Postgres, Settings, Step};
 use crate::error::Kind;
-use crate::process::{Output, Stream, User};
+use crate::process::{Output, Program, Stream, User};
 use crate::{Error, Result};
 
 pub use failure::{Code, code_of};
 pub use files::{directory, end_left, let_through, server_user};
 pub use info::{Backup, Cluster, Info};
-pub use timelines::Timelines;
+pub use timelines::{Archived, Timelines};
 pub use version::{Version, version};
 
 /// How long a command may take that only looks at the repository.
@@ -362,6 +362,14 @@ impl PgBackRest {
         deadline: Duration,
         on_line: &mut dyn FnMut(Stream, &str),
     ) -> Result<Output> {
+        let program = self.program(view, command, arguments, deadline)?;
+        program.run(on_line).map_err(version::missing).and_then(|output| match output.status.success() {
+            true => Ok(output),
+            false => Err(self.explained(failure::error(command, &self.stanza, &output))),
+        })
+    }
+
+    fn program(&self, view: View, command: &str, arguments: &[&str], deadline: Duration) -> Result<Program> {
         let mut all =
             vec![format!("--config={}", self.files.config(view).display()), format!("--stanza={}", self.stanza)];
         if view == View::Server {
@@ -370,13 +378,9 @@ impl PgBackRest {
         // Positional arguments (a WAL file, a folder) are recognised wherever they stand.
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let program = program::command(command, &all, &self.user)?.env("TZ", &self.zone).within(deadline);
-        let program = match &self.detour {
+        Ok(match &self.detour {
             Some(detour) => detour.lead(program),
             None => program,
-        };
-        program.run(on_line).map_err(version::missing).and_then(|output| match output.status.success() {
-            true => Ok(output),
-            false => Err(self.explained(failure::error(command, &self.stanza, &output))),
         })
     }
 

@@ -1,12 +1,13 @@
 //! The timelines of a cluster, as its archive knows them. Each restore to an earlier moment that goes on as the original begins
-//! one; its history file says where it left which other. Which moment is on which timeline is told by when each began.
+//! one; its history file says where it left which other. When each began is known by the time at which that file arrived, or later.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{Backup, PgBackRest, SHORT, View};
+use super::{Backup, PgBackRest, SHORT, View, version};
 use crate::error::{Context, Error, Result};
 
 /// The timelines of one archive, by their numbers.
@@ -20,8 +21,18 @@ pub struct Timeline {
     from: Vec<(u32, u64)>,
     /// When it began, or soon after; `None`: before all others.
     pub since: Option<Timestamp>,
-    /// The newest folder of its segments: the first 16 digits of their names.
-    folder: Option<String>,
+    /// The folders of its segments, oldest first: the first 16 digits of their names.
+    folders: Vec<String>,
+}
+
+/// A segment in an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archived {
+    /// Its name: 24 digits.
+    pub name: String,
+    /// When it reached the repository, which may be long after it was written.
+    pub arrived: Option<Timestamp>,
+    path: String,
 }
 
 impl Timelines {
@@ -45,7 +56,7 @@ impl Timelines {
         for folder in &listed.folders {
             let known = folder.get(..8).and_then(number).and_then(|number| all.get_mut(&number));
             if let Some(timeline) = known {
-                timeline.folder = timeline.folder.take().max(Some(folder.clone()));
+                timeline.folders.push(folder.clone());
             }
         }
         let mut before: Option<Timestamp> = None;
@@ -68,15 +79,19 @@ impl Timelines {
         self.0.contains_key(&number)
     }
 
-    /// The one on which the cluster was at that moment; the last one for `None`.
-    pub fn at(&self, time: Option<Timestamp>) -> Option<u32> {
-        let had_begun = |timeline: &Timeline| time.is_none_or(|time| timeline.since.is_none_or(|since| since <= time));
-        self.0.iter().rev().find(|(_, timeline)| had_begun(timeline)).map(|(number, _)| *number)
+    /// The folders of a timeline's own segments, oldest first.
+    pub fn folders(&self, number: u32) -> &[String] {
+        self.0.get(&number).map_or(&[], |timeline| &timeline.folders)
     }
 
     /// The timeline that this one left last, and where.
     pub fn left(&self, number: u32) -> Option<(u32, u64)> {
         self.0.get(&number)?.from.last().copied()
+    }
+
+    /// Those that a timeline comes from, each with the position at which it was left.
+    pub fn before(&self, number: u32) -> &[(u32, u64)] {
+        self.0.get(&number).map_or(&[], |timeline| &timeline.from)
     }
 
     /// A recovery that begins with that backup comes to that timeline.
@@ -122,15 +137,22 @@ fn number(text: &str) -> Option<u32> {
     u32::from_str_radix(text, 16).ok().filter(|_| text.len() == 8)
 }
 
-/// The lines of a history file: a timeline, the position at which it was left, and a reason for people.
+/// The lines of a history file: a timeline, the position at which it was left, and a reason for people. A recovery along a timeline
+/// that stops before that had begun leaves it there: then those before it count up to that position, too.
 fn history(text: &str) -> Option<Vec<(u32, u64)>> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines
+    let mut left = lines
         .map(|line| {
             let mut words = line.split_whitespace();
             Some((words.next()?.parse().ok()?, lsn(words.next()?)?))
         })
-        .collect()
+        .collect::<Option<Vec<(u32, u64)>>>()?;
+    let mut end = u64::MAX;
+    for (_, left) in left.iter_mut().rev() {
+        end = end.min(*left);
+        *left = end;
+    }
+    Some(left)
 }
 
 /// A position in the stream of WAL, as PostgreSQL writes it: `0/4009F20`.
@@ -190,38 +212,59 @@ impl PgBackRest {
         Ok((listed, histories))
     }
 
-    /// The newest segment of that timeline's own, and when it reached the repository.
+    /// The segments in one folder of an archive, oldest first: whole ones, and the beginnings of some.
     ///
     /// # Errors
     /// pgBackRest's, or its list cannot be understood.
-    pub fn newest_of(
-        &self,
-        archive: &str,
-        timelines: &Timelines,
-        number: u32,
-    ) -> Result<Option<(String, Option<Timestamp>)>> {
+    pub fn archived(&self, archive: &str, folder: &str) -> Result<Vec<Archived>> {
         #[derive(Deserialize)]
         struct Entry {
             time: Option<i64>,
         }
-        let Some(folder) = timelines.0.get(&number).and_then(|timeline| timeline.folder.as_ref()) else {
-            return Ok(None);
-        };
         let folder = format!("archive/{}/{archive}/{folder}", self.stanza);
-        // Of whole segments: a partial one is never asked for by that name.
-        let filter = "--filter=^[0-9A-F]{24}-";
+        let filter = r"--filter=^[0-9A-F]{24}(\.partial)?-";
         let output =
             self.run(View::Repository, "repo-ls", [&*folder, filter, "--output=json"], SHORT, &mut |_, _| ())?;
         let entries: BTreeMap<String, Entry> =
             serde_json::from_str(&output.stdout).context(|| "understand pgbackrest repo-ls's output".into())?;
-        let newest = entries.into_iter().rev().find_map(|(name, entry)| Some((name.get(..24)?.to_owned(), entry.time)));
-        Ok(newest.map(|(name, time)| (name, time.and_then(|time| Timestamp::from_second(time).ok()))))
+        let archived = entries.into_iter().filter_map(|(file, entry)| {
+            Some(Archived {
+                name: file.get(..24)?.to_owned(),
+                arrived: entry.time.and_then(|time| Timestamp::from_second(time).ok()),
+                path: format!("{folder}/{file}"),
+            })
+        });
+        Ok(archived.collect())
+    }
+
+    /// Lets `read` have what is in a segment; false: it is compressed in another way than ours.
+    ///
+    /// # Errors
+    /// pgBackRest's, or `read`'s.
+    pub fn read_archived(
+        &self,
+        segment: &Archived,
+        read: &mut dyn FnMut(&mut dyn Read) -> io::Result<()>,
+    ) -> Result<bool> {
+        /// Of the largest segment that there can be, the beginning does.
+        const MOST: u64 = 64 << 20;
+        if !segment.path.ends_with(".zst") {
+            return Ok(false);
+        }
+        let doing = || format!("read {}", segment.path);
+        let program = self.program(View::Repository, "repo-get", &[&segment.path], SHORT + self.slack)?;
+        let mut compressed = Vec::new();
+        let piped = program.pipe(SHORT + self.slack).map_err(version::missing)?;
+        piped.take(MOST).read_to_end(&mut compressed).context(doing)?;
+        let mut content = zstd::Decoder::new(&compressed).context(doing)?;
+        read(&mut content).context(doing)?;
+        Ok(true)
     }
 
     /// The last segment that a recovery to the end of that timeline has to have seen; `None`: that is not known.
     ///
     /// # Errors
-    /// As of [`Self::newest_of`].
+    /// As of [`Self::archived`].
     pub fn last_segment_of(
         &self,
         archive: &str,
@@ -229,8 +272,10 @@ impl PgBackRest {
         number: u32,
         backups: &[Backup],
     ) -> Result<Option<String>> {
-        if let Some((name, _)) = self.newest_of(archive, timelines, number)? {
-            return Ok(Some(name));
+        let newest =
+            timelines.folders(number).last().map_or(Ok(Vec::new()), |folder| self.archived(archive, folder))?;
+        if let Some(newest) = newest.into_iter().next_back() {
+            return Ok(Some(newest.name));
         }
         let backups: Vec<_> = backups.iter().filter(|backup| backup.archive == archive).collect();
         let left = timelines.left(number).zip(segment_size(&backups));
@@ -289,15 +334,6 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_on_the_timeline_that_was_then() {
-        let (timelines, _) = gone_back_twice();
-        let of = |second| timelines.at(Some(at(second)));
-        assert_eq!((of(350), of(404), of(405), of(604), of(606)), (Some(1), Some(1), Some(2), Some(2), Some(3)));
-        assert_eq!(timelines.at(None), Some(3));
-        assert_eq!(Timelines::default().at(None), None);
-    }
-
-    #[test]
     fn a_backup_leads_to_what_went_on_from_behind_it() {
         let (timelines, [first, left_behind, second]) = gone_back_twice();
         let leads = |backup| [1, 2, 3].map(|number| timelines.lead(backup, number));
@@ -314,6 +350,16 @@ mod tests {
         let timelines = Timelines::new(&listed, &histories, &[&on_third]).expect("understood");
         assert_eq!(timelines.begun().collect::<Vec<_>>(), [(2, Some(at(700))), (3, Some(at(700)))]);
         assert!(Timelines::new(&listed, &[(2, "nonsense".to_owned())].into(), &[]).is_err());
+    }
+
+    #[test]
+    fn a_timeline_that_was_left_before_it_began_leads_from_there() {
+        let text = "1\t0/D000000\tno recovery target specified\n\n2\t0/5007720\tbefore 2026-11-30 12:07:22.52273+00\n";
+        assert_eq!(history(text), Some(vec![(1, 0x500_7720), (2, 0x500_7720)]));
+        let listed = Listing { histories: [(3, at(9000))].into(), folders: BTreeSet::new() };
+        let between = backup("000000010000000000000008", 0x800_0028, 300);
+        let timelines = Timelines::new(&listed, &[(3, text.to_owned())].into(), &[&between]).expect("understood");
+        assert!(!timelines.lead(&between, 3), "it is behind where the database went back to");
     }
 
     #[test]

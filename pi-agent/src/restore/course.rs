@@ -3,10 +3,10 @@
 
 use jiff::Timestamp;
 
+use super::lives::Lives;
 use super::{At, Since};
 use crate::error::{Error, Kind, Result};
-use crate::pgbackrest::{Backup, Info, PgBackRest, Timelines};
-use crate::retention::APART;
+use crate::pgbackrest::{Backup, Info, PgBackRest};
 
 /// A way back.
 pub(super) struct Course {
@@ -14,6 +14,8 @@ pub(super) struct Course {
     pub info: Info,
     /// The timeline; `None`: that of the backup.
     number: Option<u32>,
+    /// The timelines that lead to it, each with the position at which it was left.
+    pub left: Vec<(u32, u64)>,
 }
 
 impl Course {
@@ -28,7 +30,7 @@ impl Course {
             At::Time(time) => (Some(*time), None),
             At::Timeline { number, time } => (*time, Some(*number)),
             // A backup restores to where it is consistent, and needs to know nothing else.
-            At::Id(_) => return Ok(Self { info, number: None }),
+            At::Id(_) => return Ok(Self { info, number: None, left: Vec::new() }),
         };
         let now = Timestamp::now();
         let newest = match time {
@@ -36,15 +38,17 @@ impl Course {
             None => info.newest(now),
         };
         let Some(archive) = newest.map(|backup| backup.archive.clone()) else {
-            return Ok(Self { info, number: None });
+            return Ok(Self { info, number: None, left: Vec::new() });
         };
-        let timelines = pgbackrest.timelines(&archive, &info.backups).map_err(|error| {
-            let kind = error.kind();
-            Error::new(format!("find out which timelines {step} was on"))
-                .kind_of(kind)
-                .hint("a backup itself needs none of them: pi-agent points, then --at ID")
-                .caused_by(error)
-        })?;
+        let unknown = |hint: &'static str| {
+            move |error: Error| {
+                let kind = error.kind();
+                Error::new(format!("find out which timelines {step} was on")).kind_of(kind).hint(hint).caused_by(error)
+            }
+        };
+        let timelines = pgbackrest
+            .timelines(&archive, &info.backups)
+            .map_err(unknown("a backup itself needs none of them: pi-agent points, then --at ID"))?;
         let number = match named {
             Some(number) if !timelines.has(number) => {
                 let known: Vec<_> = timelines.begun().map(|(number, _)| number.to_string()).collect();
@@ -53,17 +57,13 @@ impl Course {
                     .hint(format!("it has: {}", known.join(", "))));
             }
             Some(number) => Some(number),
-            None => match timelines.at(time) {
-                Some(number) => {
-                    // One of the future says nothing of when its timeline was.
-                    let until = time.unwrap_or(now + APART);
-                    let backups: Vec<_> = info.backups.iter().filter(|backup| backup.stopped <= until).collect();
-                    Some(lived(pgbackrest, &archive, &timelines, number, &backups)?)
-                }
-                None => None,
-            },
+            None => Lives { pgbackrest, archive: &archive, timelines: &timelines }
+                .at(time.unwrap_or(Timestamp::MAX))
+                .map_err(unknown(
+                "where the timeline is named, no WAL is read for that: pi-agent points, then --timeline N",
+            ))?,
         };
-        let Some(number) = number else { return Ok(Self { info, number: None }) };
+        let Some(number) = number else { return Ok(Self { info, number: None, left: Vec::new() }) };
         let newest_wal = pgbackrest.last_segment_of(&archive, &timelines, number, &info.backups)?;
         let leads = |backup: &Backup| backup.archive == archive && timelines.lead(backup, number);
         Ok(Self {
@@ -73,6 +73,7 @@ impl Course {
                 ..info
             },
             number: Some(number),
+            left: timelines.before(number).to_vec(),
         })
     }
 
@@ -81,38 +82,6 @@ impl Course {
         let number = self.number?;
         Some(if backup.timeline() == Some(number) { "current".into() } else { number.to_string() })
     }
-}
-
-/// That timeline, or the one it comes from when that one went on later: somebody took the restore in place back. Backups know the
-/// time best; where none tells, what came last into the archive does.
-fn lived(
-    pgbackrest: &PgBackRest,
-    archive: &str,
-    timelines: &Timelines,
-    number: u32,
-    backups: &[&Backup],
-) -> Result<u32> {
-    let newest_backup = |number| {
-        let on_it = backups.iter().filter(|one| one.archive == archive && one.timeline() == Some(number));
-        on_it.map(|one| one.stopped).max()
-    };
-    let mut number = number;
-    while let Some((from, _)) = timelines.left(number) {
-        let since = timelines.begun().find(|(known, _)| *known == number).and_then(|(_, since)| since);
-        let (here, there) = (newest_backup(number), newest_backup(from).filter(|stopped| Some(*stopped) > since));
-        let went_on = if here.is_some() || there.is_some() {
-            there > here
-        } else {
-            let arrived =
-                |number| Ok::<_, Error>(pgbackrest.newest_of(archive, timelines, number)?.and_then(|(_, time)| time));
-            arrived(from)? > arrived(number)?.max(since)
-        };
-        if !went_on {
-            break;
-        }
-        number = from;
-    }
-    Ok(number)
 }
 
 /// From when on each timeline of the newest cluster is taken, for who chooses a moment; none while there is only one.

@@ -205,7 +205,7 @@ impl<'a> InPlace<'a> {
         let started = stopped.end();
         self.places.iter().try_for_each(Beside::end)?;
         restored.problems.extend(started.err().map(|error| (&error).into()));
-        if !kept.is_empty() && lost.is_empty() {
+        if !kept.is_empty() && lost.is_empty() && !restored.hole {
             let backed_up = |kept: &PathBuf| match &self.step.source {
                 Source::Directory(source) => source.paths.iter().any(|path| kept.starts_with(path)),
                 _ => false,

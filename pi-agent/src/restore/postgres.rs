@@ -133,6 +133,7 @@ fn restore_as(
         data: &place.to,
         tablespaces: &place.tablespaces,
         archives: place.in_place,
+        left: &course.left,
     };
     let recovery = within_reach(runtime, &[&place.to, &place.tablespaces], user.uid, || {
         pgbackrest.restore(&order, &mut |done, total| {

@@ -1,5 +1,6 @@
 //! The recovery of restored files: PostgreSQL itself does it, here and now, in single-user mode.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -15,11 +16,12 @@ use crate::error::{Context, Error, Result};
 use crate::monitor::{Monitor, Problem, Progress, Unit};
 use crate::mounts::{Bind, privately};
 use crate::pgbackrest::{Info, PgBackRest, Target};
-use crate::process::User;
+use crate::process::{Program, User};
 use crate::steps::postgres::catalogue::ALWAYS_THERE;
 use crate::steps::postgres::control::Control;
 use crate::steps::postgres::programs::Found;
 use crate::steps::postgres::restored::{self, Configuration};
+use crate::wal::Header;
 
 /// Longer than any recovery of a household.
 const A_WEEK: Duration = Duration::from_hours(7 * 24);
@@ -67,11 +69,11 @@ struct Given {
 }
 
 /// What the archive has of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Has {
-    All,
-    Beginning,
     Nothing,
+    Beginning,
+    All,
 }
 
 impl Given {
@@ -136,6 +138,8 @@ pub(super) struct Cluster<'a> {
     pub tablespaces: &'a Path,
     /// It goes on as the original.
     pub archives: bool,
+    /// The timelines that it recovers along before the last one, each with the position at which it was left.
+    pub left: &'a [(u32, u64)],
 }
 
 impl Cluster<'_> {
@@ -159,6 +163,30 @@ impl Cluster<'_> {
             given: Given { last: second.given.last.max(first.given.last), ..second.given },
             control: second.control,
         })
+    }
+
+    /// What is left of a segment that was fetched, without what its timeline wrote after it had been left. PostgreSQL asks for that
+    /// where it does not find the next timeline's, and would take it for the same history.
+    fn cut(&self, name: &str, segment: &Path) -> Result<Has> {
+        let timeline = name.get(..8).and_then(|number| u32::from_str_radix(number, 16).ok());
+        let left = self.left.iter().find(|(number, _)| Some(*number) == timeline).map(|(_, left)| *left);
+        let Some(left) = left.filter(|_| name.len() == 24) else { return Ok(Has::All) };
+        let Header { begins, segment_size, .. } = Header::check(segment)?;
+        if left <= begins {
+            return Ok(Has::Nothing);
+        }
+        if left >= begins + segment_size {
+            return Ok(Has::All);
+        }
+        // To that length, and filled up with zeros again.
+        for length in [left - begins, segment_size] {
+            let arguments = [format!("--size={length}").as_ref(), segment.as_os_str()].map(OsStr::to_owned);
+            let cut = Program::new("truncate", arguments).as_user(self.pgbackrest.user()).run(&mut |_, _| ())?;
+            if !cut.status.success() {
+                return Err(Error::new(format!("cut {}: {}", segment.display(), cut.stderr.trim())));
+            }
+        }
+        Ok(Has::Beginning)
     }
 
     fn recover_once(&self, monitor: &Monitor, aim: &str) -> Result<Recovery> {
@@ -186,10 +214,10 @@ impl Cluster<'_> {
             monitor.alive();
             let to = data.join("pg_wal").join(to);
             let has = if pgbackrest.fetch(name, data, &to)? {
-                Has::All
+                self.cut(name, &to)?
             } else if name.len() == 24 && pgbackrest.fetch(&format!("{name}.partial"), data, &to)? {
                 // The last one of a server that died, or of a timeline that was left.
-                Has::Beginning
+                self.cut(name, &to)?.min(Has::Beginning)
             } else {
                 Has::Nothing
             };

@@ -66,7 +66,9 @@ pub(super) fn went_back(
         Some(newest.to_owned())
     } else {
         let timelines = pgbackrest.timelines(archive, &info.backups)?;
-        pgbackrest.newest_of(archive, &timelines, number)?.map(|(newest, _)| newest)
+        let newest = timelines.folders(number).last();
+        let segments = newest.map_or(Ok(Vec::new()), |folder| pgbackrest.archived(archive, folder))?;
+        segments.into_iter().next_back().map(|segment| segment.name)
     };
     Ok(newest_of_timeline.filter(|newest| newest > segment).map(|newest| wal::went_back(step, segment, &newest)))
 }

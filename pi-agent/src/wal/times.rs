@@ -1,0 +1,236 @@
+//! The times that a segment of WAL tells: when transactions ended, checkpoints began, and recoveries came to their end. A cluster was at
+//! work on a timeline then, whenever the segment reached the repository.
+//!
+//! The layout has been PostgreSQL's since 9.5 (`XLogPageHeaderData`, `XLogRecord`, `xl_xact_commit`, `CheckPoint`, `xl_end_of_recovery`),
+//! in the machine's byte order. Whatever does not fit is taken for the end.
+
+use std::io::{self, ErrorKind, Read};
+
+use jiff::Timestamp;
+
+/// The first bytes of a record, among them all that tells a time.
+const HEAD: usize = 128;
+/// The fixed part of a record, with what comes before and the kind.
+const FIXED: usize = 24;
+/// PostgreSQL counts microseconds from the year 2000.
+const EPOCH: i64 = 946_684_800_000_000;
+
+/// Calls `tell` with the position of each record that tells a time, and the time.
+///
+/// # Errors
+/// It cannot be read.
+pub fn times(mut wal: impl Read, tell: &mut dyn FnMut(u64, Timestamp)) -> io::Result<()> {
+    let mut page = vec![0; 40];
+    if !filled(&mut wal, &mut page)? {
+        return Ok(());
+    }
+    let (begins, size) = (number(&page, 8), word(&page, 36) as usize);
+    if !size.is_power_of_two() || !(1 << 10..=1 << 16).contains(&size) {
+        return Ok(());
+    }
+    page.resize(size, 0);
+    if !filled(&mut wal, &mut page[40..])? {
+        return Ok(());
+    }
+    let mut record = Record::default();
+    let mut here = begins;
+    loop {
+        let (info, rest) = (half(&page, 2), word(&page, 16) as usize);
+        let mut at = if info & 2 == 0 { 24 } else { 40 };
+        if number(&page, 8) != here {
+            return Ok(()); // An older one that waits to be written anew.
+        }
+        if here == begins {
+            record.left = aligned(rest);
+        } else if info & 1 == 0 && record.left > 0 {
+            record = Record::default(); // It was given up.
+        }
+        while at < page.len() {
+            if record.left == 0 {
+                let length = word(&page, at) as usize;
+                if length < FIXED {
+                    return Ok(());
+                }
+                record = Record { position: here + at as u64, left: aligned(length), ..record };
+                record.head.clear();
+            }
+            let part = record.left.min(page.len() - at);
+            let known = if record.position == 0 { 0 } else { part.min(HEAD - record.head.len()) };
+            record.head.extend_from_slice(&page[at..at + known]);
+            record.left -= part;
+            at += part;
+            if record.left == 0 && record.position != 0 {
+                if record.before.is_some_and(|before| before != number(&record.head, 8)) {
+                    return Ok(());
+                }
+                if let Some(time) = time(&record.head) {
+                    tell(record.position, time);
+                }
+                record.before = Some(record.position);
+            }
+        }
+        here += size as u64;
+        if !filled(&mut wal, &mut page)? {
+            return Ok(());
+        }
+    }
+}
+
+/// The one that is read.
+#[derive(Default)]
+struct Record {
+    /// 0: it began in an earlier segment.
+    position: u64,
+    head: Vec<u8>,
+    /// Bytes that are still to come.
+    left: usize,
+    /// The position of the one before.
+    before: Option<u64>,
+}
+
+/// False: there is no more.
+fn filled(wal: &mut impl Read, page: &mut [u8]) -> io::Result<bool> {
+    match wal.read_exact(page) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        read => read.map(|()| true),
+    }
+}
+
+/// The time that a record tells.
+fn time(head: &[u8]) -> Option<Timestamp> {
+    let (info, manager) = (*head.get(16)?, *head.get(17)?);
+    let mut at = FIXED;
+    // None of them refers to a page; an origin and an outer transaction may come before what it says.
+    let said = loop {
+        match *head.get(at)? {
+            0xFD => at += 3,
+            0xFC => at += 5,
+            0xFF => break head.get(at + 2..)?,
+            0xFE => break head.get(at + 5..)?,
+            _ => return None,
+        }
+    };
+    let long = |at: usize| said.get(at..at + 8).map(|_| number(said, at).cast_signed());
+    let of_2000 = |time: i64| Timestamp::from_microsecond(time.checked_add(EPOCH)?).ok();
+    match (manager, info & 0xF0) {
+        (0, 0x00 | 0x10) => Timestamp::from_second(long(64)?).ok(),
+        (0, 0x90) => of_2000(long(0)?),
+        // With or without more about it (0x80): the end of a transaction, also of one that was prepared.
+        (1, info) if matches!(info & 0x70, 0x00 | 0x20 | 0x30 | 0x40) => of_2000(long(0)?),
+        _ => None,
+    }
+}
+
+fn aligned(length: usize) -> usize {
+    length.next_multiple_of(8)
+}
+
+fn half(bytes: &[u8], at: usize) -> u16 {
+    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn number(bytes: &[u8], at: usize) -> u64 {
+    let mut field = [0; 8];
+    field.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_ne_bytes(field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: usize = 8192;
+    const BEGINS: u64 = 5 << 24;
+
+    /// Pages of a segment, filled with records one after the other.
+    struct Segment {
+        bytes: Vec<u8>,
+        before: u64,
+    }
+
+    impl Segment {
+        fn begin() -> Self {
+            Self { bytes: Vec::new(), before: 0 }
+        }
+
+        fn byte(&mut self, byte: u8, left: usize) {
+            if self.bytes.len().is_multiple_of(PAGE) {
+                let first = self.bytes.is_empty();
+                let mut header = vec![0; if first { 40 } else { 24 }];
+                header[2] = if first { 2 } else { 1 };
+                header[8..16].copy_from_slice(&(BEGINS + self.bytes.len() as u64).to_ne_bytes());
+                if first {
+                    header[36..40].copy_from_slice(&8192_u32.to_ne_bytes());
+                } else {
+                    header[16..20].copy_from_slice(&u32::try_from(left).expect("short").to_ne_bytes());
+                }
+                self.bytes.extend(header);
+            }
+            self.bytes.push(byte);
+        }
+
+        fn record(&mut self, manager: u8, info: u8, said: &[u8]) {
+            let mut record = vec![0; FIXED];
+            record[8..16].copy_from_slice(&self.before.to_ne_bytes());
+            (record[16], record[17]) = (info, manager);
+            record.push(0xFE);
+            record.extend(u32::try_from(said.len()).expect("short").to_ne_bytes());
+            record.extend(said);
+            let length = record.len();
+            record[..4].copy_from_slice(&u32::try_from(length).expect("short").to_ne_bytes());
+            record.resize(length.next_multiple_of(8), 0);
+            let begins = if self.bytes.is_empty() { 40 } else { self.bytes.len() };
+            self.before = BEGINS + (begins + if begins.is_multiple_of(PAGE) { 24 } else { 0 }) as u64;
+            for (at, byte) in record.iter().enumerate() {
+                self.byte(*byte, length.saturating_sub(at));
+            }
+        }
+
+        fn told(mut self) -> Vec<i64> {
+            self.bytes.resize(self.bytes.len().next_multiple_of(PAGE) + PAGE, 0);
+            let mut told = Vec::new();
+            times(&*self.bytes, &mut |_, time| told.push(time.as_second())).expect("it is read");
+            told
+        }
+    }
+
+    fn of_2000(second: i64) -> [u8; 8] {
+        (second * 1_000_000 - EPOCH).to_ne_bytes()
+    }
+
+    #[test]
+    fn transactions_checkpoints_and_recoveries_tell_their_times() {
+        let mut segment = Segment::begin();
+        segment.record(0, 0x90, &of_2000(1_700_000_001));
+        segment.record(10, 0, &[7; 30_000]);
+        segment.record(1, 0x80, &[&of_2000(1_700_000_002)[..], &[1; 9_000]].concat());
+        segment.record(1, 0x50, &of_2000(1_700_000_099));
+        segment.record(1, 0x20, &of_2000(1_700_000_003));
+        let mut checkpoint = [0; 88];
+        checkpoint[64..72].copy_from_slice(&1_700_000_004_i64.to_ne_bytes());
+        segment.record(0, 0x10, &checkpoint);
+        assert_eq!(segment.told(), [1_700_000_001, 1_700_000_002, 1_700_000_003, 1_700_000_004]);
+    }
+
+    #[test]
+    fn what_does_not_follow_is_the_end() {
+        let mut segment = Segment::begin();
+        segment.record(1, 0, &of_2000(1_700_000_001));
+        segment.before = 12;
+        segment.record(1, 0, &of_2000(1_700_000_002));
+        assert_eq!(segment.told(), [1_700_000_001]);
+        let mut old = Segment::begin();
+        old.record(1, 0, &of_2000(1_700_000_001));
+        old.record(10, 0, &[0; PAGE]);
+        old.record(1, 0, &of_2000(1_700_000_002));
+        old.bytes[PAGE + 8] = 1;
+        assert_eq!(old.told(), [1_700_000_001], "a page of an older segment");
+        for garbage in [&[][..], &[0; 40], &[7; 3 * PAGE]] {
+            times(garbage, &mut |_, _| panic!("it tells nothing")).expect("it is read");
+        }
+    }
+}
