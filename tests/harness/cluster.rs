@@ -89,6 +89,12 @@ impl Cluster {
         as_postgres(&self.programs, program, arguments)
     }
 
+    /// Runs one of PostgreSQL's programs for whole data directories on this one, as its user.
+    pub fn with_data(&self, program: &str, arguments: &[&str]) {
+        let data = self.data.display().to_string();
+        sh(self.as_postgres(program, ["-D", &data]).args(arguments));
+    }
+
     /// `data_directory`.
     pub fn data(&self) -> &Path {
         &self.data

@@ -18,6 +18,7 @@ mod documents;
 mod file_systems;
 mod health;
 mod history;
+mod hostile_clusters;
 mod in_place;
 mod interruptions;
 mod limits;

@@ -60,6 +60,8 @@ pub struct PgBackRest {
     slack: Duration,
     /// The database that it connects to, where that is not its default `postgres`.
     database: Option<String>,
+    /// What its sessions there set for themselves, as libpq's `PGOPTIONS`.
+    session: String,
     /// The time zone that it is told.
     zone: String,
 }
@@ -133,13 +135,15 @@ impl PgBackRest {
             detour,
             slack,
             database: None,
+            session: String::new(),
             zone: zone::UTC.into(),
         })
     }
 
-    /// The same, connecting to that database of the server's.
+    /// The same, connecting to that database of the server's, in sessions with these options of libpq's.
     #[must_use]
-    pub fn connecting_to(mut self, database: &str) -> Self {
+    pub fn connecting_to(mut self, database: &str, session: String) -> Self {
+        self.session = session;
         self.database = Some(database.to_owned()).filter(|database| database != "postgres");
         self
     }
@@ -378,6 +382,7 @@ impl PgBackRest {
         // Positional arguments (a WAL file, a folder) are recognised wherever they stand.
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let program = program::command(command, &all, &self.user)?.env("TZ", &self.zone).within(deadline);
+        let program = program.env("PGOPTIONS", &self.session);
         Ok(match &self.detour {
             Some(detour) => detour.lead(program),
             None => program,

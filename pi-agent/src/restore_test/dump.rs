@@ -12,21 +12,21 @@ use crate::monitor::Problem;
 use crate::report::words;
 use crate::repository::Selection;
 use crate::steps::future;
-use crate::steps::postgres::catalogue::{ALWAYS_THERE, Psql};
+use crate::steps::postgres::catalogue::{ALWAYS_THERE, Catalogue, Psql};
 use crate::steps::postgres::dumps;
-use crate::steps::postgres::pg_dump::ENDING;
+use crate::steps::postgres::pg_dump::{ENDING, file_name};
 use crate::steps::postgres::said::{errors, is_only_missing};
 
 const NAME: &str = "dump";
 
-/// `data`: the cluster, where the server's user reaches files.
-pub(super) fn test(work: &Work<'_>, psql: &Psql<'_>, data: &Path, sheet: &mut Sheet) {
-    if let Err(error) = try_to(work, psql, data, sheet) {
+/// `found`: what the server has. `data`: the cluster, where the server's user reaches files.
+pub(super) fn test(work: &Work<'_>, psql: &Psql<'_>, found: &Catalogue, data: &Path, sheet: &mut Sheet) {
+    if let Err(error) = try_to(work, psql, found, data, sheet) {
         sheet.problem(NAME, Problem::from(&error));
     }
 }
 
-fn try_to(work: &Work<'_>, psql: &Psql<'_>, data: &Path, sheet: &mut Sheet) -> Result<()> {
+fn try_to(work: &Work<'_>, psql: &Psql<'_>, found: &Catalogue, data: &Path, sheet: &mut Sheet) -> Result<()> {
     let Work { step, place, monitor, .. } = work;
     monitor.phase("restoring the monthly dump");
     let Some(repository) = dumps::open(&place.settings, step)? else { return Ok(()) };
@@ -55,7 +55,8 @@ fn try_to(work: &Work<'_>, psql: &Psql<'_>, data: &Path, sheet: &mut Sheet) -> R
             continue;
         };
         give(&file)?;
-        match into_a_database(work, psql, &file) {
+        let original = found.databases.keys().find(|name| file.ends_with(file_name(name))).map(String::as_str);
+        match into_a_database(work, psql, &file, original) {
             Ok(said) if said.is_empty() => count += 1,
             Ok(said) => {
                 good = false;
@@ -77,11 +78,31 @@ fn try_to(work: &Work<'_>, psql: &Psql<'_>, data: &Path, sheet: &mut Sheet) -> R
     fs::remove_dir_all(&to).context(doing)
 }
 
+/// Those of a database, for one like it: its texts may be none in another encoding, and sorted otherwise by another locale. The names of
+/// the columns differ from version to version.
+fn encoding_and_locale(psql: &Psql<'_>, database: &str) -> Result<String> {
+    let name = database.replace('\'', "''");
+    psql.system(
+        ALWAYS_THERE,
+        &format!(
+            "select format('encoding %L lc_collate %L lc_ctype %L', pg_encoding_to_char(encoding), datcollate, datctype) || \
+               case to_jsonb(d) ->> 'datlocprovider' \
+                 when 'i' then format(' locale_provider icu icu_locale %L', coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale')) \
+                 when 'b' then format(' locale_provider builtin builtin_locale %L', to_jsonb(d) ->> 'datlocale') \
+                 else '' end \
+             from pg_database d where datname = E'{}'",
+            name.replace('\\', r"\\")
+        ),
+        ASKING,
+    )
+}
+
 /// Restores a dump into a database of our own, which is removed again; what pg_restore said of errors. It goes on behind one.
-fn into_a_database(work: &Work<'_>, psql: &Psql<'_>, file: &Path) -> Result<String> {
+fn into_a_database(work: &Work<'_>, psql: &Psql<'_>, file: &Path, original: Option<&str>) -> Result<String> {
     // No user's: in those nothing is made.
     let name = format!("pi_agent_dump_{}", std::process::id());
-    psql.ask(ALWAYS_THERE, &format!("create database {name} template template0"), ASKING)?;
+    let like = original.map_or_else(|| Ok(String::new()), |original| encoding_and_locale(psql, original))?;
+    psql.ask(ALWAYS_THERE, &format!("create database {name} template template0 {like}"), ASKING)?;
     // Roles and tablespaces may have changed since. What PostgreSQL's template has is made anew when the dump has it.
     let how = ["--no-owner", "--no-privileges", "--no-tablespaces", "--no-subscriptions", "--clean", "--if-exists"];
     let how = how.map(str::to_owned);

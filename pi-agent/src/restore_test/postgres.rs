@@ -94,7 +94,7 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
         // One of an earlier backup knows tables that were dropped before this one.
         let recorded = catalogue.as_ref().filter(|catalogue| catalogue.label == newest.id);
         Content { psql, step, monitor }.test(&found, recorded, sheet);
-        dump::test(work, psql, &work.place.directory.join(CLUSTER), sheet);
+        dump::test(work, psql, &found, &work.place.directory.join(CLUSTER), sheet);
     });
     let last_commit = match restored {
         Ok(restored) => {
@@ -236,7 +236,7 @@ impl Test<'_> {
         let Work { step, monitor, .. } = self.work;
         let restored = self.restored(At::Time(moment), None, sheet, |psql, found, restored, sheet| {
             let name = "moment";
-            let recovering = psql.ask(ALWAYS_THERE, "select pg_is_in_recovery()", ASKING);
+            let recovering = psql.system(ALWAYS_THERE, "select pg_is_in_recovery()", ASKING);
             match restored.last_commit {
                 _ if restored.hole => {
                     restored.problems.iter().cloned().for_each(|problem| sheet.problem(name, problem));

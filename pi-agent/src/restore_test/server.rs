@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::postgres::ASKING;
 use crate::error::{Context, Error, Result};
 use crate::monitor::Monitor;
 use crate::process::User;
@@ -16,6 +17,7 @@ use crate::steps::postgres::catalogue::{ALWAYS_THERE, Psql};
 use crate::steps::postgres::control::Control;
 use crate::steps::postgres::programs::Programs;
 use crate::steps::postgres::restored::{self, Configuration};
+use crate::steps::postgres::session;
 
 /// It has nothing to recover any more.
 const STARTING: Duration = Duration::from_mins(3);
@@ -50,6 +52,24 @@ fn ready(psql: &Psql<'_>, monitor: &Monitor, ended: impl Fn() -> bool) -> Result
     }
 }
 
+/// A copy serves nobody but us: we get into every database, and wait for no transaction that was prepared and holds its locks. Nobody
+/// has anything in `template0`.
+fn make_ours(psql: &Psql<'_>) -> Result<()> {
+    psql.system(
+        ALWAYS_THERE,
+        "update pg_database set datallowconn = true where not datallowconn and datname <> 'template0'",
+        ASKING,
+    )?;
+    let prepared = psql.system(
+        ALWAYS_THERE,
+        "select coalesce(json_agg(json_build_array(database, format('rollback prepared %L', gid))), '[]') from pg_prepared_xacts",
+        ASKING,
+    )?;
+    let prepared: Vec<(String, String)> =
+        serde_json::from_str(&prepared).context(|| "understand the list of prepared transactions".into())?;
+    prepared.iter().try_for_each(|(database, rollback)| psql.ask(database, rollback, ASKING).map(drop))
+}
+
 /// The databases' locale is one that this machine does not have.
 pub(super) fn is_foreign(error: &Error) -> bool {
     is_foreign_text(&error.chain())
@@ -76,7 +96,7 @@ impl Clone<'_> {
             ],
             user: self.user,
             programs: self.programs,
-            options: restored::SESSION,
+            options: session::RESTORED,
         };
         let said = &Mutex::new(String::new());
         std::thread::scope(|scope| {
@@ -88,7 +108,8 @@ impl Clone<'_> {
                     }
                 })
             });
-            let done = ready(&psql, monitor, || server.is_finished()).and_then(|()| work(&psql));
+            let ready = ready(&psql, monitor, || server.is_finished());
+            let done = ready.and_then(|()| make_ours(&psql)).and_then(|()| work(&psql));
             self.stop();
             let ended = server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -228,7 +228,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "system_id": "7710451772011988257", "version_num": 150_018, "data_directory": "/d", "archive_mode": mode,
             "archive_command": command, "archive_library": "", "wal_level": "replica",
-            "wal_segment_size": 16_777_216, "archive_timeout": 0, "in_recovery": false, "segment": null, "database": "postgres",
+            "wal_segment_size": 16_777_216, "archive_timeout": 0, "in_recovery": false, "segment": null, "database": "postgres", "broken_names": [],
         }))
         .expect("complete")
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::pg_dump::connection_to;
 use super::programs::Programs;
 use super::said::errors;
+use super::session;
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::{Program, User};
 
@@ -26,7 +27,7 @@ pub struct Psql<'a> {
     pub user: &'a User,
     /// Which they are.
     pub programs: &'a Programs,
-    /// What each session sets for itself, as libpq's `PGOPTIONS`.
+    /// What each session sets for itself.
     pub options: &'static str,
 }
 
@@ -36,7 +37,7 @@ pub struct Catalogue {
     /// The backup that was made then.
     #[serde(default)]
     pub label: String,
-    /// The role that the cluster was made with, which may do everything.
+    /// A role that may log in and do everything: the one that the cluster was made with, if that may.
     pub superuser: String,
     /// By database.
     pub databases: BTreeMap<String, BTreeMap<String, i64>>,
@@ -61,7 +62,7 @@ impl Psql<'_> {
     /// One of PostgreSQL's programs that asks the server, not yet started.
     pub fn program(&self, name: &str, arguments: impl IntoIterator<Item = String>) -> Program {
         let program = self.programs.program(name, self.connection.iter().cloned().chain(arguments));
-        program.as_user(self.user).env("PGCONNECT_TIMEOUT", "15").env("PGOPTIONS", self.options)
+        program.as_user(self.user).env("PGCONNECT_TIMEOUT", "15").env(session::VARIABLE, self.options)
     }
 
     /// What a query answers, as text without alignment.
@@ -86,16 +87,26 @@ impl Psql<'_> {
         Err(Error::new(format!("ask database {database}: {}", errors(&output.stderr))).kind_of(kind))
     }
 
+    /// The same of a query about the system catalogues, whatever search path the database has.
+    ///
+    /// # Errors
+    /// psql's, with what it said.
+    pub fn system(&self, database: &str, sql: &str, within: Duration) -> Result<String> {
+        self.ask(database, &format!("set search_path = pg_catalog; {sql}"), within)
+    }
+
     /// Every database that lets anybody in, and all their tables that survive a crash.
     ///
     /// # Errors
     /// The server does not answer.
     pub fn catalogue(&self, counted: &[String]) -> Result<Catalogue> {
         let minute = Duration::from_mins(1);
-        let text = self.ask(
+        let text = self.system(
             ALWAYS_THERE,
-            // -2 is what is left of a DROP DATABASE that was interrupted.
-            "select json_build_object('superuser', (select rolname from pg_roles where oid = 10), 'databases', \
+            // The role that the cluster was made with may be kept from logging in. -2 is what is left of a DROP DATABASE that was
+            // interrupted.
+            "select json_build_object('superuser', \
+               (select rolname from pg_roles where rolsuper order by not rolcanlogin, oid <> 10, oid limit 1), 'databases', \
                (select json_agg(datname) from pg_database where datallowconn and datconnlimit <> -2))",
             minute,
         )?;
@@ -103,7 +114,7 @@ impl Psql<'_> {
             serde_json::from_str(&text).context(|| "understand PostgreSQL's list of databases".into())?;
         let (mut databases, mut unopened) = (BTreeMap::new(), BTreeMap::new());
         for database in cluster.databases {
-            let tables = self.ask(
+            let tables = self.system(
                 &database,
                 "select coalesce(json_object_agg(format('%I.%I', n.nspname, c.relname), c.reltuples::bigint), '{}') \
                  from pg_class c join pg_namespace n on n.oid = c.relnamespace \
@@ -131,7 +142,7 @@ impl Psql<'_> {
         let mut parts = name.splitn(3, '.');
         let [database, schema, table] = [(); 3].map(|()| parts.next().unwrap_or_default());
         let quoted = [schema, table].map(|part| format!("\"{}\"", part.replace('"', "\"\""))).join(".");
-        let text = self.ask(database, &format!("select count(*) from {quoted}"), COUNTING)?;
+        let text = self.system(database, &format!("select count(*) from {quoted}"), COUNTING)?;
         text.parse().context(|| format!("count the rows of {name}"))
     }
 }

@@ -10,6 +10,8 @@ use crate::process::User;
 /// Part of a control file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Control {
+    /// The major version of the server that wrote it, or an earlier one with such a file.
+    pub version: u32,
     /// The server ended in an orderly way: of restored data, its recovery came to its end.
     pub is_shut_down: bool,
     /// `max_prepared_transactions` of the server that wrote it.
@@ -42,6 +44,7 @@ impl Control {
             lines.find_map(|(found, value)| (found == name).then(|| value.trim()))
         };
         Some(Self {
+            version: value("pg_control version number")?.parse::<u32>().ok()? / 100,
             is_shut_down: value("Database cluster state")? == "shut down",
             prepared_transactions: value("max_prepared_xacts setting")?.parse().ok()?,
             locks_per_transaction: value("max_locks_per_xact setting")?.parse().ok()?,
@@ -66,7 +69,13 @@ mod tests {
         let control = |state: &str| Control::parse(&text(state)).expect("all of it is there");
         assert_eq!(
             control("shut down"),
-            Control { is_shut_down: true, prepared_transactions: 7, locks_per_transaction: 64, segment: 16 }
+            Control {
+                version: 13,
+                is_shut_down: true,
+                prepared_transactions: 7,
+                locks_per_transaction: 64,
+                segment: 16
+            }
         );
         assert!(!control("in archive recovery").is_shut_down && !control("shut down in recovery").is_shut_down);
         assert_eq!(Control::parse("Database cluster state: shut down\n"), None);

@@ -17,6 +17,7 @@ pub mod programs;
 pub(crate) mod restored;
 pub(crate) mod said;
 mod server;
+pub(crate) mod session;
 mod switch;
 mod told;
 
@@ -106,7 +107,8 @@ fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Mon
         match &job.task {
             Task::Backup { full, keep_everything, .. } => {
                 let identity = work.identify()?;
-                work.pgbackrest = work.pgbackrest.connecting_to(&identity.database);
+                work.pgbackrest =
+                    work.pgbackrest.connecting_to(&identity.database, session::of_pgbackrest(identity.version()));
                 work.backup(&identity, *full, keep_everything.as_deref())
             }
             Task::Prune { keep_everything } => work.only_expire(keep_everything.as_deref()),
@@ -131,7 +133,8 @@ pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres, record: &Rec
         let user = user(settings, step, postgres)?;
         let server = Server { postgres, user: &user };
         let identity = server.identity()?;
-        let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?.connecting_to(&identity.database);
+        let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?
+            .connecting_to(&identity.database, session::of_pgbackrest(identity.version()));
         let info = pgbackrest.info()?;
         match info.cluster() {
             None => pgbackrest.create_stanza().map(|()| false),
@@ -180,6 +183,16 @@ fn check_server(postgres: &Postgres, identity: &Identity) -> Result<()> {
             ours.display()
         ))
         .hint("correct data-directory, or socket-directory and port, of this step"));
+    }
+    if let Some(name) = identity.broken_names.first() {
+        let escaped = name.replace('\\', r"\\").replace('"', "\"\"").replace('\n', r"\000A");
+        return Err(Error::new(format!(
+            "the database {name:?} has a line break in its name: pgBackRest cannot restore a backup that names it"
+        ))
+        .hint(format!(
+            "in psql as a superuser: ALTER DATABASE U&\"{escaped}\" RENAME TO \"{}\";",
+            name.replace('\n', " ").replace('"', "\"\"")
+        )));
     }
     if identity.in_recovery {
         return Err(Error::new(format!("the server on port {} is in recovery", postgres.port))

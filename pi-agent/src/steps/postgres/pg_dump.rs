@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::programs::{self, major};
 use super::server::Server;
+use super::session;
 use crate::error::{Context, Kind};
 use crate::process::{Piped, Program};
 use crate::repository::Stream;
@@ -52,13 +53,24 @@ impl PgDump {
     }
 
     /// Roles and tablespaces, and each of these databases, each within `deadline`.
-    pub(super) fn streams(&self, server: &Server<'_>, databases: &[String], deadline: Duration) -> Vec<Stream> {
+    pub(super) fn streams(
+        &self,
+        server: &Server<'_>,
+        databases: &[(String, String)],
+        deadline: Duration,
+    ) -> Vec<Stream> {
         let globals = self.program(server, "pg_dumpall", ["--globals-only".to_owned()], deadline);
         let mut streams = vec![stream(GLOBALS.into(), "the roles and tablespaces".into(), globals)];
-        streams.extend(databases.iter().map(|database| {
+        streams.extend(databases.iter().map(|(database, encoding)| {
             // Not compressed: the repository does that, and finds what is the same as last month.
-            let arguments =
-                ["--format=custom".to_owned(), "--compress=0".into(), LOCK_PATIENCE.into(), connection_to(database)];
+            let arguments = [
+                "--format=custom".to_owned(),
+                "--compress=0".into(),
+                LOCK_PATIENCE.into(),
+                // That of a session may be a role's, in which not every text can be written.
+                format!("--encoding={encoding}"),
+                connection_to(database),
+            ];
             let program = self.program(server, "pg_dump", arguments, deadline);
             stream(file_name(database), format!("database {database}"), program)
         }));
@@ -75,6 +87,7 @@ impl PgDump {
         Program::new(self.folder.join(name), server.connection().into_iter().chain(arguments))
             .as_user(server.user)
             .env("PGCONNECT_TIMEOUT", "15")
+            .env(session::VARIABLE, session::OF_PG_DUMP)
             .within(deadline)
     }
 }
@@ -116,7 +129,7 @@ pub(crate) fn connection_string(database: &str) -> String {
 }
 
 /// A database may be named anything: what is not plain in a file name is written as in an address, `%2F`.
-fn file_name(database: &str) -> String {
+pub(crate) fn file_name(database: &str) -> String {
     let mut name = String::new();
     for byte in database.bytes() {
         match byte {

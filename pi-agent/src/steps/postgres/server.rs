@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::catalogue::ALWAYS_THERE;
+use super::session;
 use crate::config::Postgres;
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::{Program, User};
@@ -36,6 +37,8 @@ pub(super) struct Identity {
     pub segment: Option<String>,
     /// The one for sessions that may last: `postgres`, else a user's. In `template1` they would keep others from making databases.
     pub database: String,
+    /// Databases whose names have a line break.
+    pub broken_names: Vec<String>,
 }
 
 impl Identity {
@@ -86,7 +89,8 @@ impl Server<'_> {
                'in_recovery', pg_is_in_recovery(), \
                'segment', case when not pg_is_in_recovery() then pg_walfile_name(pg_current_wal_lsn()) end, \
                'database', coalesce((select datname from pg_database where datallowconn and datconnlimit <> -2 \
-                 and datname not in ('template0', 'template1') order by datname <> 'postgres', oid limit 1), 'template1'))",
+                 and datname not in ('template0', 'template1') order by datname <> 'postgres', oid limit 1), 'template1'), \
+               'broken_names', (select coalesce(json_agg(datname), '[]') from pg_database where strpos(datname, chr(10)) > 0))",
         )
     }
 
@@ -107,11 +111,11 @@ impl Server<'_> {
         Ok(segment)
     }
 
-    /// Every database one can connect to; none of those that new ones are made from.
-    pub fn databases(&self) -> Result<Vec<String>> {
+    /// Every database one can connect to, and its encoding; none of those that new ones are made from.
+    pub fn databases(&self) -> Result<Vec<(String, String)>> {
         // -2 is what is left of a DROP DATABASE that was interrupted.
         self.json(
-            "select coalesce(json_agg(datname order by datname), '[]') from pg_database \
+            "select coalesce(json_agg(json_build_array(datname, pg_encoding_to_char(encoding)) order by datname), '[]') from pg_database \
              where datallowconn and datconnlimit <> -2 and datname not in ('template0', 'template1')",
         )
     }
@@ -181,6 +185,7 @@ impl Server<'_> {
         let output = Program::new("psql", self.connection().into_iter().chain(query))
             .as_user(self.user)
             .env("PGCONNECT_TIMEOUT", "15")
+            .env(session::VARIABLE, session::LIVE)
             .run(&mut |_, _| ())
             .map_err(|error| match error.kind() {
                 Kind::NotFound => {

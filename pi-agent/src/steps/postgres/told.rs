@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::catalogue::{CATALOGUE, Catalogue, Psql};
 use super::programs::Programs;
 use super::server::Identity;
+use super::session::LIVE;
 use super::{ARCHIVE_TIMEOUT, SEGMENT, SYSTEM_ID, VERSION, Work};
 use crate::monitor::Problem;
 use crate::pgbackrest::{Backup, Info};
@@ -76,7 +77,7 @@ impl Work<'_> {
     fn catalogue(&self, label: &str) -> Option<Catalogue> {
         let programs = Programs::default();
         let psql =
-            Psql { connection: self.server.connection(), user: self.server.user, programs: &programs, options: "" };
+            Psql { connection: self.server.connection(), user: self.server.user, programs: &programs, options: LIVE };
         let catalogue = psql.catalogue(&self.step.test.count).ok()?;
         Some(Catalogue { label: label.to_owned(), ..catalogue })
     }

@@ -1,0 +1,26 @@
+//! What our sessions set for themselves. The configuration, `ALTER DATABASE` and `ALTER ROLE` set what suits a person's or a program's:
+//! time limits, forms of texts, schemas that stand before PostgreSQL's own. libpq's `PGOPTIONS` outweighs them all.
+
+/// libpq's environment variable for them.
+pub(crate) const VARIABLE: &str = "PGOPTIONS";
+
+/// For pg_dump, which sets all else for itself.
+pub(crate) const OF_PG_DUMP: &str = "-c statement_timeout=0 -c lock_timeout=0 -c client_min_messages=warning";
+
+/// For pgBackRest, which sets all else for itself, and whose session waits while it copies.
+pub(crate) fn of_pgbackrest(version: u32) -> String {
+    let idle = if version >= 14 { " -c idle_session_timeout=0" } else { "" };
+    format!("{OF_PG_DUMP}{idle}")
+}
+
+/// On a live server, where we need not be a superuser. What we call is found in `pg_catalog` alone, or whoever may make a function
+/// with a fitting name would have it run by us. Texts come as they are stored: names in a database without an encoding may be in none.
+pub(crate) const LIVE: &str = "-c search_path=pg_catalog -c client_encoding=SQL_ASCII -c quote_all_identifiers=off \
+    -c statement_timeout=0 -c lock_timeout=0 -c client_min_messages=warning";
+
+/// On restored data, where we may do everything. Triggers on commands do not fire, nothing is read-only or out of time, and damage is
+/// not passed over. The search path is that of the database: functions in indexes may rest on it.
+pub(crate) const RESTORED: &str = "-c client_encoding=SQL_ASCII -c quote_all_identifiers=off -c session_replication_role=replica \
+    -c default_transaction_read_only=off -c transaction_read_only=off -c role=none -c session_preload_libraries= \
+    -c local_preload_libraries= -c statement_timeout=0 -c lock_timeout=0 -c lc_messages=C -c zero_damaged_pages=off \
+    -c ignore_checksum_failure=off -c row_security=off -c client_min_messages=warning";
