@@ -44,7 +44,10 @@ pub(crate) struct Household {
 
 impl Household {
     pub(crate) fn new() -> Self {
-        let engine = DockerEngine::start();
+        Self::of(DockerEngine::start())
+    }
+
+    pub(crate) fn of(engine: DockerEngine) -> Self {
         let scratch = Scratch::new();
         let files = scratch.directory("files");
         fs::write(files.join("one"), "1").unwrap();
@@ -56,7 +59,7 @@ impl Household {
         Self { engine, scratch, agent }
     }
 
-    fn spool(&self) -> PathBuf {
+    pub(crate) fn spool(&self) -> PathBuf {
         self.scratch.join("spool/main")
     }
 
