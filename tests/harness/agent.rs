@@ -183,7 +183,6 @@ impl Running {
         let took = self.started.elapsed();
         let [stdout, stderr] =
             self.output.take().expect("wait is called once").map(|thread| thread.join().expect("a reader"));
-        eprintln!("H3 {took:?} {}", self.command);
         Ran { command: self.command.clone(), status, stdout, stderr, took }
     }
 }

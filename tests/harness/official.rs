@@ -19,7 +19,7 @@ pub enum Official {
 const ENTRY: &str = r#"#!/bin/bash
 set -eo pipefail
 [ "${1:0:1}" != - ] || set -- postgres "$@"
-mkdir -p "$PGDATA" "${POSTGRES_INITDB_WALDIR:-$PGDATA}" /var/run/postgresql
+mkdir -p "$PGDATA" "${POSTGRES_INITDB_WALDIR:-$PGDATA}"
 chmod 700 "$PGDATA" "${POSTGRES_INITDB_WALDIR:-$PGDATA}"
 if [ "$(id -u)" = 0 ]; then
     chmod 3775 /var/run/postgresql
@@ -50,7 +50,7 @@ const DEBIAN: &str = r#"
 groupmod -g 999 postgres; usermod -u 999 -g 999 postgres
 localedef -i en_US -f UTF-8 en_US.UTF-8
 printf %s "$1" >/usr/local/bin/docker-entrypoint.sh; chmod 755 /usr/local/bin/docker-entrypoint.sh
-mkdir -p /docker-entrypoint-initdb.d
+install -d -m 3777 -o postgres -g postgres /docker-entrypoint-initdb.d /var/run/postgresql
 "#;
 
 /// Debian's image becomes that of Alpine: whatever busybox has is busybox's.
@@ -58,7 +58,7 @@ const ALPINE: &str = r#"
 groupmod -g 70 postgres; usermod -u 70 -g 70 postgres
 localedef -i POSIX -f UTF-8 en_US.UTF-8 || [ $? = 1 ]
 printf %s "$1" >/usr/local/bin/docker-entrypoint.sh; chmod 755 /usr/local/bin/docker-entrypoint.sh
-mkdir -p /docker-entrypoint-initdb.d
+install -d -m 3777 -o postgres -g postgres /docker-entrypoint-initdb.d /var/run/postgresql
 mv /usr/lib/postgresql/15/bin/* /usr/local/bin; mv /usr/lib/postgresql/15/lib/* /usr/local/lib; rm -r /usr/lib/postgresql
 cp /busybox /bin/busybox
 for name in $(/bin/busybox --list); do

@@ -332,7 +332,8 @@ impl Place {
         let port = restored::line("port", &port(postgres).to_string());
         let more = port + &restored::line("unix_socket_directories", SOCKET);
         let configuration = Configuration { directory: &directory, user };
-        configuration.of_a_copy(&recovery.control, &more, postgres.user.as_deref().unwrap_or(&user.name))
+        let role = container::role(postgres).unwrap_or_else(|| user.name.clone());
+        configuration.of_a_copy(&recovery.control, &more, &role)
     }
 
     /// Debian keeps `postgresql.conf` in /etc, outside of the backup; a directory without one cannot be started.
