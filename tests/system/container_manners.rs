@@ -344,6 +344,39 @@ fn a_first_start_is_waited_for() {
     });
 }
 
+#[test]
+fn busyboxs_tools_fill_the_spool_as_safely() {
+    let engine = DockerEngine::start();
+    let image = Official::Alpine.provide(&engine);
+    engine.docker([
+        "run",
+        "--detach",
+        "--network=none",
+        "--name=db",
+        "--user=70:70",
+        "--entrypoint=sleep",
+        image,
+        "600",
+    ]);
+    let run =
+        |script: &str| engine.command(["exec", "--workdir=/tmp", "db", "sh", "-c", script]).status().unwrap().success();
+    let segment = "000000010000000000000001";
+    let command = pi_agent::wal::archive_command("/tmp/it's 100% odd".as_ref());
+    let command = command.replace("%%", "\0").replace("%p", segment).replace("%f", segment).replace('\0', "%");
+    let archive = || run(&command);
+    assert!(run(&format!("readlink -f /bin/sh /bin/cp /bin/sync | grep -c busybox | grep 3; echo one >{segment}")));
+    assert!(!archive(), "without its folder it fails");
+    assert!(run("mkdir \"it's 100% odd\""));
+    assert!(archive());
+    assert!(archive(), "the same again");
+    assert!(run(&format!("echo two >{segment}")));
+    assert!(!archive(), "another of that name");
+    assert_eq!(
+        engine.docker(["exec", "db", "sh", "-c", &format!("cd /tmp/it*; ls -A; cat {segment}")]),
+        format!("{segment}\none")
+    );
+}
+
 /// Where the container is not there any more, its locales are this machine's, if it has any of that name, and so are its extensions.
 #[test]
 fn a_restore_test_without_the_image_takes_no_other_order_for_damage() {
