@@ -243,7 +243,10 @@ fn a_server_in_a_container_is_put_back_in_its_place_and_goes_on() {
     let before = id();
 
     // What cannot be restored stops it for a moment at most.
-    home.agent.run(["restore", "database", "--in-place", "--yes", "--at", "X"]).expect(1).says("there is no backup X");
+    home.agent
+        .run(["restore", "database", "--in-place", "--yes", "--at", "20200101-000000F"])
+        .expect(1)
+        .says("there is no backup 20200101-000000F");
     home.wait("db");
     let ran = home.agent.ok(["restore", "database", "--in-place", "--yes", "--at", &moment]);
     home.wait("db");

@@ -119,8 +119,11 @@ fn a_copy_that_becomes_the_original_has_a_timeline_that_leads_to_its_moments() {
     fs::rename(data.join("postgresql.auto.conf.original"), data.join("postgresql.auto.conf")).unwrap();
     host.cluster.start();
 
-    // The next backup builds upon the one before.
+    // Without it, a backup of before does not lead there.
     host.good_run();
+    let archives = fs::read_dir(host.scratch.join("storage/database/archive/main")).unwrap();
+    let mut histories = archives.map(|archive| archive.unwrap().path().join("00000002.history"));
+    assert!(histories.any(|history| history.exists()), "nobody knows where the timeline comes from");
     host.insert("two");
     std::thread::sleep(Duration::from_millis(1100));
     let moment = host.moment_alone();
