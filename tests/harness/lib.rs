@@ -7,7 +7,8 @@
 //! * [`LoopDisk`] and [`Tmpfs`] are disks, which only the test sees ([`mounts_of_our_own`]).
 //! * [`privately`] gives a test usual places of a machine.
 //! * [`document`] is the household of docs/docker.md, [`leveldb`] what is written to in it.
-//! * [`DockerEngine`] runs containers, [`Official`] is an image for them, [`Machine`] is a whole machine with systemd, [`Package`] what is installed in one.
+//! * [`DockerEngine`] runs containers, [`Official`] is an image for them.
+//! * [`Machine`] is a whole machine with systemd, [`Package`] what is installed in one.
 //! * [`MemoryLimit`] is a small machine, [`footprints`] what each command takes in one.
 //! * [`nights`] makes histories to look at.
 //! * [`generated`] is what of the package is made from the sources.
