@@ -73,7 +73,8 @@ make_root() { # MACHINE
             --dpkgopt=path-exclude=/usr/share/{doc,locale,man}/'*' \
             --customize-hook='rmdir "$1/var/spool/pgbackrest"'
         tarball docker
-        engine docker
+        engine docker engine data
+        engine docker remapped data/100000.100000 --userns-remap=daemon
         ;;
     pi)
         # Emulated, making an initramfs takes a quarter of an hour, twice: it is made once, with what this machine needs.
@@ -106,13 +107,18 @@ tarball() { # NAME: its root as one file
     mv "$machines/$1.tar.new" "$machines/$1.tar"
 }
 
-engine() { # NAME: what Docker's engine makes of it as its image `household`, which takes six seconds of processor time
-    local made=$machines/$1.engine new=$machines/$1.engine.new pid tries
-    [ "$made" -nt "$machines/$1.tar" ] && return 0
-    say "importing $machines/$1.tar into Docker's engine (once)"
+# What Docker's engine makes of it as its image `household`, which takes six seconds of processor time.
+engine() { # NAME KIND FOLDER [DOCKERD OPTION]...: made as NAME.KIND of that folder below the engine's own
+    local made=$machines/$1.$2 new=$machines/$1.$2.new folder=$3 name=$1 pid tries
+    [ "$made" -nt "$machines/$name.tar" ] && return 0
+    say "importing $machines/$name.tar into Docker's engine (once)"
+    shift 3
     rm -rf "$made" "$new"
     mkdir -p "$new"
-    dockerd --data-root "$new/data" --exec-root "$new/exec" --pidfile "$new/pid" --host "unix://$new/socket" \
+    # Whom remapped users are.
+    printf 'daemon:100000:65536\n' >"$new/ranges"
+    unshare --mount sh -ec 'for file in /etc/subuid /etc/subgid; do touch "$file"; mount --bind "$0" "$file"; done; exec dockerd "$@"' \
+        "$new/ranges" "$@" --data-root "$new/data" --exec-root "$new/exec" --pidfile "$new/pid" --host "unix://$new/socket" \
         --bridge=none --iptables=false --ip6tables=false >"$new/log" 2>&1 </dev/null &
     pid=$!
     for tries in $(seq 300); do
@@ -124,10 +130,10 @@ engine() { # NAME: what Docker's engine makes of it as its image `household`, wh
         fi
         sleep 0.2
     done
-    docker --host "unix://$new/socket" import "$machines/$1.tar" household >/dev/null || { kill "$pid" && return 1; }
+    docker --host "unix://$new/socket" import "$machines/$name.tar" household >/dev/null || { kill "$pid" && return 1; }
     kill "$pid"
     wait "$pid" || true
-    mv "$new/data" "$made"
+    mv "$new/$folder" "$made"
     touch "$made"
     rm -rf "$new"
 }

@@ -100,8 +100,8 @@ test)
     [ -e "$cache/garage/bin/garage" ] && [ -e "$cache/machines/docker.tar" ] && [ -e "$cache/trixie" ] ||
         say "a first run installs Debian packages, makes $((${#machines[@]} + 1)) Debian systems in $cache (6 GB) and compiles" \
             "Garage, an S3 server: about 20 minutes on two processors, once"
-    debian_packages acl attr btrfs-progs build-essential ca-certificates curl docker.io docker-compose e2fsprogs exfat-fuse \
-        exfatprogs faketime iproute2 logrotate openssl procps strace time util-linux xfsprogs postgresql pgbackrest restic
+    debian_packages acl attr btrfs-progs build-essential busybox-static ca-certificates curl docker.io docker-compose \
+        e2fsprogs exfat-fuse exfatprogs faketime iproute2 logrotate openssl procps strace time util-linux xfsprogs postgresql pgbackrest restic
     machine_id
     "$(dirname "$0")/setup-machines.sh" "${machines[@]}"
     "$(dirname "$0")/setup-elsewhere.sh" trixie

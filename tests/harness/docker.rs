@@ -14,27 +14,47 @@ use crate::{Machine, Scratch, mounts_of_our_own, sh};
 /// Where everybody looks for it.
 const USUAL: &str = "/var/run/docker.sock";
 
+/// Any user that every Debian has: whose range of numbers remapped users get.
+const WHOSE: &str = "daemon";
+
 /// A running engine with one image. Ended and removed when dropped.
 #[derive(Debug)]
 pub struct DockerEngine {
     daemon: Option<Child>,
     scratch: Scratch,
     socket: PathBuf,
+    users: Users,
+}
+
+/// Whom the users of containers are on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Users {
+    Same,
+    /// Their numbers begin at [`DockerEngine::REMAPPED`].
+    Remapped,
 }
 
 impl DockerEngine {
     /// The image: a Debian with PostgreSQL, pgBackRest and python3-plyvel (LevelDB).
     pub const IMAGE: &str = "household";
 
+    /// User 0 of a container of [`start_remapped`](Self::start_remapped), on this machine.
+    pub const REMAPPED: u32 = 100_000;
+
     /// Starts one without a network, waits until it answers, and gives it the image.
     pub fn start() -> Self {
-        Self::with(false)
+        Self::with(false, Users::Same)
+    }
+
+    /// The same with `--userns-remap`.
+    pub fn start_remapped() -> Self {
+        Self::with(false, Users::Remapped)
     }
 
     /// The same with its files, its socket and its networks where a household has them: only within
     /// [`privately`](crate::privately), where `/run` and `/var/lib/docker` are nobody else's.
     pub fn start_as_usual() -> Self {
-        Self::with(true)
+        Self::with(true, Users::Same)
     }
 
     /// The one of a booted machine, which runs there already; it gets the image.
@@ -42,15 +62,15 @@ impl DockerEngine {
         machine.until("docker version");
         // `/var/run` would lead to a directory of this machine.
         let socket = machine.path("/run/docker.sock");
-        let engine = Self { daemon: None, scratch: Scratch::new(), socket };
+        let engine = Self { daemon: None, scratch: Scratch::new(), socket, users: Users::Same };
         engine.docker(["import", &prepared("docker.tar").display().to_string(), Self::IMAGE]);
         engine
     }
 
-    fn with(usual: bool) -> Self {
+    fn with(usual: bool, users: Users) -> Self {
         let scratch = Scratch::new();
         let socket = if usual { USUAL.into() } else { scratch.join("docker.sock") };
-        let mut engine = Self { daemon: None, scratch, socket };
+        let mut engine = Self { daemon: None, scratch, socket, users };
         engine.share_image();
         engine.start_again();
         engine
@@ -59,7 +79,8 @@ impl DockerEngine {
     /// Begins with a copy of an engine that has the image. Its layer, which no engine writes to, stays where it is: importing it
     /// costs six seconds of processor time.
     fn share_image(&self) {
-        let (made, data) = (prepared("docker.engine"), self.data());
+        let made = prepared(if self.users == Users::Same { "docker.engine" } else { "docker.remapped" });
+        let data = self.own_data();
         fs::create_dir_all(&data).expect("our own directory");
         let copied =
             "tar --create --directory \"$1\" --exclude='./overlay2/*/diff' . | tar --extract --directory \"$2\"";
@@ -85,6 +106,14 @@ impl DockerEngine {
         }
         // What the test mounts in a volume is there for the engine, too.
         mounts_of_our_own();
+        if self.users == Users::Remapped {
+            command.arg(format!("--userns-remap={WHOSE}"));
+            let ranges = self.scratch.join("ranges");
+            fs::write(&ranges, format!("{WHOSE}:{}:65536\n", Self::REMAPPED)).expect("our own directory");
+            for file in ["/etc/subuid", "/etc/subgid"] {
+                sh(Command::new("mount").arg("--bind").arg(&ranges).arg(file));
+            }
+        }
         let log_too = log.try_clone().expect("our own file");
         let child = command.stdin(Stdio::null()).stdout(log_too).stderr(log).spawn().expect("dockerd can be started");
         self.daemon = Some(child);
@@ -115,11 +144,16 @@ impl DockerEngine {
 
     /// Where the volume of that name lies.
     pub fn volume(&self, name: &str) -> PathBuf {
-        self.data().join("volumes").join(name).join("_data")
+        self.own_data().join("volumes").join(name).join("_data")
     }
 
-    fn data(&self) -> PathBuf {
-        if self.is_usual() { "/var/lib/docker".into() } else { self.scratch.join("data") }
+    /// Where it has its files: those of remapped users in a directory of their own.
+    fn own_data(&self) -> PathBuf {
+        match self.users {
+            Users::Remapped => self.scratch.join("data").join(format!("{0}.{0}", Self::REMAPPED)),
+            Users::Same if self.is_usual() => "/var/lib/docker".into(),
+            Users::Same => self.scratch.join("data"),
+        }
     }
 
     /// Runs Docker's own program; what it said.

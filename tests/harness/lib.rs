@@ -7,7 +7,8 @@
 //! * [`LoopDisk`] and [`Tmpfs`] are disks, which only the test sees ([`mounts_of_our_own`]).
 //! * [`privately`] gives a test usual places of a machine.
 //! * [`document`] is the household of docs/docker.md, [`leveldb`] what is written to in it.
-//! * [`DockerEngine`] runs containers, [`Machine`] is a whole machine with systemd, [`Package`] what is installed in one.
+//! * [`DockerEngine`] runs containers, [`Official`] is an image for them.
+//! * [`Machine`] is a whole machine with systemd, [`Package`] what is installed in one.
 //! * [`MemoryLimit`] is a small machine, [`footprints`] what each command takes in one.
 //! * [`nights`] makes histories to look at.
 //! * [`generated`] is what of the package is made from the sources.
@@ -41,6 +42,7 @@ pub mod memory;
 pub mod mounts;
 pub mod nights;
 pub mod oddities;
+pub mod official;
 pub mod package;
 pub mod privately;
 pub mod processes;
@@ -69,6 +71,7 @@ pub use machine::Machine;
 pub use memory::MemoryLimit;
 pub use mounts::{LoopDevice, mounts_of_our_own};
 pub use oddities::oddities;
+pub use official::Official;
 pub use package::Package;
 pub use privately::privately;
 pub use processes::{Census, Process, descendants};

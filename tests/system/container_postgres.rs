@@ -44,7 +44,10 @@ pub(crate) struct Household {
 
 impl Household {
     pub(crate) fn new() -> Self {
-        let engine = DockerEngine::start();
+        Self::of(DockerEngine::start())
+    }
+
+    pub(crate) fn of(engine: DockerEngine) -> Self {
         let scratch = Scratch::new();
         let files = scratch.directory("files");
         fs::write(files.join("one"), "1").unwrap();
@@ -56,7 +59,7 @@ impl Household {
         Self { engine, scratch, agent }
     }
 
-    fn spool(&self) -> PathBuf {
+    pub(crate) fn spool(&self) -> PathBuf {
         self.scratch.join("spool/main")
     }
 
@@ -285,7 +288,10 @@ fn a_server_in_a_container_is_put_back_in_its_place_and_goes_on() {
     let before = id();
 
     // What cannot be restored stops it for a moment at most.
-    home.agent.run(["restore", "database", "--in-place", "--yes", "--at", "X"]).expect(1).says("there is no backup X");
+    home.agent
+        .run(["restore", "database", "--in-place", "--yes", "--at", "20200101-000000F"])
+        .expect(1)
+        .says("there is no backup 20200101-000000F");
     home.wait("db");
     let ran = home.agent.ok(["restore", "database", "--in-place", "--yes", "--at", &moment]);
     home.wait("db");

@@ -6,6 +6,7 @@ mod bad_input;
 mod bad_network;
 mod compose;
 mod container_alone;
+mod container_manners;
 mod container_postgres;
 mod cost;
 mod courtesy;

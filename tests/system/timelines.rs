@@ -115,6 +115,37 @@ fn slow_each_moment_comes_back_from_the_timeline_that_it_is_on() {
     host.agent.ok(["points", "database"]).says("timeline 3 since ");
 }
 
+/// What `restore --to` gives, a person puts into the place of the original.
+#[test]
+fn a_copy_that_becomes_the_original_has_a_timeline_that_leads_to_its_moments() {
+    let host = Host::local();
+    host.good_run();
+    host.insert("one");
+    std::thread::sleep(Duration::from_millis(1100));
+    let moment = host.moment_alone();
+    host.insert("lost");
+    host.agent.ok(["wal", "push", "--switch"]);
+    let (copy, data) = (host.scratch.join("copy"), host.cluster.data());
+    host.agent.ok(["restore", "database", "--to", copy.to_str().unwrap(), "--at", &moment]);
+    host.cluster.stop();
+    fs::rename(data, host.scratch.join("before")).unwrap();
+    fs::rename(copy, data).unwrap();
+    fs::rename(data.join("postgresql.auto.conf.original"), data.join("postgresql.auto.conf")).unwrap();
+    host.cluster.start();
+
+    // Without it, a backup of before does not lead there.
+    host.good_run();
+    let archives = fs::read_dir(host.scratch.join("storage/database/archive/main")).unwrap();
+    let mut histories = archives.map(|archive| archive.unwrap().path().join("00000002.history"));
+    assert!(histories.any(|history| history.exists()), "nobody knows where the timeline comes from");
+    host.insert("two");
+    std::thread::sleep(Duration::from_millis(1100));
+    let moment = host.moment_alone();
+    host.insert("lost, too");
+    host.agent.ok(["wal", "push", "--switch"]);
+    assert_eq!(restored(&host, "again", &["--at", &moment]).1, "one two");
+}
+
 /// A restore in place that somebody takes back leaves a history, and the cluster goes on as if it had not been.
 #[test]
 fn a_return_that_was_taken_back_leads_nobody_astray() {

@@ -163,7 +163,6 @@ pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user:
     }
     text.push_str(&format!("[{}]\n", postgres.stanza));
     line(&mut text, "pg1-path", &postgres.data_directory.to_string_lossy())?;
-    line(&mut text, "pg1-socket-path", &postgres.socket_directory.to_string_lossy())?;
     line(&mut text, "pg1-port", &postgres.port.to_string())?;
     if let Some(role) = &postgres.user {
         line(&mut text, "pg1-user", role)?;

@@ -58,6 +58,8 @@ pub struct PgBackRest {
     detour: Option<Arc<Detour>>,
     /// What every deadline is longer by, when that is limited.
     slack: Duration,
+    /// The directory of the server's socket. Not in the file: a container's is another path in each process.
+    socket: PathBuf,
     /// The database that it connects to, where that is not its default `postgres`.
     database: Option<String>,
     /// What its sessions there set for themselves, as libpq's `PGOPTIONS`.
@@ -134,6 +136,7 @@ impl PgBackRest {
             files,
             detour,
             slack,
+            socket: postgres.socket_directory.clone(),
             database: None,
             session: String::new(),
             zone: zone::UTC.into(),
@@ -377,6 +380,7 @@ impl PgBackRest {
         let mut all =
             vec![format!("--config={}", self.files.config(view).display()), format!("--stanza={}", self.stanza)];
         if view == View::Server {
+            all.push(format!("--pg1-socket-path={}", self.socket.display()));
             all.extend(self.database.iter().map(|database| format!("--pg1-database={database}")));
         }
         // Positional arguments (a WAL file, a folder) are recognised wherever they stand.

@@ -11,8 +11,8 @@ use crate::monitor::{Monitor, Problem};
 use crate::pgbackrest::server_user;
 use crate::repository::{Purpose, Selection, Snapshot, Written};
 use crate::steps::points::other_host;
-use crate::steps::postgres::dumps;
 use crate::steps::postgres::pg_dump::{ENDING, GLOBALS};
+use crate::steps::postgres::{container, dumps};
 
 /// The dumps of a step, oldest first. Also what of their repository is damaged.
 ///
@@ -80,10 +80,24 @@ pub fn restore(
     })
 }
 
-/// The commands that bring them into a server. They read the files as root and become the server's user.
+/// The commands that bring them into a server. They read the files as root; the programs are the server's user, or the container's.
 fn next(user: &str, postgres: &Postgres, snapshot: &Snapshot, to: &Path) -> Result<Vec<String>> {
-    let role = postgres.user.iter().map(|role| format!(" -U {}", quoted(Path::new(role)))).collect::<String>();
-    let server = format!("-h {} -p {}{role}", quoted(&postgres.socket_directory), postgres.port);
+    let role =
+        container::role(postgres).iter().map(|role| format!(" -U {}", quoted(Path::new(role)))).collect::<String>();
+    let port = postgres.port;
+    let (run, server, place) = match &postgres.container {
+        // Its programs and its socket are in the container alone.
+        Some(name) => (
+            format!("docker exec -i {name}"),
+            format!("-p {port}{role}"),
+            format!(", such as that in the container {name},"),
+        ),
+        None => (
+            format!("runuser -u {user} --"),
+            format!("-h {} -p {port}{role}", quoted(&postgres.socket_directory)),
+            String::new(),
+        ),
+    };
     let version = dumps::version(snapshot).map_or_else(|| "its version".into(), |version| version.to_string());
     let mut files = Vec::new();
     for entry in to.read_dir().context(|| format!("look into {}", to.display()))? {
@@ -92,16 +106,18 @@ fn next(user: &str, postgres: &Postgres, snapshot: &Snapshot, to: &Path) -> Resu
     }
     files.sort();
     let mut lines = vec![
-        format!("These are logical dumps. A running, empty server of PostgreSQL {version} or newer takes them in:"),
-        format!("  runuser -u {user} -- psql -X {server} -d postgres < {}", quoted(&to.join(GLOBALS))),
+        format!(
+            "These are logical dumps. A running, empty server of PostgreSQL {version} or newer{place} takes them in:"
+        ),
+        format!("  {run} psql -X {server} -d postgres < {}", quoted(&to.join(GLOBALS))),
     ];
     lines.extend(files.iter().map(|file| {
         // Every server has a database of that name.
         let create = if file.strip_suffix(ENDING) == Some("postgres") { "" } else { " --create" };
-        format!("  runuser -u {user} -- pg_restore {server} -d postgres{create} < {}", quoted(&to.join(file)))
+        format!("  {run} pg_restore {server} -d postgres{create} < {}", quoted(&to.join(file)))
     }));
-    lines.push("That a role exists already is no matter. Afterwards:".into());
-    lines.push(format!("  runuser -u {user} -- vacuumdb {server} --all --analyze-only"));
+    lines.push("That a role or a database exists already is no matter. Afterwards:".into());
+    lines.push(format!("  {run} vacuumdb {server} --all --analyze-only"));
     lines.push("The files hold everything, password hashes too: remove them when done.".into());
     Ok(lines)
 }

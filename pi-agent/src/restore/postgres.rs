@@ -98,9 +98,12 @@ fn restore_as(
     monitor.phase("looking for the backup");
     let runtime = &settings.local.runtime;
     let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
-    let course = Course::to(&pgbackrest, pgbackrest.info()?, &step.name, &request.at)?;
+    let info = pgbackrest.info()?;
+    // Whichever backups lead to the moment, WAL is kept since the same one.
+    let begins = wal_begins(&info, step);
+    let course = Course::to(&pgbackrest, info, &step.name, &request.at)?;
     let info = &course.info;
-    let (backup, target) = choose(info, step, &request.at, Timestamp::now())?;
+    let (backup, target) = choose(info, begins, step, &request.at, Timestamp::now())?;
     // What Docker refuses now, the next run removes.
     let _ = image::remove_left(runtime);
     let programs = Found::of(backup.version, postgres, runtime, &user)?;
@@ -132,7 +135,6 @@ fn restore_as(
         version: backup.version,
         data: &place.to,
         tablespaces: &place.tablespaces,
-        archives: place.in_place,
         left: &course.left,
     };
     let recovery = within_reach(runtime, &[&place.to, &place.tablespaces], user.uid, || {
@@ -196,7 +198,14 @@ pub(crate) fn wal_begins(info: &Info, step: &Step) -> Option<Timestamp> {
     fulls.get(whole.min(fulls.len()).checked_sub(1)?).map(|full| full.stopped)
 }
 
-fn choose<'a>(info: &'a Info, step: &Step, at: &At, now: Timestamp) -> Result<(&'a Backup, Target)> {
+/// The backup that leads to that point. `begins`: since when the WAL is whole.
+fn choose<'a>(
+    info: &'a Info,
+    begins: Option<Timestamp>,
+    step: &Step,
+    at: &At,
+    now: Timestamp,
+) -> Result<(&'a Backup, Target)> {
     let listed = format!("see: pi-agent points {}", step.name);
     let missing = |what: String| Error::new(what).kind_of(Kind::NotFound).hint(listed.clone());
     // Whichever is taken, all WAL behind it is read.
@@ -214,7 +223,6 @@ fn choose<'a>(info: &'a Info, step: &Step, at: &At, now: Timestamp) -> Result<(&
             Err(Error::usage(format!("{time} is in the future")).hint("give a moment with its offset, such as +10:00"))
         }
         At::Time(time) | At::Timeline { time: Some(time), .. } => {
-            let begins = wal_begins(info, step);
             // pgBackRest tells its time in whole seconds: one that ended within the second of that moment may have ended after it.
             let before = |margin| info.backups.iter().rev().find(|backup| backup.stopped + margin <= *time);
             let base = before(SignedDuration::from_secs(1)).or_else(|| before(SignedDuration::ZERO));
@@ -325,7 +333,8 @@ impl Place {
         let port = restored::line("port", &port(postgres).to_string());
         let more = port + &restored::line("unix_socket_directories", SOCKET);
         let configuration = Configuration { directory: &directory, user };
-        configuration.of_a_copy(&recovery.control, &more, postgres.user.as_deref().unwrap_or(&user.name))
+        let role = container::role(postgres).unwrap_or_else(|| user.name.clone());
+        configuration.of_a_copy(&recovery.control, &more, &role)
     }
 
     /// Debian keeps `postgresql.conf` in /etc, outside of the backup; a directory without one cannot be started.
@@ -512,7 +521,8 @@ mod tests {
     #[test]
     fn a_moment_needs_a_backup_before_it_and_wal_since() {
         let (info, step, now) = (household(), step(), at("2026-06-21T00:00:00Z"));
-        let of = |at: At| choose(&info, &step, &at, now).map(|(backup, target)| (backup.label.clone(), target));
+        let begins = wal_begins(&info, &step);
+        let of = |at: At| choose(&info, begins, &step, &at, now).map(|(backup, target)| (backup.label.clone(), target));
         let moment = at("2026-06-01T00:00:00Z");
         assert_eq!(of(At::Time(moment)).expect("in the window"), ("I".into(), Target::Time(moment)));
         let same_second = at("2026-06-20T03:00:00.7Z");
@@ -523,6 +533,10 @@ mod tests {
         assert!(gone.advice().is_some_and(|hint| hint.contains("--at M")));
         assert_eq!(of(At::Time(at("2025-03-01T00:00:00Z"))).expect_err("too early").kind(), Kind::NotFound);
         assert_eq!(of(At::Time(at("2027-03-01T00:00:00Z"))).expect_err("future").kind(), Kind::Usage);
+        // On a timeline that no full backup leads to, an incremental one does.
+        let alone = Info { backups: vec![backup("I", "incr", "2026-05-20T03:00:00Z")], ..household() };
+        let found = choose(&alone, begins, &step, &At::Time(moment), now).expect("its WAL is there");
+        assert_eq!(found.0.label, "I");
         assert_eq!(of(At::Id("X".into())).expect_err("unknown").kind(), Kind::NotFound);
     }
 }

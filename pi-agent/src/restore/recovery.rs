@@ -136,8 +136,6 @@ pub(super) struct Cluster<'a> {
     pub version: u32,
     pub data: &'a Path,
     pub tablespaces: &'a Path,
-    /// It goes on as the original.
-    pub archives: bool,
     /// The timelines that it recovers along before the last one, each with the position at which it was left.
     pub left: &'a [(u32, u64)],
 }
@@ -202,8 +200,9 @@ impl Cluster<'_> {
             restored::line("restore_command", &handover.command),
             // Without it, limits such as max_connections must be at least the original's.
             restored::line("hot_standby", "off"),
-            // In single-user mode nothing is archived; the new timeline's history must be when the original starts again.
-            restored::line("archive_mode", if self.archives { "on" } else { "off" }),
+            // In single-user mode nothing is archived. But the new timeline's history is marked for it: it must be archived when this
+            // goes on as the original, be it that a person puts it there, or no moment of that timeline comes back.
+            restored::line("archive_mode", "on"),
         ];
         configuration.ours(&control()?, &(own.concat() + aim), "")?;
 

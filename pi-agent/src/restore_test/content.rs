@@ -12,7 +12,7 @@ use crate::monitor::Monitor;
 use crate::process::Output;
 use crate::steps::postgres::catalogue::{Catalogue, Psql};
 use crate::steps::postgres::pg_dump::connection_string;
-use crate::steps::postgres::said::{errors, is_damage, is_only_missing, needs_a_library};
+use crate::steps::postgres::said::{errors, is_about_order, is_damage, is_only_missing, needs_a_library};
 
 /// So many are named; the rest is counted.
 const NAMED: usize = 3;
@@ -37,6 +37,8 @@ pub(super) struct Content<'a> {
     pub psql: &'a Psql<'a>,
     pub step: &'a Step,
     pub monitor: &'a Monitor,
+    /// Its locales sort text as those of the original.
+    pub sorts_alike: bool,
 }
 
 /// What became of several objects under one name.
@@ -225,7 +227,9 @@ impl Content<'_> {
         let program = self.psql.program(STRUCTURE, arguments).within(LOOKING);
         let output = program.run(&mut |_, _| self.monitor.alive())?;
         for (is_only_missing, what) in reports(database, &output) {
-            findings.add(is_only_missing, what);
+            let sorted_otherwise = !self.sorts_alike && is_about_order(&what);
+            let why = if sorted_otherwise { ", which may only be this machine's way to sort text" } else { "" };
+            findings.add(is_only_missing || sorted_otherwise, what + why);
         }
         Ok(())
     }

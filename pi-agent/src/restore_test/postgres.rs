@@ -74,11 +74,9 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
         }
     };
     let catalogue = facts.get(CATALOGUE).and_then(|fact| serde_json::from_str::<Catalogue>(fact).ok());
-    let role = match (&catalogue, &postgres.user) {
-        (Some(catalogue), _) => catalogue.superuser.clone(),
-        (None, Some(role)) => role.clone(),
-        (None, None) if postgres.container.is_some() => "postgres".into(),
-        (None, None) => user.name.clone(),
+    let role = match &catalogue {
+        Some(catalogue) => catalogue.superuser.clone(),
+        None => container::role(postgres).unwrap_or_else(|| user.name.clone()),
     };
     let test = Test { work, postgres, version, programs, user, role };
 
@@ -93,7 +91,7 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
         sheet.timed(began.elapsed(), size, size);
         // One of an earlier backup knows tables that were dropped before this one.
         let recorded = catalogue.as_ref().filter(|catalogue| catalogue.label == newest.id);
-        Content { psql, step, monitor }.test(&found, recorded, sheet);
+        Content { psql, step, monitor, sorts_alike: test.sorts_alike() }.test(&found, recorded, sheet);
         dump::test(work, psql, &found, &work.place.directory.join(CLUSTER), sheet);
     });
     let last_commit = match restored {
@@ -144,6 +142,11 @@ struct Test<'a> {
 }
 
 impl Test<'_> {
+    /// The programs sort text as the original does. Those of this machine have its C library and locales, not those of a container.
+    fn sorts_alike(&self) -> bool {
+        self.postgres.container.is_none() || matches!(self.programs, Found::Image(_))
+    }
+
     /// What is there twice, or is WAL of before the newest backup: no restore of the newest moment asks for it. That
     /// WAL's objects, whose content is still to be looked at.
     fn losses(
@@ -254,7 +257,7 @@ impl Test<'_> {
                     ),
                 ),
             }
-            Content { psql, step, monitor }.check_structure(&found, sheet);
+            Content { psql, step, monitor, sorts_alike: self.sorts_alike() }.check_structure(&found, sheet);
         });
         restored.map(drop).map_err(|error| {
             let hint = error.advice().unwrap_or_default().to_owned();

@@ -32,18 +32,34 @@ pub(super) fn hand_over(
     settings: &Settings,
     step: &Step,
     postgres: &Postgres,
+    push: &mut (dyn FnMut() -> bool + Send),
+) -> Option<Problem> {
+    let data = &container::data_on_this_machine(postgres)?;
+    let work = || Ok(hand_over_from(settings, step, postgres, data, push));
+    container::with_its_wal(settings, postgres, data, work).unwrap_or_else(|error| {
+        Some(Problem {
+            message: format!("what WAL the server in {} has not handed over is not known: {error}", data.display()),
+            hint: error.advice().map(str::to_owned),
+        })
+    })
+}
+
+fn hand_over_from(
+    settings: &Settings,
+    step: &Step,
+    postgres: &Postgres,
+    data: &Path,
     push: &mut dyn FnMut() -> bool,
 ) -> Option<Problem> {
-    let data = container::data_on_this_machine(postgres)?;
-    if runs(postgres, &data) {
-        return waiting_in_a_server(&data);
+    if runs(postgres, data) {
+        return waiting_in_a_server(data);
     }
     let spool = spool_directory(settings, postgres);
     let noted = Reached::read(&spool).is_some();
-    let left = Left::of(&data);
+    let left = Left::of(data);
     let lost = left.files.iter().enumerate().find_map(|(number, file)| {
-        if let Err(error) = file.take(settings, step, postgres, &data) {
-            return Some(left.lost(number, &data, &error));
+        if let Err(error) = file.take(settings, step, postgres, data) {
+            return Some(left.lost(number, data, &error));
         }
         if push() {
             return None;
@@ -51,7 +67,7 @@ pub(super) fn hand_over(
         let error = Error::new("it could not be pushed").hint("`pi-agent wal push` says why");
         // What is in the spool is kept there.
         let first = number + usize::from(spool.join(file.spooled()).exists());
-        (first < left.files.len()).then(|| left.lost(first, &data, &error))
+        (first < left.files.len()).then(|| left.lost(first, data, &error))
     });
     if !noted && !left.files.is_empty() {
         // A server that pushes by itself fills no spool, and a note in it would seem to stand still.

@@ -1,11 +1,16 @@
 //! A server in a container, as pgBackRest of this machine can reach it: its files at the paths it knows them by, in a
 //! mount namespace of ours, and its socket. Nothing of pgBackRest's is in the image, and nothing is started in it.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
-use std::path::{Component, Path, PathBuf};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, lchown};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::config::{Postgres, Settings, Step};
@@ -54,16 +59,51 @@ pub fn at<T: Send>(
     let server = Running::wait_for(&container, postgres.port)?;
     let binds = binds(&container, &server)?;
     let spool = spool(&container, here);
-    let role = postgres.user.clone().or_else(|| container.variable("POSTGRES_USER").map(str::to_owned));
+    let socket = server.open_socket(name)?;
     let postgres = Postgres {
         data_directory: server.data.clone(),
-        socket_directory: server.socket.clone(),
-        user: Some(role.unwrap_or_else(|| "postgres".into())),
+        socket_directory: format!("/proc/self/fd/{}", socket.as_raw_fd()).into(),
+        user: Some(role_in(postgres, Some(&container))),
         ..postgres.clone()
     };
+    let done = with(settings, &binds, || work(&Seat { postgres, spool }));
+    drop(socket);
+    done
+}
+
+/// Does the work where the WAL of a cluster lies in its data directory, whether or not its server runs: a container's `pg_wal` may be a
+/// link to a path that only the container has.
+///
+/// # Errors
+/// The link leads into no volume, or Docker does not answer; what the work returns.
+pub fn with_its_wal<T: Send>(
+    settings: &Settings,
+    postgres: &Postgres,
+    data: &Path,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    let link = fs::read_link(data.join("pg_wal")).ok().filter(|link| link.is_absolute());
+    let (Some(name), Some(at)) = (&postgres.container, link) else { return work() };
+    let from = on_this_machine(&Docker::open()?.container(name)?, "WAL", &at)?;
+    with(settings, &[Bind { from, at }], work)
+}
+
+fn with<T: Send>(settings: &Settings, binds: &[Bind], work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     fs::create_dir_all(&settings.local.runtime)
         .context(|| format!("make the directory {}", settings.local.runtime.display()))?;
-    privately(&settings.local.runtime, &binds, || work(&Seat { postgres, spool }))
+    privately(&settings.local.runtime, binds, work)
+}
+
+/// The role that may do everything in the server, whether or not it runs; `None`: the one that is called as the server's user.
+pub fn role(postgres: &Postgres) -> Option<String> {
+    let Some(name) = &postgres.container else { return postgres.user.clone() };
+    let container = || Docker::open().and_then(|docker| docker.container(name)).ok();
+    Some(role_in(postgres, container().as_ref()))
+}
+
+fn role_in(postgres: &Postgres, container: Option<&Container>) -> String {
+    let of_container = || container.and_then(|container| container.variable("POSTGRES_USER")).unwrap_or("postgres");
+    postgres.user.clone().unwrap_or_else(|| of_container().to_owned())
 }
 
 /// The server's user, whether or not it runs. Other than [`server_user`] it asks Docker first.
@@ -107,7 +147,7 @@ struct Running {
     data: PathBuf,
     /// The same without symbolic links, seen from inside, too.
     real_data: PathBuf,
-    /// The directory of its socket, seen from here.
+    /// The directory of its socket, in its own words, too.
     socket: PathBuf,
 }
 
@@ -153,14 +193,17 @@ impl Running {
                 return Err(Error::transient(format!("the server in the container {name} is still starting"))
                     .hint(format!("docker logs --tail 50 {name}")));
             }
-            let root = PathBuf::from(format!("/proc/{pid}/root"));
+            if is_temporary(&arguments(pid), process::family(first).into_iter().map(arguments)) {
+                return Err(Error::transient(format!("the first start of the container {name} has not ended yet"))
+                    .hint(format!("docker logs --tail 50 {name}")));
+            }
             let socket = lock.socket.ok_or_else(|| {
                 Error::new(format!("the server in the container {name} has no socket"))
                     .hint("set unix_socket_directories = '/var/run/postgresql'")
             })?;
             let real_data = fs::read_link(format!("/proc/{pid}/cwd"))
                 .context(|| format!("look at the server in the container {name}"))?;
-            return Ok(Self { pid, data: lock.data, real_data, socket: below(&root, &socket) });
+            return Ok(Self { pid, data: lock.data, real_data, socket });
         }
         Err(match others.first() {
             None => Error::transient(format!("no PostgreSQL server runs in the container {name}"))
@@ -176,6 +219,33 @@ impl Running {
     fn eyes(&self) -> PathBuf {
         format!("/proc/{}/cwd", self.pid).into()
     }
+
+    /// The directory of its socket, which whatever is started from here has open as well. The path through `/proc/PID/root` is closed to
+    /// a user who has another number in the container (`userns-remap`).
+    fn open_socket(&self, container: &str) -> Result<OwnedFd> {
+        let doing = || format!("look for the socket of the server in the container {container}");
+        let way = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let root = open(&*format!("/proc/{}/root", self.pid), way | OFlag::O_CLOEXEC, Mode::empty()).context(doing)?;
+        // Its absolute links would lead to files of this machine.
+        openat2(root, &self.socket, OpenHow::new().flags(way).resolve(ResolveFlag::RESOLVE_IN_ROOT)).context(doing)
+    }
+}
+
+/// The words that a process was started with.
+fn arguments(pid: Pid) -> Vec<Vec<u8>> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
+}
+
+/// The server with which the official images' first start makes databases and runs what it finds: it ends after that, and
+/// another takes its place. `family`: what all processes of the container were started with.
+fn is_temporary(server: &[Vec<u8>], family: impl IntoIterator<Item = Vec<Vec<u8>>>) -> bool {
+    const ENTRY: &str = "docker-entrypoint.sh";
+    let alone = |words: &[Vec<u8>]| words == [&b"-c"[..], b"listen_addresses=", b"-p"];
+    let is_entry = |word: &Vec<u8>| Path::new(OsStr::from_bytes(word)).file_name() == Some(OsStr::new(ENTRY));
+    server.len() > 4
+        && alone(&server[server.len() - 4..server.len() - 1])
+        && family.into_iter().any(|words| words.iter().take(2).any(is_entry))
 }
 
 /// What a server writes into its `postmaster.pid`.
@@ -213,34 +283,6 @@ impl Lock {
         let starting = lines.nth(2).is_none_or(|state| state.trim() == "starting");
         Some(Self { data, port, socket, starting })
     }
-}
-
-/// A path of another root. Its absolute links would lead to our own files, so they are followed by hand.
-fn below(root: &Path, path: &Path) -> PathBuf {
-    let mut found = root.to_owned();
-    let mut rest: Vec<PathBuf> = vec![path.to_owned()];
-    // As many links as the kernel follows.
-    let mut links = 40;
-    while let Some(path) = rest.pop() {
-        let mut parts = path.components();
-        let Some(part) = parts.next() else { continue };
-        rest.push(parts.as_path().to_owned());
-        match part {
-            Component::RootDir => found = root.to_owned(),
-            Component::ParentDir if found != root => {
-                found.pop();
-            }
-            Component::Normal(name) => match fs::read_link(found.join(name)) {
-                Ok(link) if links > 0 => {
-                    links -= 1;
-                    rest.push(link);
-                }
-                _ => found.push(name),
-            },
-            _ => {}
-        }
-    }
-    found
 }
 
 /// The data directory and whatever it links to, each at the path the server has it at.
@@ -299,11 +341,13 @@ fn spool(container: &Container, here: PathBuf) -> Spool {
 /// It cannot be made, or belongs to somebody else.
 pub fn provide_spool(settings: &Settings, postgres: &Postgres, user: &User) -> Result<()> {
     let spool = wal::spool_directory(settings, postgres);
-    if postgres.container.is_some() && spool.metadata().is_ok_and(|found| found.uid() == 0) {
+    let is_anothers = |found: fs::Metadata| found.is_dir() && found.uid() != user.uid;
+    if postgres.container.is_some() && spool.symlink_metadata().is_ok_and(is_anothers) {
         let empty = spool.read_dir().is_ok_and(|mut entries| entries.next().is_none());
         if empty && nix::unistd::Uid::effective().is_root() {
-            // Docker makes as root what a container is to see and what is not there.
-            chown(&spool, Some(user.uid), Some(user.gid))
+            // Docker makes what a container is to see and what is not there, as root, or as whoever is root in the container. And
+            // another image may have another user.
+            lchown(&spool, Some(user.uid), Some(user.gid))
                 .context(|| format!("give the WAL spool {} to user {}", spool.display(), user.name))?;
         }
     }
@@ -317,8 +361,6 @@ pub fn provide_spool(settings: &Settings, postgres: &Postgres, user: &User) -> R
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-
     use super::*;
     use crate::docker::Mount;
 
@@ -353,18 +395,17 @@ mod tests {
     }
 
     #[test]
-    fn links_of_another_root_stay_in_it() {
-        let root = tempfile::tempdir().expect("a folder");
-        let path = |name: &str| root.path().join(name);
-        fs::create_dir_all(path("run/postgresql")).expect("made");
-        fs::create_dir(path("var")).expect("made");
-        symlink("/run", path("var/run")).expect("linked");
-        symlink("../../../etc", path("var/out")).expect("linked");
-        symlink("round", path("var/round")).expect("linked");
-        let found = |inside: &str| below(root.path(), Path::new(inside));
-        assert_eq!(found("/var/run/postgresql"), path("run/postgresql"));
-        assert_eq!(found("/var/out/passwd"), path("etc/passwd"));
-        assert!(found("/var/round").starts_with(root.path()));
+    fn the_server_of_a_first_start_is_told_from_the_one_that_stays() {
+        let words = |line: &str| line.split(' ').map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
+        let temporary =
+            words("/usr/lib/postgresql/15/bin/postgres -D /d -c archive_mode=on -c listen_addresses= -p 5432");
+        let entry = words("/bin/bash /usr/local/bin/docker-entrypoint.sh postgres -c archive_mode=on");
+        let init = words("/sbin/docker-init -- docker-entrypoint.sh postgres");
+        assert!(is_temporary(&temporary, [init.clone(), entry.clone(), temporary.clone()]));
+        // A household's server may be as alone; the entry point has become it.
+        assert!(!is_temporary(&temporary, [init, temporary.clone()]));
+        assert!(!is_temporary(&words("postgres -c archive_mode=on"), [entry]));
+        assert!(!is_temporary(&words("postgres"), []));
     }
 
     #[test]

@@ -55,6 +55,11 @@ pub(crate) fn is_damage(said: &str) -> bool {
     .any(|sign| said.contains(sign))
 }
 
+/// An index is not in the order that this server would have it in.
+pub(crate) fn is_about_order(said: &str) -> bool {
+    said.contains("invariant violated")
+}
+
 /// Each error is of code that the data brings and that does not work here or with another search path: damaged data does not say so.
 pub(crate) fn is_only_missing(said: &str) -> bool {
     /// What is said where code finds less here than where it comes from: another search path, other files, no network, fewer rights.
