@@ -1,5 +1,6 @@
 //! What is put back is restored beside its place, on the same disk, while everything goes on; when it is whole, the two
-//! change places. The old stays beside it, as `PLACE.before-restore-TIME`, until a person removes it.
+//! change places. The old stays beside it, as `PLACE.before-restore-TIME`, until a person removes it; one whose name gets too long
+//! by that, in a directory of such a name.
 //!
 //! Whatever cuts this off, the same command goes on. The note beside the stage ([`Unfinished`]) knows the new by its inodes,
 //! so that new and old are never taken for each other, whichever names they have at that moment.
@@ -10,6 +11,7 @@ mod renames;
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +23,8 @@ use super::{At, Request, Restored, beside, is_empty};
 use crate::durable::make_durable;
 use crate::error::{Context, Error, Result};
 use crate::health::MountTable;
+use crate::monitor::Problem;
+use crate::shown;
 
 /// Endings of names.
 const STAGE: &str = ".restoring";
@@ -119,7 +123,7 @@ impl Beside {
 
     /// The name of the old, in words.
     pub fn kept_as(&self) -> String {
-        format!("{}{KEPT}…", self.base.display())
+        shown(&beside(&self.base, &format!("{KEPT}…"))).to_string()
     }
 
     /// Something is in the place; an empty directory is nothing.
@@ -160,21 +164,30 @@ impl Beside {
     ) -> Result<Restored> {
         let (stage, doing) = (&self.stage, || format!("restore into {}", self.stage.display()));
         let mut request = Request { to: stage.clone(), at: at.clone(), paths: paths.into(), overwrite: false };
-        if is_empty(stage)? {
-            Unfinished::end(stage)?;
-        } else {
-            let begun = Unfinished::of(stage)
-                .ok_or_else(|| Error::usage(format!("{} is in the way", stage.display())).hint("move it away"))?;
-            match begun.continues(step, &request) {
-                Some((_, Some(whole))) if self.parts(&self.new).context(doing)?.iter().all(|part| whole.has(part)) => {
-                    return Ok(whole.restored);
+        match Unfinished::of(stage) {
+            None => {
+                for theirs in self.staged() {
+                    if !is_empty(&theirs)? {
+                        return Err(Error::usage(format!("{} is in the way", shown(&theirs))).hint("move it away"));
+                    }
                 }
-                Some((begun, _)) => request = begun,
-                None => self.end()?,
+            }
+            Some(_) if is_empty(stage)? => Unfinished::end(stage)?,
+            Some(begun) => {
+                self.keep_the_old()?;
+                match begun.continues(step, &request) {
+                    Some((_, Some(whole)))
+                        if self.parts(&self.new).context(doing)?.iter().all(|part| whole.has(part)) =>
+                    {
+                        return Ok(whole.restored);
+                    }
+                    Some((begun, _)) => request = begun,
+                    None => self.end()?,
+                }
             }
         }
         let made = self.make_above()?;
-        let restored = work(&request)?;
+        let mut restored = work(&request)?;
         if restored.unfinished {
             return Err(Error::new(format!("{}: the disk is full", doing()))
                 .hint("nothing was replaced; make room, and the same command goes on from here"));
@@ -183,6 +196,13 @@ impl Beside {
             // A snapshot holds what they were like, the backup of a database does not.
             let _ = copy_manners(&self.stage.join(above.strip_prefix("/").unwrap_or(&above)), &above);
         }
+        restored.remarks.extend(self.unplaced().iter().map(|name| Problem {
+            message: format!(
+                "{} was not put back: a restore keeps its own files under that name",
+                shown(&self.place.join(name))
+            ),
+            hint: Some("it comes back with --to DIR".into()),
+        }));
         let inodes = self.parts(&self.new).context(doing)?.iter().filter_map(|path| inode(path)).collect();
         Unfinished::is_whole(stage, Whole { restored: restored.clone(), inodes })?;
         Ok(restored)
@@ -204,25 +224,30 @@ impl Beside {
             whole.put(&from, &to, &kept).context(doing)?;
         }
         self.settle()?;
-        Ok(exists(&kept).then_some(kept))
+        Ok(exists(&kept).context(doing)?.then_some(kept))
     }
 
     /// The old again, and the new beside it, as if nothing had been.
     ///
     /// # Errors
-    /// It cannot be renamed.
+    /// Something of it cannot be renamed; everything else is back.
     pub fn undo(&self) -> Result<()> {
-        let doing = || format!("put the old {} back", self.place.display());
+        let doing = || format!("put what was in {} back", shown(&self.place));
         let Some((whole, kept)) = self.noted() else { return Ok(()) };
-        for (from, to, kept) in self.moves(&kept).context(doing)? {
-            if whole.has(&to) {
-                fs::rename(&to, &from).context(doing)?;
-            }
-            if exists(&kept) {
-                fs::rename(&kept, &to).context(doing)?;
+        let mut failed = None;
+        for (from, to, old) in self.moves(&kept).context(doing)? {
+            failed = whole.take_back(&from, &to, &old).err().or(failed);
+            for folder in old.ancestors().skip(1).take_while(|folder| folder.starts_with(&kept)) {
+                // One that is not empty stays.
+                let _ = fs::remove_dir(folder);
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), |error| {
+            let (kept, stage) = (shown(&kept), shown(&self.stage));
+            Err(Error::new(doing()).caused_by(error).hint(format!(
+                "nothing is lost: what is not in its place is in {kept} or {stage}, and the same command goes on from there"
+            )))
+        })
     }
 
     /// Waits until what changed places has done so on the disk.
@@ -236,15 +261,39 @@ impl Beside {
     /// It cannot be removed.
     pub fn end(&self) -> Result<()> {
         self.settle()?;
-        for left in [&self.stage, &beside(&self.stage, ".tablespaces")] {
-            match fs::remove_dir_all(left) {
+        if Unfinished::of(&self.stage).is_none() {
+            // Without its note it is not ours.
+            return Ok(());
+        }
+        for left in self.staged() {
+            match fs::remove_dir_all(&left) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(error).context(|| format!("remove {}", left.display()));
+                    return Err(error).context(|| format!("remove {}", shown(&left)));
                 }
                 _ => {}
             }
         }
         Unfinished::end(&self.stage)
+    }
+
+    /// What a restore makes beside the place, besides its note.
+    fn staged(&self) -> [PathBuf; 2] {
+        [self.stage.clone(), beside(&self.stage, ".tablespaces")]
+    }
+
+    /// Keeps what lies in the stage and was not restored there: an exchange was cut off between its two renames, and what it had put into
+    /// the place has another inode since, as a file that an editor wrote anew.
+    fn keep_the_old(&self) -> Result<()> {
+        let doing = || format!("keep what was in {}", shown(&self.place));
+        let Some((whole, kept)) = self.noted() else { return Ok(()) };
+        for (from, _, kept) in self.moves(&kept).context(doing)? {
+            let mut above = from.ancestors().take_while(|above| above.starts_with(&self.new));
+            if exists(&from).context(doing)? && !above.any(|path| whole.has(path)) {
+                keep(&from, &kept).context(doing)?;
+                Unfinished::is_not_whole(&self.stage)?;
+            }
+        }
+        Ok(())
     }
 
     /// What is known of the new, and the name for the old.
@@ -256,7 +305,11 @@ impl Beside {
     /// What changes places: from, to, and where that goes which was there.
     fn moves(&self, kept: &Path) -> io::Result<Vec<(PathBuf, PathBuf, PathBuf)>> {
         if self.goes_whole() {
-            return Ok(vec![(self.new.clone(), self.place.clone(), kept.into())]);
+            let name = self.base.file_name().unwrap_or_default();
+            let cut = kept.file_name().is_some_and(|kept| !kept.as_bytes().starts_with(name.as_bytes()));
+            // The old keeps its name: a person will look for that.
+            let kept = if cut { kept.join(name) } else { kept.into() };
+            return Ok(vec![(self.new.clone(), self.place.clone(), kept)]);
         }
         let mut names = BTreeSet::new();
         for folder in [&self.new, &self.place, kept] {
@@ -423,15 +476,55 @@ mod tests {
         }
     }
 
+    fn run(program: &str, arguments: &[&str]) {
+        let output = Program::new(program, arguments.iter().copied()).run(&mut |_, _| ()).unwrap();
+        assert!(output.status.success(), "{program}: {}", output.stderr);
+    }
+
+    #[test]
+    fn an_exchange_that_fails_half_way_leaves_what_was_there() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = root.path().join("disk");
+        fs::create_dir(&disk).unwrap();
+        run("mount", &["-t", "tmpfs", "-o", "nr_inodes=40", "tmpfs", disk.to_str().unwrap()]);
+        fs::write(disk.join("new"), "old").unwrap();
+        let beside = restore(&disk, "now");
+        // No room for the directory of the old.
+        let filled = (0..40).take_while(|number| fs::write(disk.join(format!("fill-{number}")), "old").is_ok()).count();
+        assert!((1..40).contains(&filled), "{filled}");
+        beside.exchange().unwrap_err();
+        beside.undo().unwrap();
+        let old = |name: &str| fs::read_to_string(disk.join(name)).unwrap() == "old";
+        assert!(old("new") && (0..filled).all(|number| old(&format!("fill-{number}"))));
+        fs::remove_file(disk.join("fill-0")).unwrap();
+        let kept = beside.exchange().unwrap().unwrap();
+        assert_eq!(fs::read_to_string(disk.join("new")).unwrap(), "");
+        assert_eq!(kept.read_dir().unwrap().count(), filled);
+        run("umount", &[disk.to_str().unwrap()]);
+    }
+
+    #[test]
+    fn the_old_that_has_the_name_of_the_new_is_kept_whatever_became_of_the_new() {
+        for point in ["now", "another"] {
+            let root = tempfile::tempdir().unwrap();
+            let beside = restored(root.path());
+            renameat2(AT_FDCWD, &beside.new, AT_FDCWD, &beside.place, RenameFlags::RENAME_EXCHANGE).unwrap();
+            let (_, kept) = beside.noted().unwrap();
+            fs::rename(&beside.place, root.path().join("elsewhere")).unwrap();
+            assert!(beside.cut_off().is_none());
+            let beside = restore(&beside.place, point);
+            assert!(kept.join("old").exists(), "{point}");
+            beside.exchange().unwrap();
+            beside.end().unwrap();
+            assert!(kept.join("old").exists() && beside.place.join("new").exists(), "{point}");
+        }
+    }
+
     #[test]
     fn on_a_disk_of_its_own_names_change_places_wherever_it_was_cut_off() {
         let root = tempfile::tempdir().unwrap();
         let disk = root.path().join("disk");
         fs::create_dir(&disk).unwrap();
-        let run = |program: &str, arguments: &[&str]| {
-            let output = Program::new(program, arguments.iter().copied()).run(&mut |_, _| ()).unwrap();
-            assert!(output.status.success(), "{program}: {}", output.stderr);
-        };
         run("mount", &["-t", "tmpfs", "tmpfs", disk.to_str().unwrap()]);
         fs::write(disk.join("old"), "old").unwrap();
         fs::write(disk.join("new"), "old").unwrap();

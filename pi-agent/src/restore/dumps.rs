@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::directory::{by_id, nothing, quoted};
+use super::directory::{by_id, nothing};
 use super::{Point, Request, Restored, Unfinished};
 use crate::Result;
 use crate::config::{Postgres, Settings, Step};
@@ -10,6 +10,7 @@ use crate::error::Context;
 use crate::monitor::{Monitor, Problem};
 use crate::pgbackrest::server_user;
 use crate::repository::{Purpose, Selection, Snapshot, Written};
+use crate::shown::typed;
 use crate::steps::points::other_host;
 use crate::steps::postgres::dumps;
 use crate::steps::postgres::pg_dump::{ENDING, GLOBALS};
@@ -82,8 +83,8 @@ pub fn restore(
 
 /// The commands that bring them into a server. They read the files as root and become the server's user.
 fn next(user: &str, postgres: &Postgres, snapshot: &Snapshot, to: &Path) -> Result<Vec<String>> {
-    let role = postgres.user.iter().map(|role| format!(" -U {}", quoted(Path::new(role)))).collect::<String>();
-    let server = format!("-h {} -p {}{role}", quoted(&postgres.socket_directory), postgres.port);
+    let role = postgres.user.iter().map(|role| format!(" -U {}", typed(Path::new(role)))).collect::<String>();
+    let server = format!("-h {} -p {}{role}", typed(&postgres.socket_directory), postgres.port);
     let version = dumps::version(snapshot).map_or_else(|| "its version".into(), |version| version.to_string());
     let mut files = Vec::new();
     for entry in to.read_dir().context(|| format!("look into {}", to.display()))? {
@@ -93,12 +94,12 @@ fn next(user: &str, postgres: &Postgres, snapshot: &Snapshot, to: &Path) -> Resu
     files.sort();
     let mut lines = vec![
         format!("These are logical dumps. A running, empty server of PostgreSQL {version} or newer takes them in:"),
-        format!("  runuser -u {user} -- psql -X {server} -d postgres < {}", quoted(&to.join(GLOBALS))),
+        format!("  runuser -u {user} -- psql -X {server} -d postgres < {}", typed(&to.join(GLOBALS))),
     ];
     lines.extend(files.iter().map(|file| {
         // Every server has a database of that name.
         let create = if file.strip_suffix(ENDING) == Some("postgres") { "" } else { " --create" };
-        format!("  runuser -u {user} -- pg_restore {server} -d postgres{create} < {}", quoted(&to.join(file)))
+        format!("  runuser -u {user} -- pg_restore {server} -d postgres{create} < {}", typed(&to.join(file)))
     }));
     lines.push("That a role exists already is no matter. Afterwards:".into());
     lines.push(format!("  runuser -u {user} -- vacuumdb {server} --all --analyze-only"));

@@ -2,14 +2,20 @@
 //! they are.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{Beside, KEPT, STAGE, copy_manners};
+use super::{Beside, KEPT, Unfinished, beside, copy_manners};
 use crate::error::{Context, Result};
+
+/// Made by `mkfs` in the root of a file system; fsck puts into it what has lost its name.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// How [`stamp`](super::stamp) writes a time, with a zero for each digit.
+const STAMP: &str = "00000000-000000-000";
 
 impl Beside {
     /// The same, but whatever is at these paths stays there and counts for nothing, and so do the directories that lead to it.
@@ -26,11 +32,10 @@ impl Beside {
         while let Some(folder) = folders.pop() {
             for name in listed(&root.join(&folder))? {
                 let path = folder.join(name);
-                let leads_to_what_stays = self.stays.iter().any(|stays| stays.starts_with(&path));
-                if self.stays.contains(&path) || self.is_none_of_either(&path) {
+                if self.stays.contains(&path) || self.is_ours(&path) || (root == self.place && self.is_kept(&path)) {
                     continue;
                 }
-                match (leads_to_what_stays, is_directory(&root.join(&path))) {
+                match (self.leads_to_what_stays(&path), is_directory(&root.join(&path))) {
                     (true, true) => folders.push(path),
                     // A link of old, say, where there is a directory now with what stays.
                     (true, false) if root == self.new && is_directory(&self.place.join(&path)) => {}
@@ -41,21 +46,46 @@ impl Beside {
         Ok(names)
     }
 
+    /// On a disk of its own the file system has a directory itself, and only what is in that changes places.
+    fn leads_to_what_stays(&self, path: &Path) -> bool {
+        self.stays.iter().any(|stays| stays.starts_with(path)) || (self.within && path == Path::new(LOST_AND_FOUND))
+    }
+
+    /// Names of what was restored that cannot come into the place: this restore has them there itself.
+    pub(super) fn unplaced(&self) -> Vec<PathBuf> {
+        let names = listed(&self.new).unwrap_or_default().into_iter().map(PathBuf::from);
+        names.filter(|name| self.is_ours(name)).collect()
+    }
+
     /// The whole place is as it should be.
     pub(super) fn stays_itself(&self) -> bool {
         self.stays.iter().any(|stays| stays.as_os_str().is_empty())
     }
 
-    /// On a disk of its own our names lie beside what changes places, and the file system's own. Elsewhere they are a person's.
-    fn is_none_of_either(&self, path: &Path) -> bool {
-        let rest = path.as_os_str().as_bytes().strip_prefix(self.base.file_name().unwrap_or_default().as_bytes());
-        let ours = rest.is_some_and(|rest| [STAGE, KEPT].iter().any(|ours| rest.starts_with(ours.as_bytes())));
-        (self.within || self.stays.is_empty()) && (ours || path.as_os_str() == "lost+found")
+    /// On a disk of its own what this restore makes lies beside what changes places. Any other name is a person's.
+    fn is_ours(&self, path: &Path) -> bool {
+        let path = self.place.join(path);
+        self.within && (self.staged().contains(&path) || Unfinished::notes(&self.stage).contains(&path))
+    }
+
+    /// What an earlier restore kept of the old on that disk. It stays there, unless it is in what is restored, too.
+    fn is_kept(&self, path: &Path) -> bool {
+        let name = path.as_os_str().as_bytes();
+        let Some(at) = name.windows(KEPT.len()).rposition(|found| found == KEPT.as_bytes()) else { return false };
+        let Some((stamp, _)) = name[at + KEPT.len()..].split_at_checked(STAMP.len()) else { return false };
+        let is_stamp = stamp.iter().zip(STAMP.as_bytes()).all(|(found, wanted)| match wanted {
+            b'0' => found.is_ascii_digit(),
+            wanted => found == wanted,
+        });
+        let kept = OsStr::from_bytes(&name[..at + KEPT.len() + STAMP.len()]);
+        let stamp = String::from_utf8_lossy(stamp);
+        self.within && is_stamp && self.place.join(kept) == beside(&self.base, &format!("{KEPT}{stamp}"))
     }
 
     /// The directories in which some stays and some is new: made where they are missing, with the owner and mode that they had.
     pub(super) fn make_ways(&self) -> Result<()> {
-        let ways: BTreeSet<_> = self.stays.iter().flat_map(|stays| stays.ancestors().skip(1)).collect();
+        let mut ways: BTreeSet<_> = self.stays.iter().flat_map(|stays| stays.ancestors().skip(1)).collect();
+        ways.extend(self.within.then_some(Path::new(LOST_AND_FOUND)));
         for way in ways {
             let (new, place) = (self.new.join(way), self.place.join(way));
             if is_directory(&new) {
