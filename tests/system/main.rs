@@ -37,6 +37,7 @@ mod postgres_goes_on;
 mod postgres_restored;
 mod postgres_upgrade;
 mod recover;
+mod restore_spares;
 mod restore_target;
 mod restore_test;
 mod resumed;
