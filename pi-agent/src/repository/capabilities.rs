@@ -92,8 +92,8 @@ impl Capabilities {
     }
 
     /// The second is beyond those that the disk holds, and became the nearest of them.
-    pub fn cut(&self, recorded: i64, found: i64) -> bool {
-        let [earliest, latest] = self.between;
+    pub fn cut(&self, recorded: i128, found: i128) -> bool {
+        let [earliest, latest] = self.between.map(i128::from);
         (recorded < earliest && found == earliest) || (recorded > latest && found == latest)
     }
 }
@@ -138,7 +138,7 @@ mod tests {
         let held = Capabilities::of(&target).unwrap();
         assert!(held.owners && held.modes && held.times && held.links, "{held:?}");
         assert!(held.between[0] < 0 && held.between[1] > 1 << 31, "{held:?}");
-        assert!(held.cut(i64::MIN, held.between[0]) && !held.cut(0, held.between[0]), "{held:?}");
+        assert!(held.cut(i128::MIN, held.between[0].into()) && !held.cut(0, held.between[0].into()), "{held:?}");
         assert_eq!(directory.path().read_dir().unwrap().count(), 0);
     }
 

@@ -198,6 +198,13 @@ impl Compared {
         if !same_type(&node.node_type, found) {
             return vec!["is of another type".into()];
         }
+        let sizes = meta
+            .extended_attributes
+            .iter()
+            .map(|attribute| attribute.name.len() + attribute.value.as_ref().map_or(0, Vec::len));
+        let all = sizes.sum::<usize>();
+        let no_room = self.holds.is_some_and(|holds| all > holds.attributes);
+        let is_beyond = |why: &io::Error| is_beyond_the_test(why) || (no_room && is_no_room(why));
         let mut differences = Vec::new();
         let mut differs = |what: String, why: Option<&io::Error>| {
             differences.push(match why {
@@ -233,7 +240,7 @@ impl Compared {
         }
         let mode = found.mode() & 0o7777;
         if let Some(recorded) = meta.mode.map(unix_mode).filter(|recorded| !node.is_symlink() && *recorded != mode) {
-            let list_is_refused = unset.attribute(ACCESS_LIST).is_some_and(is_beyond_the_test);
+            let list_is_refused = unset.attribute(ACCESS_LIST).is_some_and(is_beyond);
             let lacks_list = list_is_refused && unset.mode_without_list(node, recorded) == Some(mode);
             if self.cannot_hold(|holds| holds.modes && !lacks_list) {
                 self.not_held.modes += 1;
@@ -242,20 +249,13 @@ impl Compared {
             }
         }
         let modified = (i128::from(found.mtime()), i128::from(found.mtime_nsec()));
-        if meta.mtime.is_some_and(|recorded| seconds(recorded) != modified) {
-            let recorded = meta.mtime.map_or(found.mtime(), jiff::Timestamp::as_second);
-            if self.cannot_hold(|holds| holds.times && !holds.cut(recorded, found.mtime())) {
+        if let Some(recorded) = meta.mtime.map(seconds).filter(|recorded| *recorded != modified) {
+            if self.cannot_hold(|holds| holds.times && !holds.cut(recorded.0, modified.0)) {
                 self.not_held.times += 1;
             } else {
                 differs("has another modification time".into(), unset.times.as_ref());
             }
         }
-        let all: usize = meta
-            .extended_attributes
-            .iter()
-            .map(|attribute| attribute.name.len() + attribute.value.as_ref().map_or(0, Vec::len))
-            .sum();
-        let no_room = self.holds.is_some_and(|holds| all > holds.attributes);
         for attribute in
             meta.extended_attributes.iter().filter(|attribute| is_data(&attribute.name, attribute.value.as_deref()))
         {
@@ -263,11 +263,7 @@ impl Compared {
             let why = unset.attribute(&attribute.name);
             match item.attribute(&attribute.name).ok().flatten() {
                 Some(found) if found == value => {}
-                _ if self.holds.is_some()
-                    && why.is_some_and(|why| is_beyond_the_test(why) || (no_room && is_no_room(why))) =>
-                {
-                    self.not_held.attributes += 1;
-                }
+                _ if self.holds.is_some() && why.is_some_and(is_beyond) => self.not_held.attributes += 1,
                 Some(_) => differs(format!("has other {}", in_words(&attribute.name)), why),
                 None => differs(format!("lacks its {}", in_words(&attribute.name)), why),
             }
