@@ -1,14 +1,14 @@
 //! What a restore into a directory leaves alone: storage, originals that are seen below the target, links above the paths, and files
-//! of a person that have the name of its note.
+//! of a person that have a name of its own.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::{Agent, Config, Scratch, Tmpfs, mounts_of_our_own, sh};
+use harness::{Agent, Config, Random, Scratch, Tmpfs, mounts_of_our_own, sh};
 
 fn below(target: &Path, path: &Path) -> PathBuf {
     target.join(path.strip_prefix("/").unwrap())
@@ -136,4 +136,23 @@ fn a_name_that_is_no_visible_text_comes_back_alone_and_is_shown_escaped() {
     // What is printed is what removes the old.
     sh(Command::new("bash").arg("-ec").arg(in_place.stdout.lines().find(|line| line.contains("rm -rf")).unwrap()));
     assert_eq!(fs::read_dir(&data).unwrap().count(), 2);
+}
+
+#[test]
+fn what_is_left_of_a_damaged_file_takes_no_other_files_name() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv/data");
+    fs::write(data.join("large"), Random::new(3).bytes(6 << 20)).unwrap();
+    fs::write(data.join("large.incomplete"), "theirs").unwrap();
+    let agent = backed_up(&scratch, &data);
+    let packs =
+        Command::new("find").arg(scratch.join("storage/data/data")).args(["-type", "f", "-size", "+1M"]).output();
+    let packs = String::from_utf8(packs.unwrap().stdout).unwrap();
+    let pack = File::options().write(true).open(packs.lines().next().unwrap()).unwrap();
+    pack.write_all_at(&[0; 100], 500_000).unwrap();
+    let to = scratch.join("to");
+    agent.run(restore(&to)).expect(5).says("the others are in").says("large.incomplete.incomplete");
+    let restored = |name: &str| fs::read(below(&to, &data).join(name)).unwrap();
+    assert_eq!(restored("large.incomplete"), b"theirs");
+    assert_eq!(restored("large.incomplete.incomplete").len(), 6 << 20);
 }

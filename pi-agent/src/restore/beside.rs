@@ -198,10 +198,10 @@ impl Beside {
         }
         restored.remarks.extend(self.unplaced().iter().map(|name| Problem {
             message: format!(
-                "{} was not put back: a restore keeps its own files under that name",
+                "{} was not put back: a restore keeps its own files under that name; with --to it comes back",
                 shown(&self.place.join(name))
             ),
-            hint: Some("it comes back with --to DIR".into()),
+            hint: None,
         }));
         let inodes = self.parts(&self.new).context(doing)?.iter().filter_map(|path| inode(path)).collect();
         Unfinished::is_whole(stage, Whole { restored: restored.clone(), inodes })?;

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::course::{self, Course};
 use super::recovery::{Cluster, Recovery};
-use super::{At, Point, Request, Restored, Unfinished, Window, beside, users};
+use super::{At, Point, Request, Restored, Unfinished, Window, beside, is_empty, users};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::health::room;
@@ -19,7 +19,7 @@ use crate::mounts::within_reach;
 use crate::pgbackrest::{self, Backup, Info, PgBackRest, RestoreOrder, Target};
 use crate::process::{Program, User};
 use crate::retention;
-use crate::shown::typed;
+use crate::shown::{shown, typed};
 use crate::steps::future;
 use crate::steps::postgres::programs::Found;
 use crate::steps::postgres::restored::{self, Configuration};
@@ -109,6 +109,7 @@ fn restore_as(
     let to = std::path::absolute(&request.to).context(|| format!("find {}", request.to.display()))?;
     let place = Place { in_place, original, tablespaces: beside(&to, ".tablespaces"), to };
     place.forget_a_mere_beginning(request)?;
+    place.leaves_tablespaces_alone(request)?;
     let delta = place.prepare(&user)?;
     if delta {
         place.forget_a_dead_server()?;
@@ -283,6 +284,20 @@ impl Place {
         pgbackrest::directory(&self.to, user, 0o700)?;
         pgbackrest::directory(&self.tablespaces, user, 0o700)?;
         Ok(holds_something)
+    }
+
+    /// A directory beside the target that has the name of its tablespaces is ours only beside a note.
+    fn leaves_tablespaces_alone(&self, request: &Request) -> Result<()> {
+        let theirs = !request.overwrite && Unfinished::of(&self.to).is_none() && !is_empty(&self.tablespaces)?;
+        let in_the_way = || {
+            Error::usage(format!(
+                "restore into {}: its tablespaces would come into {}, and something is in there",
+                shown(&self.to),
+                shown(&self.tablespaces)
+            ))
+            .hint("move it away, or choose another directory")
+        };
+        if theirs { Err(in_the_way()) } else { Ok(()) }
     }
 
     /// Killed before it said what it restores, it has restored nothing; pgBackRest would not go on with that.
