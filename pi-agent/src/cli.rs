@@ -19,6 +19,7 @@ use crate::restore::ask::{Asked, Order};
 use crate::restore::{self, At};
 use crate::run::{self, Options, Watcher};
 use crate::secrets::{CREDENTIALS, Secrets, write_shared};
+use crate::shown;
 use crate::state::{Opened, State};
 use crate::terminal::Terminal;
 use crate::{alarms, boot, doctor, kit, live, logs, notify, process, recover, repair, setup, steps, systemd, wal};
@@ -474,12 +475,12 @@ fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, outpu
     let monitor = Terminal::new(std::io::stderr().is_terminal()).into_monitor(&format!("restore of {step}"));
     let (restored, place) = match &in_place {
         Some(in_place) => (in_place.restore(directory, &request, &monitor)?, "its place".to_owned()),
-        None => (restore::restore(settings, &step, &request, &monitor)?, request.to.display().to_string()),
+        None => (restore::restore(settings, &step, &request, &monitor)?, shown(&request.to).to_string()),
     };
     output.print(
         || {
             serde_json::json!({
-                "schema": report::SCHEMA, "step": step, "to": request.to, "in_place": in_place.is_some(),
+                "schema": report::SCHEMA, "step": step, "to": request.to.to_string_lossy(), "in_place": in_place.is_some(),
                 "restore_point": restored.restore_point, "time": words::stamp(restored.time), "bytes": restored.bytes,
                 "problems": restored.told().collect::<Vec<_>>(), "passed_over": restored.passed_over,
                 "next": restored.next,

@@ -37,6 +37,23 @@ impl Display for Shown<'_> {
     }
 }
 
+/// A path as a person types it into a shell: as it is, in quotes, or, where it holds what is no visible text, in the quotes of bash that
+/// know escapes.
+pub fn typed(path: &Path) -> String {
+    let Some(text) = path.to_str().filter(|text| !text.chars().any(misleads)) else { return escaped(path) };
+    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+    if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+fn escaped(path: &Path) -> String {
+    let bytes = path.as_os_str().as_bytes().iter().map(|byte| match byte {
+        b'\'' | b'\\' => format!("\\{}", char::from(*byte)),
+        b' '..=b'~' => char::from(*byte).to_string(),
+        _ => format!("\\x{byte:02x}"),
+    });
+    format!("$'{}'", bytes.collect::<String>())
+}
+
 /// A text of one line or several without anything that moves a cursor or turns the direction of writing.
 pub fn harmless(text: &str) -> String {
     let mut harmless = String::with_capacity(text.len());
@@ -79,5 +96,18 @@ mod tests {
     #[test]
     fn a_text_keeps_its_lines_and_nothing_worse() {
         assert_eq!(harmless("a\n\tb\r\u{1b}[2J\u{9b}"), "a\n\tb\\r\\u{1b}[2J\\u{9b}");
+    }
+
+    #[test]
+    fn a_shell_reads_what_was_typed_as_the_path_it_was() {
+        for name in
+            [&b"/srv/a b's"[..], b"/a\x1b[2J\n1'\\x", b"caf\xe9f", "/Bücher\u{202e}".as_bytes(), b"/plain-1.txt"]
+        {
+            let typed = typed(Path::new(OsStr::from_bytes(name)));
+            assert!(!typed.chars().any(misleads), "{typed}");
+            let mut bash = std::process::Command::new("bash");
+            let output = bash.arg("-c").arg(format!("printf %s {typed}")).output().expect("bash is there");
+            assert_eq!(output.stdout, name, "{typed}");
+        }
     }
 }

@@ -95,6 +95,81 @@ fn a_disk_that_is_mounted_there_changes_what_is_in_it_and_a_small_one_is_not_fil
 }
 
 #[test]
+fn on_a_disk_of_its_own_only_the_names_of_this_restore_are_not_a_persons() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv/data");
+    let _disk = Tmpfs::mount(&source, 8 << 20);
+    fs::create_dir(source.join("lost+found")).unwrap();
+    let names = ["data.restoring.txt", "data.before-restore-plan.md", "lost+found/found"].map(|name| source.join(name));
+    let write = |text: &str| names.iter().for_each(|name| fs::write(name, text).unwrap());
+    let read = || names.each_ref().map(|name| fs::read_to_string(name).unwrap());
+    write("good");
+    fs::write(source.join("data.restoring"), "mine").unwrap();
+    let agent = Config::local(scratch.path()).directory("data", &[&source], "").write();
+    agent.ok(["run"]);
+    write("spoilt");
+    agent.run(["restore", "data", "--in-place", "--yes"]).expect(1).says("data.restoring");
+    fs::remove_file(source.join("data.restoring")).unwrap();
+    let ran = agent.run(["restore", "data", "--in-place", "--yes"]).expect(5);
+    ran.says("data.restoring was not put back");
+    assert_eq!(read(), ["good"; 3]);
+    let old = kept(&source.join("data")).remove(0);
+    assert_eq!(fs::read_to_string(old.join("lost+found/found")).unwrap(), "spoilt");
+    // What was kept before stays where it is.
+    agent.run(["restore", "data", "--in-place", "--yes"]).expect(5).says("data.restoring was not put back");
+    assert!(old.exists() && kept(&source.join("data")).len() == 3, "with the plan");
+}
+
+#[test]
+fn paths_in_each_other_come_back_together_and_the_storage_in_them_stays() {
+    let scratch = Scratch::new();
+    let (source, storage) = (scratch.directory("srv/data"), scratch.directory("srv/data/storage"));
+    fs::create_dir(source.join("sub")).unwrap();
+    let files = [source.join("file"), source.join("sub/file")];
+    files.iter().for_each(|file| fs::write(file, "good").unwrap());
+    let exclude = format!("exclude = [\"{}\"]", storage.display());
+    let agent = Config::local(scratch.path()).directory("data", &[&source, &source.join("sub")], &exclude).write();
+    let config = fs::read_to_string(scratch.join("etc/config.toml")).unwrap();
+    let outside = scratch.join("storage").display().to_string();
+    fs::write(scratch.join("etc/config.toml"), config.replace(&outside, &storage.display().to_string())).unwrap();
+    agent.ok(["run"]);
+    for round in ["first", "second"] {
+        files.iter().for_each(|file| fs::write(file, "spoilt").unwrap());
+        agent.ok(["restore", "data", "--in-place", "--yes"]);
+        assert!(files.iter().all(|file| fs::read_to_string(file).unwrap() == "good"), "{round}");
+    }
+    agent.ok(["check"]);
+}
+
+#[test]
+fn a_name_that_has_no_room_for_ours_is_cut() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    let (folder, file) = (source.join("d".repeat(255)), source.join("f".repeat(225)));
+    fs::create_dir(&folder).unwrap();
+    for file in [&folder.join("file"), &file] {
+        fs::write(file, "good").unwrap();
+    }
+    let agent = Config::local(scratch.path()).directory("data", &[&source], "").write();
+    agent.ok(["run"]);
+    for file in [&folder.join("file"), &file] {
+        fs::write(file, "spoilt").unwrap();
+    }
+    for path in [&folder, &file] {
+        agent.ok(["restore", "data", "--in-place", "--yes", "--path", path.to_str().unwrap()]);
+    }
+    // The old has its own name still.
+    for name in [&folder.join("file"), &file].map(|file| file.strip_prefix(&source).unwrap().to_owned()) {
+        let above = fs::read_dir(&source).unwrap().map(|entry| entry.unwrap().path().join(&name));
+        let old: Vec<_> = above.filter(|path| path.exists()).map(|path| fs::read_to_string(path).unwrap()).collect();
+        assert_eq!(old, ["spoilt"], "{name:?}");
+        assert_eq!(fs::read_to_string(source.join(&name)).unwrap(), "good");
+    }
+    let to = scratch.join("t".repeat(250));
+    agent.ok(["restore", "data", "--to", to.to_str().unwrap()]);
+}
+
+#[test]
 fn damage_that_made_no_difference_is_told_and_what_made_one_replaces_nothing() {
     let scratch = Scratch::new();
     let (one, two) = (scratch.directory("srv/one"), scratch.directory("srv/two"));

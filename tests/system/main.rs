@@ -40,6 +40,7 @@ mod postgres_restored;
 mod postgres_upgrade;
 mod random_histories;
 mod recover;
+mod restore_spares;
 mod restore_target;
 mod restore_test;
 mod resumed;

@@ -257,6 +257,11 @@ fn tablespaces_come_back_beside_the_data_and_not_at_their_old_place() {
     host.good_run();
     let before = harness::Tree::read(&space);
     let to = host.scratch.join("restored");
+    // Of a person, and not of an earlier restore.
+    let theirs = host.scratch.directory("restored.tablespaces").join("theirs");
+    fs::write(&theirs, "theirs").unwrap();
+    host.agent.run(["restore", "database", "--to", to.to_str().unwrap()]).expect(2).says("something is in there");
+    fs::remove_dir_all(theirs.parent().unwrap()).unwrap();
     host.agent.ok(["restore", "database", "--to", to.to_str().unwrap()]);
     let clone = Cluster::existing(&host.scratch, &to);
     assert_eq!(clone.start().sql("select sum(n) from elsewhere"), "500500");

@@ -175,6 +175,25 @@ fn what_the_disk_of_the_test_cannot_hold_is_said_and_is_no_failure() {
     assert!(note(&ran, "files", "content").starts_with("every byte of "), "{ran}");
 }
 
+#[test]
+fn a_disk_that_holds_no_such_attributes_and_times_makes_no_backup_a_bad_one() {
+    let scratch = Scratch::new();
+    let source = LoopDisk::make(scratch.join("srv"), 160 << 20, &["mkfs.btrfs", "-q"], "defaults");
+    let ext4 = LoopDisk::make(scratch.join("disk"), 100 << 20, &["mkfs.ext4", "-q", "-F"], "defaults");
+    let (large, early) = (source.path().join("large"), source.path().join("early"));
+    for file in [&large, &early] {
+        fs::write(file, "text").unwrap();
+    }
+    sh(Command::new("setfattr").args(["-n", "user.large", "-v", &"v".repeat(12_000)]).arg(&large));
+    sh(Command::new("touch").args(["-d", "1601-01-01 00:00:00 UTC"]).arg(&early));
+    let table = format!("[restore-test]\ndirectory = \"{}\"\n", ext4.path().join("test").display());
+    let agent = Config::local(scratch.path()).directory("files", &[source.path()], "").table(&table).write();
+    agent.ok(["run"]);
+    let ran = agent.ok(["restore-test", "files", "--json"]);
+    let untested = "1 times, 1 attributes were not tested";
+    assert!(note(&ran, "files", "owners, modes, times").contains(untested), "{ran}");
+}
+
 /// A restore test of the step that is remembered: of half a day, and what else it was.
 fn remember(agent: &Agent, figures: Figures, tested: Tested) {
     let Opened::Ready(mut state) = State::open(&agent.state().join("state.db")).unwrap() else {

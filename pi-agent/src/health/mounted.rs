@@ -54,6 +54,12 @@ impl MountTable {
         above.max_by_key(|mount| mount.at.as_os_str().len())
     }
 
+    /// Where a path without symbolic links lies in its file system, by whatever path that is reached.
+    pub fn location(&self, path: &Path) -> Option<(&str, PathBuf)> {
+        let mount = self.above(path)?;
+        Some((&mount.device, mount.root.join(path.strip_prefix(&mount.at).ok()?)))
+    }
+
     /// What is mounted below a directory, at any depth. A mount that shows what lies there anyway is none: systemd makes such
     /// for the directories that a unit may not write to.
     pub fn below(&self, path: &Path) -> impl Iterator<Item = &Mount> {

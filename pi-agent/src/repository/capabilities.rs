@@ -9,6 +9,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use nix::sys::stat::futimens;
+use nix::sys::time::TimeSpec;
+use xattr::FileExt;
+
 use super::target::Target;
 
 /// The names of the file that is tried with.
@@ -21,6 +25,13 @@ const OWNERS: [(u32, u32); 2] = [(1, 2), (2, 1)];
 /// An odd second, and nanoseconds behind it.
 const TIME: Duration = Duration::new(1_000_000_001, 123_456_789);
 
+/// Lengths of an attribute that are tried, the longest first: the kernel takes none that is longer, ext4 holds one block.
+const LENGTHS: [usize; 7] = [64 << 10, 32 << 10, 16 << 10, 8 << 10, 4 << 10, 2 << 10, 1 << 10];
+
+/// Seconds before and after 1970 that are tried: about the first and the last that a restore can be asked to set. The kernel sets
+/// the nearest that the file system holds.
+const EXTREMES: [i64; 2] = [-377_705_000_000, 253_402_000_000];
+
 /// What the disk holds of what this process sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Capabilities {
@@ -28,7 +39,11 @@ pub(super) struct Capabilities {
     pub modes: bool,
     /// To the nanosecond.
     pub times: bool,
+    /// The earliest and the latest second.
+    pub between: [i64; 2],
     pub links: bool,
+    /// Bytes of attributes that a file has room for.
+    pub attributes: usize,
 }
 
 impl Capabilities {
@@ -64,7 +79,22 @@ impl Capabilities {
         let time = SystemTime::UNIX_EPOCH + TIME;
         let set = file.set_times(FileTimes::new().set_modified(time)).is_ok();
         let times = set && file.metadata()?.modified()? == time;
-        Ok(Self { owners, modes, times, links })
+        let mut between = EXTREMES;
+        for end in &mut between {
+            let time = TimeSpec::new(*end, 0);
+            if futimens(file, &time, &time).is_ok() {
+                *end = file.metadata()?.mtime();
+            }
+        }
+        let fits = |length: &usize| file.set_xattr("user.trial", &vec![0; *length]).is_ok();
+        let attributes = LENGTHS.into_iter().find(fits).unwrap_or(0);
+        Ok(Self { owners, modes, times, between, links, attributes })
+    }
+
+    /// The second is beyond those that the disk holds, and became the nearest of them.
+    pub fn cut(&self, recorded: i128, found: i128) -> bool {
+        let [earliest, latest] = self.between.map(i128::from);
+        (recorded < earliest && found == earliest) || (recorded > latest && found == latest)
     }
 }
 
@@ -106,7 +136,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let target = Target::open(directory.path()).unwrap();
         let held = Capabilities::of(&target).unwrap();
-        assert_eq!(held, Capabilities { owners: true, modes: true, times: true, links: true });
+        assert!(held.owners && held.modes && held.times && held.links, "{held:?}");
+        assert!(held.between[0] < 0 && held.between[1] > 1 << 31, "{held:?}");
+        assert!(held.cut(i128::MIN, held.between[0].into()) && !held.cut(0, held.between[0].into()), "{held:?}");
         assert_eq!(directory.path().read_dir().unwrap().count(), 0);
     }
 

@@ -198,6 +198,13 @@ impl Compared {
         if !same_type(&node.node_type, found) {
             return vec!["is of another type".into()];
         }
+        let sizes = meta
+            .extended_attributes
+            .iter()
+            .map(|attribute| attribute.name.len() + attribute.value.as_ref().map_or(0, Vec::len));
+        let all = sizes.sum::<usize>();
+        let no_room = self.holds.is_some_and(|holds| all > holds.attributes);
+        let is_beyond = |why: &io::Error| is_beyond_the_test(why) || (no_room && is_no_room(why));
         let mut differences = Vec::new();
         let mut differs = |what: String, why: Option<&io::Error>| {
             differences.push(match why {
@@ -233,7 +240,7 @@ impl Compared {
         }
         let mode = found.mode() & 0o7777;
         if let Some(recorded) = meta.mode.map(unix_mode).filter(|recorded| !node.is_symlink() && *recorded != mode) {
-            let list_is_refused = unset.attribute(ACCESS_LIST).is_some_and(is_beyond_the_test);
+            let list_is_refused = unset.attribute(ACCESS_LIST).is_some_and(is_beyond);
             let lacks_list = list_is_refused && unset.mode_without_list(node, recorded) == Some(mode);
             if self.cannot_hold(|holds| holds.modes && !lacks_list) {
                 self.not_held.modes += 1;
@@ -242,8 +249,8 @@ impl Compared {
             }
         }
         let modified = (i128::from(found.mtime()), i128::from(found.mtime_nsec()));
-        if meta.mtime.is_some_and(|recorded| seconds(recorded) != modified) {
-            if self.cannot_hold(|holds| holds.times) {
+        if let Some(recorded) = meta.mtime.map(seconds).filter(|recorded| *recorded != modified) {
+            if self.cannot_hold(|holds| holds.times && !holds.cut(recorded.0, modified.0)) {
                 self.not_held.times += 1;
             } else {
                 differs("has another modification time".into(), unset.times.as_ref());
@@ -256,7 +263,7 @@ impl Compared {
             let why = unset.attribute(&attribute.name);
             match item.attribute(&attribute.name).ok().flatten() {
                 Some(found) if found == value => {}
-                _ if self.holds.is_some() && why.is_some_and(is_beyond_the_test) => self.not_held.attributes += 1,
+                _ if self.holds.is_some() && why.is_some_and(is_beyond) => self.not_held.attributes += 1,
                 Some(_) => differs(format!("has other {}", in_words(&attribute.name)), why),
                 None => differs(format!("lacks its {}", in_words(&attribute.name)), why),
             }
@@ -284,6 +291,12 @@ impl Compared {
 /// holds some and not others.
 fn is_beyond_the_test(error: &io::Error) -> bool {
     let errors = [Errno::EOPNOTSUPP, Errno::EPERM].map(|errno| errno as i32);
+    error.raw_os_error().is_some_and(|found| errors.contains(&found))
+}
+
+/// Of a file with more attributes than fit beside one on that disk. Whatever fits must come back: then the disk is full, or fails.
+fn is_no_room(error: &io::Error) -> bool {
+    let errors = [Errno::ENOSPC, Errno::E2BIG, Errno::ERANGE].map(|errno| errno as i32);
     error.raw_os_error().is_some_and(|found| errors.contains(&found))
 }
 
@@ -356,8 +369,43 @@ mod tests {
         compared
     }
 
-    const EVERYTHING: Capabilities = Capabilities { owners: true, modes: true, times: true, links: true };
-    const NOTHING: Capabilities = Capabilities { owners: false, modes: false, times: false, links: false };
+    const EVERYTHING: Capabilities = Capabilities {
+        owners: true,
+        modes: true,
+        times: true,
+        between: [i64::MIN, i64::MAX],
+        links: true,
+        attributes: 4096,
+    };
+    const NOTHING: Capabilities =
+        Capabilities { owners: false, modes: false, times: false, links: false, attributes: 0, ..EVERYTHING };
+
+    #[test]
+    fn a_test_forgives_a_time_that_its_disk_cuts_and_attributes_for_which_it_has_no_room() {
+        let now = Timestamp::now().as_second();
+        let recorded = |seconds| Recorded { mtime: Timestamp::from_second(seconds).ok(), ..Recorded::default() };
+        let early = |between| {
+            compared(recorded(-11_644_473_600), &Unset::default(), Some(Capabilities { between, ..EVERYTHING }))
+        };
+        let found = |compared: Compared| (compared.not_held.times, compared.problems().len());
+        // The file is of now.
+        let cut =
+            (now - 5..now + 60).map(|earliest| found(early([earliest, i64::MAX]))).filter(|found| *found == (1, 0));
+        assert_eq!(cut.count(), 1);
+        assert_eq!(found(early([-2_147_483_648, i64::MAX])), (0, 1), "it is not the nearest");
+
+        let of = |length: usize, errno: Errno| {
+            // Zeros in base64.
+            let attributes = json!([{ "name": "user.big", "value": "A".repeat(length / 3 * 4) }]);
+            let extended_attributes = serde_json::from_value(attributes).unwrap();
+            let recorded = Recorded { extended_attributes, ..Recorded::default() };
+            let unset = Unset { attributes: vec![("user.big".into(), errno.into())], ..Unset::default() };
+            let compared = compared(recorded, &unset, Some(EVERYTHING));
+            (compared.not_held.attributes, compared.problems().len())
+        };
+        assert_eq!((of(12_000, Errno::ENOSPC), of(12_000, Errno::E2BIG)), ((1, 0), (1, 0)));
+        assert_eq!((of(99, Errno::ENOSPC), of(12_000, Errno::EIO)), ((0, 1), (0, 1)));
+    }
 
     #[test]
     fn a_test_forgives_what_its_disk_does_not_hold_and_nothing_else() {

@@ -137,8 +137,7 @@ impl Repository {
         let writing = Writing { repository: self, rustic, target, fresh: true, test: Some(holds) };
         let mut seen = Compared::forgiving(holds);
         let made = writing.write(Zeros::default(), nodes, &mut seen)?;
-        let links = if holds.links { 0 } else { made.copies.len() as u64 };
-        let not_held = NotHeld { links, ..seen.not_held };
+        let not_held = NotHeld { links: made.not_linked, ..seen.not_held };
         let mut metadata = made.refused.into_problems();
         metadata.extend(seen.problems());
         let proven = Proven {

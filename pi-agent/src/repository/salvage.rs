@@ -3,7 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, fchown};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 use rustic_core::repofile::{BlobType, Node, PackId};
@@ -17,6 +18,9 @@ use crate::error::{Context, Kind};
 use crate::monitor::{Monitor, Problem, Unit};
 use crate::restore::beside;
 use crate::{Error, Result, shown};
+
+/// The ending of a file that lacks parts.
+const INCOMPLETE: &str = ".incomplete";
 
 impl Repository {
     /// # Errors
@@ -56,12 +60,20 @@ impl Repository {
             .iter()
             .map(|path| format!("{}: what was in it is lost", shown(&selection.to.join(path))))
             .collect();
+        // Another file of the snapshot may have that name.
+        let all = || whole.iter().map(|(path, _)| path).chain(damaged.iter().map(|(path, ..)| path));
+        let named: HashSet<_> =
+            all().filter(|path| path.as_os_str().as_bytes().ends_with(INCOMPLETE.as_bytes())).collect();
         for (path, node, missing) in &damaged {
-            let path = selection.to.join(path);
+            let mut incomplete = beside(path, INCOMPLETE);
+            while named.contains(&incomplete) {
+                incomplete = beside(&incomplete, INCOMPLETE);
+            }
+            let [path, incomplete] = [path, &incomplete].map(|path| selection.to.join(path));
             let of = node.content.as_ref().map_or(0, Vec::len);
-            let what = match parts.write_incomplete(&path, node)? {
+            let what = match parts.write_incomplete(&incomplete, node)? {
                 Ok(true) => {
-                    format!("{missing} of its {of} parts are lost, the others are in {}.incomplete", shown(&path))
+                    format!("{missing} of its {of} parts are lost, the others are in {}", shown(&incomplete))
                 }
                 Ok(false) => "is lost".to_owned(),
                 Err(error) => format!("{missing} of its {of} parts are lost, and the others: {}", error.chain()),
@@ -154,13 +166,14 @@ impl Parts<'_> {
         if content.iter().all(|id| self.bad.contains(id)) {
             return Ok(Ok(false));
         }
-        let path = beside(path, ".incomplete");
-        let doing = || format!("write {}", shown(&path));
+        let doing = || format!("write {}", shown(path));
         let length =
             |id: &DataId| self.rustic.get_index_entry(id).ok().map(|entry| u64::from(entry.location.data_length()));
         let known: u64 = content.iter().filter_map(|id| length(id)).sum();
         let unknown = content.iter().filter(|id| length(id).is_none()).count();
-        let file = match File::create(&path).context(doing) {
+        // A link of that name leads nowhere.
+        let created = File::options().write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW).open(path);
+        let file = match created.context(doing) {
             Ok(file) => file,
             Err(error) => return Ok(Err(error)),
         };

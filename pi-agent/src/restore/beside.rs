@@ -1,26 +1,30 @@
 //! What is put back is restored beside its place, on the same disk, while everything goes on; when it is whole, the two
-//! change places. The old stays beside it, as `PLACE.before-restore-TIME`, until a person removes it.
+//! change places. The old stays beside it, as `PLACE.before-restore-TIME`, until a person removes it; one whose name gets too long
+//! by that, in a directory of such a name.
 //!
 //! Whatever cuts this off, the same command goes on. The note beside the stage ([`Unfinished`]) knows the new by its inodes,
 //! so that new and old are never taken for each other, whichever names they have at that moment.
 
+mod around;
+mod renames;
+
 use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use jiff::Zoned;
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
+use self::renames::{exists, inode, keep};
 use super::unfinished::{Unfinished, Whole};
 use super::{At, Request, Restored, beside, is_empty};
 use crate::durable::make_durable;
 use crate::error::{Context, Error, Result};
 use crate::health::MountTable;
+use crate::monitor::Problem;
+use crate::shown;
 
 /// Endings of names.
 const STAGE: &str = ".restoring";
@@ -92,13 +96,6 @@ impl Beside {
         Ok(Self { place: place.into(), new: stage.clone(), stage, base, within, stays: Vec::new() })
     }
 
-    /// The same, but whatever is at these paths stays there and counts for nothing, and so do the directories that lead to it.
-    #[must_use]
-    pub fn around(mut self, paths: &[PathBuf]) -> Self {
-        self.stays.extend(paths.iter().filter_map(|path| path.strip_prefix(&self.place).ok()).map(Path::to_owned));
-        self
-    }
-
     /// Where in the stage lies what belongs to that path, which is the place or below it.
     pub fn restored(&self, path: &Path) -> PathBuf {
         match path.strip_prefix(&self.place) {
@@ -126,7 +123,7 @@ impl Beside {
 
     /// The name of the old, in words.
     pub fn kept_as(&self) -> String {
-        format!("{}{KEPT}…", self.base.display())
+        shown(&beside(&self.base, &format!("{KEPT}…"))).to_string()
     }
 
     /// Something is in the place; an empty directory is nothing.
@@ -167,21 +164,30 @@ impl Beside {
     ) -> Result<Restored> {
         let (stage, doing) = (&self.stage, || format!("restore into {}", self.stage.display()));
         let mut request = Request { to: stage.clone(), at: at.clone(), paths: paths.into(), overwrite: false };
-        if is_empty(stage)? {
-            Unfinished::end(stage)?;
-        } else {
-            let begun = Unfinished::of(stage)
-                .ok_or_else(|| Error::usage(format!("{} is in the way", stage.display())).hint("move it away"))?;
-            match begun.continues(step, &request) {
-                Some((_, Some(whole))) if self.parts(&self.new).context(doing)?.iter().all(|part| whole.has(part)) => {
-                    return Ok(whole.restored);
+        match Unfinished::of(stage) {
+            None => {
+                for theirs in self.staged() {
+                    if !is_empty(&theirs)? {
+                        return Err(Error::usage(format!("{} is in the way", shown(&theirs))).hint("move it away"));
+                    }
                 }
-                Some((begun, _)) => request = begun,
-                None => self.end()?,
+            }
+            Some(_) if is_empty(stage)? => Unfinished::end(stage)?,
+            Some(begun) => {
+                self.keep_the_old()?;
+                match begun.continues(step, &request) {
+                    Some((_, Some(whole)))
+                        if self.parts(&self.new).context(doing)?.iter().all(|part| whole.has(part)) =>
+                    {
+                        return Ok(whole.restored);
+                    }
+                    Some((begun, _)) => request = begun,
+                    None => self.end()?,
+                }
             }
         }
         let made = self.make_above()?;
-        let restored = work(&request)?;
+        let mut restored = work(&request)?;
         if restored.unfinished {
             return Err(Error::new(format!("{}: the disk is full", doing()))
                 .hint("nothing was replaced; make room, and the same command goes on from here"));
@@ -190,6 +196,13 @@ impl Beside {
             // A snapshot holds what they were like, the backup of a database does not.
             let _ = copy_manners(&self.stage.join(above.strip_prefix("/").unwrap_or(&above)), &above);
         }
+        restored.remarks.extend(self.unplaced().iter().map(|name| Problem {
+            message: format!(
+                "{} was not put back: a restore keeps its own files under that name; with --to it comes back",
+                shown(&self.place.join(name))
+            ),
+            hint: None,
+        }));
         let inodes = self.parts(&self.new).context(doing)?.iter().filter_map(|path| inode(path)).collect();
         Unfinished::is_whole(stage, Whole { restored: restored.clone(), inodes })?;
         Ok(restored)
@@ -211,25 +224,30 @@ impl Beside {
             whole.put(&from, &to, &kept).context(doing)?;
         }
         self.settle()?;
-        Ok(exists(&kept).then_some(kept))
+        Ok(exists(&kept).context(doing)?.then_some(kept))
     }
 
     /// The old again, and the new beside it, as if nothing had been.
     ///
     /// # Errors
-    /// It cannot be renamed.
+    /// Something of it cannot be renamed; everything else is back.
     pub fn undo(&self) -> Result<()> {
-        let doing = || format!("put the old {} back", self.place.display());
+        let doing = || format!("put what was in {} back", shown(&self.place));
         let Some((whole, kept)) = self.noted() else { return Ok(()) };
-        for (from, to, kept) in self.moves(&kept).context(doing)? {
-            if whole.has(&to) {
-                fs::rename(&to, &from).context(doing)?;
-            }
-            if exists(&kept) {
-                fs::rename(&kept, &to).context(doing)?;
+        let mut failed = None;
+        for (from, to, old) in self.moves(&kept).context(doing)? {
+            failed = whole.take_back(&from, &to, &old).err().or(failed);
+            for folder in old.ancestors().skip(1).take_while(|folder| folder.starts_with(&kept)) {
+                // One that is not empty stays.
+                let _ = fs::remove_dir(folder);
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), |error| {
+            let (kept, stage) = (shown(&kept), shown(&self.stage));
+            Err(Error::new(doing()).caused_by(error).hint(format!(
+                "nothing is lost: what is not in its place is in {kept} or {stage}, and the same command goes on from there"
+            )))
+        })
     }
 
     /// Waits until what changed places has done so on the disk.
@@ -243,15 +261,39 @@ impl Beside {
     /// It cannot be removed.
     pub fn end(&self) -> Result<()> {
         self.settle()?;
-        for left in [&self.stage, &beside(&self.stage, ".tablespaces")] {
-            match fs::remove_dir_all(left) {
+        if Unfinished::of(&self.stage).is_none() {
+            // Without its note it is not ours.
+            return Ok(());
+        }
+        for left in self.staged() {
+            match fs::remove_dir_all(&left) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(error).context(|| format!("remove {}", left.display()));
+                    return Err(error).context(|| format!("remove {}", shown(&left)));
                 }
                 _ => {}
             }
         }
         Unfinished::end(&self.stage)
+    }
+
+    /// What a restore makes beside the place, besides its note.
+    fn staged(&self) -> [PathBuf; 2] {
+        [self.stage.clone(), beside(&self.stage, ".tablespaces")]
+    }
+
+    /// Keeps what lies in the stage and was not restored there: an exchange was cut off between its two renames, and what it had put into
+    /// the place has another inode since, as a file that an editor wrote anew.
+    fn keep_the_old(&self) -> Result<()> {
+        let doing = || format!("keep what was in {}", shown(&self.place));
+        let Some((whole, kept)) = self.noted() else { return Ok(()) };
+        for (from, _, kept) in self.moves(&kept).context(doing)? {
+            let mut above = from.ancestors().take_while(|above| above.starts_with(&self.new));
+            if exists(&from).context(doing)? && !above.any(|path| whole.has(path)) {
+                keep(&from, &kept).context(doing)?;
+                Unfinished::is_not_whole(&self.stage)?;
+            }
+        }
+        Ok(())
     }
 
     /// What is known of the new, and the name for the old.
@@ -263,7 +305,11 @@ impl Beside {
     /// What changes places: from, to, and where that goes which was there.
     fn moves(&self, kept: &Path) -> io::Result<Vec<(PathBuf, PathBuf, PathBuf)>> {
         if self.goes_whole() {
-            return Ok(vec![(self.new.clone(), self.place.clone(), kept.into())]);
+            let name = self.base.file_name().unwrap_or_default();
+            let cut = kept.file_name().is_some_and(|kept| !kept.as_bytes().starts_with(name.as_bytes()));
+            // The old keeps its name: a person will look for that.
+            let kept = if cut { kept.join(name) } else { kept.into() };
+            return Ok(vec![(self.new.clone(), self.place.clone(), kept)]);
         }
         let mut names = BTreeSet::new();
         for folder in [&self.new, &self.place, kept] {
@@ -284,53 +330,6 @@ impl Beside {
         !self.within && self.stays.is_empty()
     }
 
-    /// What lies below `root` and changes places: names, and longer paths where only some of a directory stays.
-    fn names_in(&self, root: &Path) -> io::Result<Vec<PathBuf>> {
-        let mut names = Vec::new();
-        let mut folders = Vec::from_iter((!self.stays_itself()).then(PathBuf::new));
-        while let Some(folder) = folders.pop() {
-            for name in listed(&root.join(&folder))? {
-                let path = folder.join(name);
-                let leads_to_what_stays = self.stays.iter().any(|stays| stays.starts_with(&path));
-                if self.stays.contains(&path) || self.is_none_of_either(&path) {
-                    continue;
-                }
-                match (leads_to_what_stays, is_directory(&root.join(&path))) {
-                    (true, true) => folders.push(path),
-                    // A link of old, say, where there is a directory now with what stays.
-                    (true, false) if root == self.new && is_directory(&self.place.join(&path)) => {}
-                    _ => names.push(path),
-                }
-            }
-        }
-        Ok(names)
-    }
-
-    /// The whole place is as it should be.
-    fn stays_itself(&self) -> bool {
-        self.stays.iter().any(|stays| stays.as_os_str().is_empty())
-    }
-
-    /// On a disk of its own our names lie beside what changes places, and the file system's own. Elsewhere they are a person's.
-    fn is_none_of_either(&self, path: &Path) -> bool {
-        let rest = path.as_os_str().as_bytes().strip_prefix(self.base.file_name().unwrap_or_default().as_bytes());
-        let ours = rest.is_some_and(|rest| [STAGE, KEPT].iter().any(|ours| rest.starts_with(ours.as_bytes())));
-        (self.within || self.stays.is_empty()) && (ours || path.as_os_str() == "lost+found")
-    }
-
-    /// The directories in which some stays and some is new: made where they are missing, with the owner and mode that they had.
-    fn make_ways(&self) -> Result<()> {
-        let ways: BTreeSet<_> = self.stays.iter().flat_map(|stays| stays.ancestors().skip(1)).collect();
-        for way in ways {
-            let (new, place) = (self.new.join(way), self.place.join(way));
-            if is_directory(&new) {
-                let made = if is_directory(&place) { Ok(()) } else { fs::create_dir(&place) };
-                made.and_then(|()| copy_manners(&new, &place)).context(|| format!("make {}", place.display()))?;
-            }
-        }
-        Ok(())
-    }
-
     /// The directories above that are missing, as others may pass through them; those that were made.
     fn make_above(&self) -> Result<Vec<PathBuf>> {
         let missing: Vec<_> = self.place.ancestors().skip(1).take_while(|above| !above.exists()).collect();
@@ -339,34 +338,6 @@ impl Beside {
             made.context(|| format!("make {}", above.display()))?;
         }
         Ok(missing.into_iter().map(Path::to_owned).collect())
-    }
-}
-
-impl Whole {
-    /// That is new.
-    fn has(&self, path: &Path) -> bool {
-        inode(path).is_some_and(|inode| self.inodes.contains(&inode))
-    }
-
-    /// The same again is fine, wherever the first was cut off.
-    fn put(&self, from: &Path, to: &Path, kept: &Path) -> io::Result<()> {
-        if exists(from) && !self.has(from) && !self.has(to) {
-            // To take it for something old would keep away what was restored.
-            return Err(io::Error::other(format!("{} is not what was restored: move it away", from.display())));
-        }
-        if self.has(from) {
-            match exists(to) {
-                true => exchange(from, to, kept)?,
-                false => fs::rename(from, to)?,
-            }
-        }
-        for old in [from, to] {
-            // An empty directory is nothing.
-            if exists(old) && !self.has(old) && fs::remove_dir(old).is_err() {
-                keep(old, kept)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -381,55 +352,6 @@ pub fn set_aside(file: &Path) -> Result<PathBuf> {
 /// The time as names have it: no two are the same.
 pub fn stamp() -> String {
     Zoned::now().strftime("%Y%m%d-%H%M%S-%3f").to_string()
-}
-
-fn exchange(new: &Path, old: &Path, kept: &Path) -> io::Result<()> {
-    match renameat2(AT_FDCWD, new, AT_FDCWD, old, RenameFlags::RENAME_EXCHANGE) {
-        // A file system that cannot, such as a share in the network.
-        Err(Errno::EINVAL | Errno::ENOSYS) => {
-            keep(old, kept)?;
-            fs::rename(new, old)
-        }
-        done => Ok(done?),
-    }
-}
-
-/// Under that name, or a longer one: nothing is ever written over.
-fn keep(old: &Path, kept: &Path) -> io::Result<PathBuf> {
-    let mut kept = kept.to_owned();
-    while exists(&kept) {
-        kept = beside(&kept, "-again");
-    }
-    if let Some(folder) = kept.parent().filter(|folder| !folder.exists()) {
-        // The directory that was around it may have been private.
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    fs::rename(old, &kept)?;
-    Ok(kept)
-}
-
-fn exists(path: &Path) -> bool {
-    inode(path).is_some()
-}
-
-/// The names in a directory; none when there is no such directory.
-fn listed(folder: &Path) -> io::Result<Vec<OsString>> {
-    match fs::symlink_metadata(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        // What was restored may be a link to anywhere.
-        Ok(found) if !found.is_dir() => return Err(ErrorKind::NotADirectory.into()),
-        found => found?,
-    };
-    folder.read_dir()?.map(|entry| Ok(entry?.file_name())).collect()
-}
-
-/// Not a link to one.
-fn is_directory(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
-}
-
-fn inode(path: &Path) -> Option<u64> {
-    fs::symlink_metadata(path).ok().map(|found| found.ino())
 }
 
 /// Owner and mode.
@@ -452,6 +374,9 @@ fn mount_points() -> Result<Vec<PathBuf>> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+    use super::renames::exchange;
     use super::*;
     use crate::process::Program;
 
@@ -479,7 +404,7 @@ mod tests {
     }
 
     /// A restore of that point, with nothing to tell.
-    fn whole(point: &str) -> Restored {
+    pub(super) fn whole(point: &str) -> Restored {
         Restored {
             restore_point: point.into(),
             time: jiff::Timestamp::UNIX_EPOCH,
@@ -551,15 +476,55 @@ mod tests {
         }
     }
 
+    fn run(program: &str, arguments: &[&str]) {
+        let output = Program::new(program, arguments.iter().copied()).run(&mut |_, _| ()).unwrap();
+        assert!(output.status.success(), "{program}: {}", output.stderr);
+    }
+
+    #[test]
+    fn an_exchange_that_fails_half_way_leaves_what_was_there() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = root.path().join("disk");
+        fs::create_dir(&disk).unwrap();
+        run("mount", &["-t", "tmpfs", "-o", "nr_inodes=40", "tmpfs", disk.to_str().unwrap()]);
+        fs::write(disk.join("new"), "old").unwrap();
+        let beside = restore(&disk, "now");
+        // No room for the directory of the old.
+        let filled = (0..40).take_while(|number| fs::write(disk.join(format!("fill-{number}")), "old").is_ok()).count();
+        assert!((1..40).contains(&filled), "{filled}");
+        beside.exchange().unwrap_err();
+        beside.undo().unwrap();
+        let old = |name: &str| fs::read_to_string(disk.join(name)).unwrap() == "old";
+        assert!(old("new") && (0..filled).all(|number| old(&format!("fill-{number}"))));
+        fs::remove_file(disk.join("fill-0")).unwrap();
+        let kept = beside.exchange().unwrap().unwrap();
+        assert_eq!(fs::read_to_string(disk.join("new")).unwrap(), "");
+        assert_eq!(kept.read_dir().unwrap().count(), filled);
+        run("umount", &[disk.to_str().unwrap()]);
+    }
+
+    #[test]
+    fn the_old_that_has_the_name_of_the_new_is_kept_whatever_became_of_the_new() {
+        for point in ["now", "another"] {
+            let root = tempfile::tempdir().unwrap();
+            let beside = restored(root.path());
+            renameat2(AT_FDCWD, &beside.new, AT_FDCWD, &beside.place, RenameFlags::RENAME_EXCHANGE).unwrap();
+            let (_, kept) = beside.noted().unwrap();
+            fs::rename(&beside.place, root.path().join("elsewhere")).unwrap();
+            assert!(beside.cut_off().is_none());
+            let beside = restore(&beside.place, point);
+            assert!(kept.join("old").exists(), "{point}");
+            beside.exchange().unwrap();
+            beside.end().unwrap();
+            assert!(kept.join("old").exists() && beside.place.join("new").exists(), "{point}");
+        }
+    }
+
     #[test]
     fn on_a_disk_of_its_own_names_change_places_wherever_it_was_cut_off() {
         let root = tempfile::tempdir().unwrap();
         let disk = root.path().join("disk");
         fs::create_dir(&disk).unwrap();
-        let run = |program: &str, arguments: &[&str]| {
-            let output = Program::new(program, arguments.iter().copied()).run(&mut |_, _| ()).unwrap();
-            assert!(output.status.success(), "{program}: {}", output.stderr);
-        };
         run("mount", &["-t", "tmpfs", "tmpfs", disk.to_str().unwrap()]);
         fs::write(disk.join("old"), "old").unwrap();
         fs::write(disk.join("new"), "old").unwrap();
@@ -582,143 +547,6 @@ mod tests {
         beside.end().unwrap();
         assert_eq!(disk.read_dir().unwrap().count(), 3, "the new, the old, and lost+found");
         run("umount", &[disk.to_str().unwrap()]);
-    }
-
-    /// `root/place` with our own configuration in it, to which something comes back around that.
-    fn around_ours(root: &Path) -> Beside {
-        let place = root.join("place");
-        let (config, key) = (place.join("etc/config"), place.join("etc/secrets/key"));
-        fs::create_dir_all(place.join("etc/secrets")).unwrap();
-        fs::write(&config, "ours").unwrap();
-        fs::write(&key, "ours").unwrap();
-        let later = place.join("srv/database");
-        let beside = Beside::of_path(&place, Path::new("/place")).unwrap();
-        beside.around(&[config, key, later, root.to_owned(), root.join("elsewhere")])
-    }
-
-    fn restore_files(beside: &Beside, files: &[&str]) -> Result<Restored> {
-        beside.restore("files", &At::Id("now".into()), &[], &mut |request| {
-            Unfinished::begin("files", request, Some("now"))?;
-            for file in files {
-                let file = request.to.join("place").join(file);
-                fs::create_dir_all(file.parent().unwrap()).unwrap();
-                fs::write(file, "restored").unwrap();
-            }
-            Ok(whole("now"))
-        })
-    }
-
-    fn read_below(root: &Path) -> BTreeMap<String, String> {
-        let mut found = BTreeMap::new();
-        let mut folders = vec![root.to_owned()];
-        while let Some(folder) = folders.pop() {
-            for name in listed(&folder).unwrap() {
-                let path = folder.join(name);
-                match is_directory(&path) {
-                    true => folders.push(path),
-                    false => {
-                        let text = fs::read_to_string(&path).unwrap();
-                        found.insert(path.strip_prefix(root).unwrap().display().to_string(), text);
-                    }
-                }
-            }
-        }
-        found
-    }
-
-    const RESTORED: [&str; 5] = ["etc/config", "etc/secrets/key", "etc/secrets/other", "srv/a/b", "srv/database/file"];
-
-    #[test]
-    fn what_stays_is_in_nobodys_way_and_the_rest_comes_back_around_it() {
-        let root = tempfile::tempdir().unwrap();
-        let beside = around_ours(root.path());
-        assert!(!beside.is_taken().unwrap());
-        restore_files(&beside, &RESTORED).unwrap();
-        fs::set_permissions(beside.new.join("srv"), Permissions::from_mode(0o750)).unwrap();
-        assert_eq!(beside.exchange().unwrap(), None);
-        assert!(beside.is_taken().unwrap() && beside.cut_off().is_some());
-        beside.end().unwrap();
-        let expected = [
-            ("etc/config", "ours"),
-            ("etc/secrets/key", "ours"),
-            ("etc/secrets/other", "restored"),
-            ("srv/a/b", "restored"),
-        ];
-        let expected = expected.map(|(name, text)| (name.to_owned(), text.to_owned()));
-        assert_eq!(read_below(&beside.place), BTreeMap::from(expected));
-        assert_eq!(fs::metadata(beside.place.join("srv")).unwrap().mode() & 0o7777, 0o750);
-        assert_eq!(root.path().read_dir().unwrap().count(), 1);
-    }
-
-    #[test]
-    fn around_what_stays_the_old_is_kept_wherever_it_was_cut_off() {
-        for moved in 0..3 {
-            let root = tempfile::tempdir().unwrap();
-            let beside = around_ours(root.path());
-            fs::create_dir_all(beside.place.join("srv/a")).unwrap();
-            fs::write(beside.place.join("srv/a/b"), "old").unwrap();
-            fs::write(beside.place.join("etc/secrets/mine"), "old").unwrap();
-            assert!(beside.is_taken().unwrap());
-            restore_files(&beside, &RESTORED).unwrap();
-            let (whole, kept) = beside.noted().unwrap();
-            for (from, to, kept) in beside.moves(&kept).unwrap().into_iter().take(moved) {
-                whole.put(&from, &to, &kept).unwrap();
-            }
-            let kept = beside.exchange().unwrap().unwrap();
-            beside.end().unwrap();
-            let old = [("etc/secrets/mine", "old"), ("srv/a/b", "old")];
-            assert_eq!(read_below(&kept), BTreeMap::from(old.map(|(name, text)| (name.to_owned(), text.to_owned()))));
-            let now = read_below(&beside.place);
-            assert_eq!((now["etc/config"].as_str(), now["srv/a/b"].as_str(), now.len()), ("ours", "restored", 4));
-        }
-    }
-
-    #[test]
-    fn what_was_restored_is_never_taken_for_the_old() {
-        let root = tempfile::tempdir().unwrap();
-        let beside = around_ours(root.path());
-        restore_files(&beside, &["srv/a/b"]).unwrap();
-        // Something else is to stay now than when it was restored.
-        let other = beside.place.join("srv/a/b");
-        let beside = beside.around(&[other.with_file_name("c")]);
-        assert!(beside.exchange().unwrap_err().chain().contains("is not what was restored"));
-        assert!(beside.new.join("srv/a/b").exists());
-        // The same command looks again at what it has.
-        restore_files(&beside, &["srv/a/b"]).unwrap();
-        beside.exchange().unwrap();
-        assert_eq!(fs::read_to_string(other).unwrap(), "restored");
-    }
-
-    #[test]
-    fn a_link_that_was_restored_leads_nowhere() {
-        let root = tempfile::tempdir().unwrap();
-        let beside = around_ours(root.path());
-        let outside = root.path().join("outside");
-        fs::create_dir(&outside).unwrap();
-        fs::write(outside.join("theirs"), "theirs").unwrap();
-        restore_files(&beside, &["file"]).unwrap();
-        std::os::unix::fs::symlink(&outside, beside.new.join("etc")).unwrap();
-        assert_eq!(beside.names_in(&beside.new).unwrap(), [Path::new("file")], "the directory with ours stays");
-        beside.exchange().unwrap();
-        assert_eq!(fs::read_to_string(beside.place.join("etc/config")).unwrap(), "ours");
-        // Where there is nothing yet, the link is what was there.
-        std::os::unix::fs::symlink(&outside, beside.new.join("srv")).unwrap();
-        assert_eq!(beside.names_in(&beside.new).unwrap(), [Path::new("srv")]);
-        assert_eq!(read_below(&outside).len(), 1);
-    }
-
-    #[test]
-    fn a_place_that_stays_itself_is_as_it_was() {
-        let root = tempfile::tempdir().unwrap();
-        let place = root.path().join("place");
-        fs::write(&place, "ours").unwrap();
-        let beside = Beside::of_path(&place, Path::new("/place")).unwrap().around(std::slice::from_ref(&place));
-        assert!(!beside.is_taken().unwrap());
-        restore_files(&beside, &["file"]).unwrap();
-        assert!(beside.cut_off().is_some());
-        assert_eq!(beside.exchange().unwrap(), None);
-        beside.end().unwrap();
-        assert_eq!(fs::read_to_string(&place).unwrap(), "ours");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::error::Kind;
 use crate::monitor::{Monitor, Problem};
 use crate::repository::{Purpose, REPAIRED, Repository, Selection, Snapshot, Written};
 use crate::secrets::Secrets;
+use crate::shown::{shown, typed};
 use crate::steps::directory::{complete, newest};
 use crate::steps::points::other_host;
 use crate::storage::Store;
@@ -156,7 +157,7 @@ fn next(step: &Step, request: &Request, whole: bool) -> Vec<String> {
     let (there, elsewhere): (Vec<_>, Vec<_>) = paths.iter().partition(|path| is_same(&from(path), path));
     let mut lines: Vec<_> = there
         .iter()
-        .map(|path| format!("{} was restored where it was: what was there is overwritten", path.display()))
+        .map(|path| format!("{} was restored where it was: what was there is overwritten", shown(path)))
         .collect();
     if elsewhere.is_empty() {
         return lines;
@@ -177,7 +178,7 @@ fn next(step: &Step, request: &Request, whole: bool) -> Vec<String> {
         let from = from(path);
         // A directory's content goes into the directory.
         let slash = if from.is_dir() { "/" } else { "" };
-        format!("  rsync -aHAXS {}{slash} {}{slash}", quoted(&from), quoted(path))
+        format!("  rsync -aHAXS {}{slash} {}{slash}", typed(&from), typed(path))
     }));
     lines
 }
@@ -193,11 +194,4 @@ fn within(path: &Path, above: &Path) -> bool {
         (Ok(path), Ok(above)) => path.starts_with(above),
         _ => path.starts_with(above),
     }
-}
-
-/// As a shell reads it.
-pub(super) fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
-    if is_plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

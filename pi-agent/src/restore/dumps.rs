@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::directory::{by_id, nothing, quoted};
+use super::directory::{by_id, nothing};
 use super::{Point, Request, Restored, Unfinished};
 use crate::Result;
 use crate::config::{Postgres, Settings, Step};
@@ -10,6 +10,7 @@ use crate::error::Context;
 use crate::monitor::{Monitor, Problem};
 use crate::pgbackrest::server_user;
 use crate::repository::{Purpose, Selection, Snapshot, Written};
+use crate::shown::typed;
 use crate::steps::points::other_host;
 use crate::steps::postgres::pg_dump::{ENDING, GLOBALS};
 use crate::steps::postgres::{container, dumps};
@@ -83,7 +84,7 @@ pub fn restore(
 /// The commands that bring them into a server. They read the files as root; the programs are the server's user, or the container's.
 fn next(user: &str, postgres: &Postgres, snapshot: &Snapshot, to: &Path) -> Result<Vec<String>> {
     let role =
-        container::role(postgres).iter().map(|role| format!(" -U {}", quoted(Path::new(role)))).collect::<String>();
+        container::role(postgres).iter().map(|role| format!(" -U {}", typed(Path::new(role)))).collect::<String>();
     let port = postgres.port;
     let (run, server, place) = match &postgres.container {
         // Its programs and its socket are in the container alone.
@@ -94,7 +95,7 @@ fn next(user: &str, postgres: &Postgres, snapshot: &Snapshot, to: &Path) -> Resu
         ),
         None => (
             format!("runuser -u {user} --"),
-            format!("-h {} -p {port}{role}", quoted(&postgres.socket_directory)),
+            format!("-h {} -p {port}{role}", typed(&postgres.socket_directory)),
             String::new(),
         ),
     };
@@ -109,12 +110,12 @@ fn next(user: &str, postgres: &Postgres, snapshot: &Snapshot, to: &Path) -> Resu
         format!(
             "These are logical dumps. A running, empty server of PostgreSQL {version} or newer{place} takes them in:"
         ),
-        format!("  {run} psql -X {server} -d postgres < {}", quoted(&to.join(GLOBALS))),
+        format!("  {run} psql -X {server} -d postgres < {}", typed(&to.join(GLOBALS))),
     ];
     lines.extend(files.iter().map(|file| {
         // Every server has a database of that name.
         let create = if file.strip_suffix(ENDING) == Some("postgres") { "" } else { " --create" };
-        format!("  {run} pg_restore {server} -d postgres{create} < {}", quoted(&to.join(file)))
+        format!("  {run} pg_restore {server} -d postgres{create} < {}", typed(&to.join(file)))
     }));
     lines.push("That a role or a database exists already is no matter. Afterwards:".into());
     lines.push(format!("  {run} vacuumdb {server} --all --analyze-only"));

@@ -14,10 +14,10 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
-use super::directory::quoted;
 use super::postgres::hand_over;
 use crate::error::{Context, Error, Result};
 use crate::process::{User, end_outliving};
+use crate::shown::typed;
 
 /// What PostgreSQL understands as the end of all WAL.
 const NO_MORE: u8 = 1;
@@ -53,7 +53,7 @@ impl Handover {
             mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).context(doing)?;
             hand_over(&path, user)?;
             let file = File::options().read(true).write(true).open(&path).context(doing)?;
-            Ok::<_, Error>((file, quoted(&path).replace('%', "%%")))
+            Ok::<_, Error>((file, typed(&path).replace('%', "%%")))
         };
         let (requests, ask) = pipe("ask")?;
         let (answers, hear) = pipe("hear")?;

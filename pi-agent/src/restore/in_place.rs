@@ -3,17 +3,19 @@
 //!
 //! A database is stopped before it is restored: what it took in meanwhile would be lost in silence.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::beside::Beside;
 use super::users::{self, Stopped};
 use super::{Request, Restored, directory, postgres, tablespaces};
-use crate::config::{Postgres, Settings, Source, StateDirectory, Step, Writer};
+use crate::config::{Location, Postgres, Settings, Source, StateDirectory, Step, Writer};
 use crate::error::{Error, Result};
 use crate::lock::RunLock;
 use crate::monitor::{Monitor, Problem};
 use crate::run::make_private;
+use crate::shown::{shown, typed};
 use crate::steps::postgres::container;
 use crate::wal::{self, Drained, Record};
 
@@ -41,8 +43,15 @@ impl<'a> InPlace<'a> {
                 if let Some(strange) = places.iter().find(|place| !known(place)) {
                     return Err(Error::usage(format!("{} is in no path of {}", strange.display(), step.name)));
                 }
+                let places = outermost(&places);
                 let users = users::of_directory(directory, &places)?;
-                let places = places.iter().map(|place| Beside::of_path(place, place)).collect::<Result<_>>()?;
+                // A restore changes nothing in storage.
+                let storage = match &settings.storage.location {
+                    Location::File(storage) => std::slice::from_ref(storage),
+                    Location::S3(_) => &[],
+                };
+                let places = places.iter().map(|place| Ok(Beside::of_path(place, place)?.around(storage)));
+                let places = places.collect::<Result<_>>()?;
                 (places, users)
             }
             Source::Postgres(database) => {
@@ -72,8 +81,8 @@ impl<'a> InPlace<'a> {
     /// In words, a line each.
     pub fn lines(&self) -> Vec<String> {
         let replaced = self.places.iter().map(|place| match fs::symlink_metadata(&place.place) {
-            Ok(_) => format!("{} is replaced; what is there now stays as {}", place.place.display(), place.kept_as()),
-            Err(_) => format!("{} is made", place.place.display()),
+            Ok(_) => format!("{} is replaced; what is there now stays as {}", shown(&place.place), place.kept_as()),
+            Err(_) => format!("{} is made", shown(&place.place)),
         });
         let stopped = self.users.iter().map(|user| format!("{} is stopped, and started again", users::name(user)));
         replaced.chain(stopped).collect()
@@ -166,7 +175,7 @@ impl<'a> InPlace<'a> {
         let elsewhere = fs::read_link(beside.place.join("pg_wal")).ok();
         let mut restored = self.exchange(directory, stopped, restored, drained.left)?;
         if let Some(elsewhere) = elsewhere {
-            let (place, elsewhere) = (beside.place.display(), elsewhere.display());
+            let (place, elsewhere) = (shown(&beside.place), shown(&elsewhere));
             restored
                 .next
                 .insert(0, format!("Its pg_wal was a link to {elsewhere}, and is a directory in {place} now."));
@@ -193,8 +202,18 @@ impl<'a> InPlace<'a> {
             match self.put(beside) {
                 Ok(old) => kept.extend(old),
                 Err(error) => {
-                    self.places[..=number].iter().rev().try_for_each(Beside::undo)?;
-                    return Err(error);
+                    let mut failed = None;
+                    for place in self.places[..=number].iter().rev() {
+                        // All of them, whatever one says.
+                        failed = place.undo().err().or(failed);
+                    }
+                    return Err(match failed {
+                        Some(failed) => Error::new(error.chain()).caused_by(failed),
+                        None if error.advice().is_some() => error,
+                        None => error.hint(
+                            "what was there is in its place again; mend the cause, and the same command goes on from here",
+                        ),
+                    });
                 }
             }
         }
@@ -211,13 +230,11 @@ impl<'a> InPlace<'a> {
                 _ => false,
             };
             let room = if kept.iter().any(backed_up) { "room, also in each backup," } else { "room" };
-            let kept: Vec<_> = kept.iter().map(|kept| directory::quoted(kept)).collect();
+            let kept: Vec<_> = kept.iter().map(|kept| typed(kept)).collect();
             restored.next.push(format!("What was there before is kept, and takes {room} until you are sure and type:"));
             restored.next.push(format!("  rm -rf {}", kept.join(" ")));
         } else if let Some(kept) = kept.first() {
-            restored
-                .next
-                .push(format!("What was there before holds changes that are nowhere else: {}", kept.display()));
+            restored.next.push(format!("What was there before holds changes that are nowhere else: {}", shown(kept)));
         }
         restored.problems.extend(lost);
         Ok(restored)
@@ -247,6 +264,18 @@ impl<'a> InPlace<'a> {
         self.put(beside)?;
         beside.end()
     }
+}
+
+/// Without those that lie in another one of them and come back with it.
+fn outermost(places: &[PathBuf]) -> Vec<PathBuf> {
+    let mut outermost: Vec<PathBuf> = Vec::new();
+    for place in places.iter().collect::<BTreeSet<_>>() {
+        // In this order what lies in a directory comes right behind it.
+        if outermost.last().is_none_or(|above| !place.starts_with(above)) {
+            outermost.push(place.clone());
+        }
+    }
+    outermost
 }
 
 fn data(database: &Postgres) -> Result<PathBuf> {

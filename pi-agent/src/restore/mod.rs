@@ -13,21 +13,25 @@ pub mod new_timeline;
 pub mod points;
 pub mod postgres;
 mod recovery;
+mod spared;
 pub mod tablespaces;
 mod unfinished;
 pub mod users;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::config::{Settings, Source, Step};
 use crate::error::{Context, Error, Result};
 use crate::monitor::{Monitor, Problem};
 use crate::report::{short, words};
 use crate::retention::is_of_the_future;
+use crate::shown;
 
 pub use in_place::InPlace;
 pub(crate) use recovery::with_a_name;
@@ -199,6 +203,7 @@ impl Restored {
 pub fn restore(settings: &Settings, step: &str, request: &Request, monitor: &Monitor) -> Result<Restored> {
     let step = settings.step(step)?;
     let mut request = request.clone();
+    spared::check(settings, step, &request)?;
     // What another restore left unfinished there stays so, whatever is written over it.
     let others = Unfinished::of(&request.to).is_some_and(|begun| !begun.is_of(&step.name, &request));
     let was_empty = is_empty(&request.to)?;
@@ -209,7 +214,7 @@ pub fn restore(settings: &Settings, step: &str, request: &Request, monitor: &Mon
                 begun.continues(&step.name, &request).ok_or(in_the_way)?.0
             }
             None => {
-                return Err(Error::usage(format!("restore into {}: it is not empty", request.to.display()))
+                return Err(Error::usage(format!("restore into {}: it is not empty", shown(&request.to)))
                     .hint("choose a new directory, or allow it with --overwrite"));
             }
         };
@@ -252,12 +257,25 @@ pub(crate) fn no_room(to: &Path, needed: u64, free: u64) -> Error {
     .hint("make room or choose a directory on a larger disk; some of it alone: --path")
 }
 
-/// `PATHsuffix`.
+/// `PATHsuffix`. A name that gets too long by it is cut, with a checksum of the whole of it: two names never become one.
 pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    /// Linux refuses longer names (`NAME_MAX`).
+    const LONGEST: usize = 255;
     // Without a slash at its end.
-    let mut name = OsString::from(path.components().as_path());
-    name.push(suffix);
-    name.into()
+    let path = path.components().as_path();
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    if name.len() + suffix.len() <= LONGEST {
+        let mut whole = OsString::from(path);
+        whole.push(suffix);
+        return whole.into();
+    }
+    let sum: String = Sha256::digest(name)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let most = LONGEST.saturating_sub(suffix.len() + sum.len() + 1);
+    // Not within a character.
+    let cut = (0..=most).rev().find(|at| name[*at] & 0xc0 != 0x80).unwrap_or(0);
+    let mut short = OsStr::from_bytes(&name[..cut]).to_owned();
+    short.push(format!("~{sum}{suffix}"));
+    path.with_file_name(short)
 }
 
 /// Nothing is in that directory, or there is none.
@@ -266,5 +284,21 @@ pub(crate) fn is_empty(path: &Path) -> Result<bool> {
         Ok(mut entries) => Ok(entries.next().is_none()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error).context(|| format!("look into {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_within_what_linux_allows_and_two_stay_two() {
+        assert_eq!(beside(Path::new("/srv/a/"), ".unfinished"), Path::new("/srv/a.unfinished"));
+        let long = |end: char| PathBuf::from(format!("/srv/{}{end}", "ü".repeat(127)));
+        let [one, other] = ['a', 'b'].map(|end| beside(&beside(&long(end), ".restoring"), ".unfinished"));
+        assert_ne!(one, other);
+        let name = one.file_name().and_then(OsStr::to_str).expect("it is cut between two characters");
+        assert!(name.len() <= 255 && name.starts_with('ü') && name.ends_with(".unfinished"), "{name}");
+        assert_eq!(one.parent(), Some(Path::new("/srv")));
     }
 }

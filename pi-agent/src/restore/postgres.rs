@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 
 use super::course::{self, Course};
-use super::directory::quoted;
 use super::recovery::{Cluster, Recovery};
-use super::{At, Point, Request, Restored, Unfinished, Window, beside, users};
+use super::{At, Point, Request, Restored, Unfinished, Window, beside, is_empty, users};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::health::room;
@@ -20,6 +19,7 @@ use crate::mounts::within_reach;
 use crate::pgbackrest::{self, Backup, Info, PgBackRest, RestoreOrder, Target};
 use crate::process::{Program, User};
 use crate::retention;
+use crate::shown::{shown, typed};
 use crate::steps::future;
 use crate::steps::postgres::programs::Found;
 use crate::steps::postgres::restored::{self, Configuration};
@@ -112,6 +112,7 @@ fn restore_as(
     let to = std::path::absolute(&request.to).context(|| format!("find {}", request.to.display()))?;
     let place = Place { in_place, original, tablespaces: beside(&to, ".tablespaces"), to };
     place.forget_a_mere_beginning(request)?;
+    place.leaves_tablespaces_alone(request)?;
     let delta = place.prepare(&user)?;
     if delta {
         place.forget_a_dead_server()?;
@@ -294,6 +295,20 @@ impl Place {
         Ok(holds_something)
     }
 
+    /// A directory beside the target that has the name of its tablespaces is ours only beside a note.
+    fn leaves_tablespaces_alone(&self, request: &Request) -> Result<()> {
+        let theirs = !request.overwrite && Unfinished::of(&self.to).is_none() && !is_empty(&self.tablespaces)?;
+        let in_the_way = || {
+            Error::usage(format!(
+                "restore into {}: its tablespaces would come into {}, and something is in there",
+                shown(&self.to),
+                shown(&self.tablespaces)
+            ))
+            .hint("move it away, or choose another directory")
+        };
+        if theirs { Err(in_the_way()) } else { Ok(()) }
+    }
+
     /// Killed before it said what it restores, it has restored nothing; pgBackRest would not go on with that.
     fn forget_a_mere_beginning(&self, request: &Request) -> Result<()> {
         let said = ["backup.manifest", "PG_VERSION"].iter().any(|name| self.to.join(name).exists());
@@ -397,13 +412,13 @@ impl Place {
 
     /// How a person starts the copy, asks it, ends it, and lets it take the place of the original.
     fn start(&self, programs: &Path, postgres: &Postgres, user: &User) -> Vec<String> {
-        let [to, pg_ctl, log] = [&*self.to, &programs.join("pg_ctl"), &self.to.join("server.log")].map(quoted);
-        let as_user = format!("runuser -u {} --", quoted(Path::new(&user.name)));
-        let role = postgres.user.iter().map(|role| format!(" -U {}", quoted(Path::new(role)))).collect::<String>();
+        let [to, pg_ctl, log] = [&*self.to, &programs.join("pg_ctl"), &self.to.join("server.log")].map(typed);
+        let as_user = format!("runuser -u {} --", typed(Path::new(&user.name)));
+        let role = postgres.user.iter().map(|role| format!(" -U {}", typed(Path::new(role)))).collect::<String>();
         // pg_ctl hands these options to a shell.
         let config = self.to.join(restored::OWN).join("postgresql.conf");
-        let options = quoted(Path::new(&format!("-c config_file={}", quoted(&config))));
-        let [originals, auto] = [restored::ORIGINALS, restored::AUTO].map(|name| quoted(&self.to.join(name)));
+        let options = typed(Path::new(&format!("-c config_file={}", typed(&config))));
+        let [originals, auto] = [restored::ORIGINALS, restored::AUTO].map(|name| typed(&self.to.join(name)));
         // A container may not.
         let may =
             Program::new("unshare", ["--net", "true"]).run(&mut |_, _| ()).is_ok_and(|done| done.status.success());
@@ -425,14 +440,14 @@ impl Place {
 impl Place {
     /// How a container gets it in the place of what it has.
     fn put_into_container(&self, container: &str, user: &User, tablespaces: bool) -> Vec<String> {
-        let to = quoted(&self.to);
+        let to = typed(&self.to);
         let (original, find) = match &self.original {
             Some(original) => (original.clone(), String::new()),
             None => (PathBuf::from("VOLUME"), format!(" (where VOLUME is, docker inspect {container} says)")),
         };
-        let [before, links] = [beside(&original, ".before"), original.join("pg_tblspc/OID")].map(|path| quoted(&path));
-        let [originals, auto] = [restored::ORIGINALS, restored::AUTO].map(|name| quoted(&original.join(name)));
-        let original = quoted(&original);
+        let [before, links] = [beside(&original, ".before"), original.join("pg_tblspc/OID")].map(|path| typed(&path));
+        let [originals, auto] = [restored::ORIGINALS, restored::AUTO].map(|name| typed(&original.join(name)));
+        let original = typed(&original);
         let mut lines = vec![
             format!("It belongs to user {} and does not archive. Into the place of the original{find}:", user.uid),
             format!("  docker stop {container}"),
@@ -442,7 +457,7 @@ impl Place {
         ];
         if tablespaces {
             lines.push(format!("  # ls -l {before}/pg_tblspc shows the path of each tablespace in the container:"));
-            lines.push(format!("  # move {} there, then", quoted(&self.tablespaces.join("OID"))));
+            lines.push(format!("  # move {} there, then", typed(&self.tablespaces.join("OID"))));
             lines.push(format!("  # ln -sfn PATH {links}"));
         }
         lines.push(format!("  docker start {container}"));

@@ -1,17 +1,17 @@
 //! `TO.unfinished`: what is being restored into `TO`, until all of it is there. With it the same command goes on where a
-//! killed one stopped; without it, what lies in `TO` is somebody's.
+//! killed one stopped; without it, what lies in `TO` is somebody's. So is a file of that name that holds no note of ours.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::beside::stamp;
-use super::{At, Request, Restored};
+use super::{At, Request, Restored, beside};
 use crate::durable::make_durable;
 use crate::error::{Context, Error, Result};
 use crate::secrets::write_private;
+use crate::shown;
 
 /// The note's content.
 #[derive(Debug, Serialize, Deserialize)]
@@ -23,6 +23,7 @@ pub struct Unfinished {
     at: At,
     /// What that meant then: a newer snapshot may have come since. Databases have none, their restore puts right what differs.
     point: Option<String>,
+    #[serde(with = "lossless")]
     paths: Vec<PathBuf>,
     /// What is there is all of it, and has yet to come into its place.
     pub whole: Option<Whole>,
@@ -40,7 +41,22 @@ pub struct Whole {
 impl Unfinished {
     /// The one of that directory.
     pub fn of(to: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(note(to)).ok()?).ok()
+        Self::found(to).map(|(_, this)| this)
+    }
+
+    /// Where it may lie: beside the directory; in it where nothing can be written beside it, as above the mount point of a disk.
+    pub(super) fn notes(to: &Path) -> [PathBuf; 2] {
+        [beside(to, ".unfinished"), to.join(".pi-agent.unfinished")]
+    }
+
+    fn found(to: &Path) -> Option<(PathBuf, Self)> {
+        Self::notes(to).into_iter().find_map(|note| Self::read(&note).map(|this| (note, this)))
+    }
+
+    /// `None`: nothing is there, or something of somebody else's.
+    fn read(note: &Path) -> Option<Self> {
+        fs::symlink_metadata(note).ok().filter(Metadata::is_file)?;
+        serde_json::from_slice(&fs::read(note).ok()?).ok()
     }
 
     /// Says that this restore has begun; one that goes on has said so before, and one that may overwrite needs no such leave.
@@ -48,10 +64,18 @@ impl Unfinished {
     /// # Errors
     /// The note cannot be written.
     pub fn begin(step: &str, request: &Request, point: Option<&str>) -> Result<()> {
-        let note = note(&request.to);
         let is_this = |begun: &Self| begun.is_of(step, request) && begun.point.as_deref() == point;
         if request.overwrite || Self::of(&request.to).as_ref().is_some_and(is_this) {
             return Ok(());
+        }
+        let [note, inside] = Self::notes(&request.to);
+        if fs::symlink_metadata(&note).is_ok() && Self::read(&note).is_none() {
+            return Err(Error::usage(format!(
+                "restore into {}: its note would be {}, and that is somebody's file",
+                shown(&request.to),
+                shown(&note)
+            ))
+            .hint("move it away, or choose another directory"));
         }
         let this = Self {
             step: step.into(),
@@ -62,9 +86,13 @@ impl Unfinished {
             whole: None,
         };
         if let Some(parent) = note.parent() {
-            fs::create_dir_all(parent).context(|| format!("make {}", parent.display()))?;
+            fs::create_dir_all(parent).context(|| format!("make {}", shown(parent)))?;
         }
-        this.write(&note)
+        this.write(&note).or_else(|refused| match request.to.is_dir() && point.is_some() {
+            true => this.write(&inside).map_err(|_| refused),
+            // A database's directory holds nothing but its own.
+            false => Err(refused),
+        })
     }
 
     /// Says that all of it is there, once it is on the disk.
@@ -73,12 +101,22 @@ impl Unfinished {
     /// The disk did not take it; the note is gone, or cannot be written.
     pub fn is_whole(to: &Path, whole: Whole) -> Result<()> {
         durable(to)?;
-        let begun = Self::of(to).ok_or_else(|| Error::new(format!("read {}", note(to).display())))?;
-        Self { whole: Some(whole), ..begun }.write(&note(to))
+        let missing = || Error::new(format!("the note of the restore into {} is gone", shown(to)));
+        let (note, begun) = Self::found(to).ok_or_else(|| missing().hint("start the same command again"))?;
+        Self { whole: Some(whole), ..begun }.write(&note)
+    }
+
+    /// Takes back what [`Self::is_whole`] said: some of it is to be restored once more.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn is_not_whole(to: &Path) -> Result<()> {
+        let Some((note, begun)) = Self::found(to) else { return Ok(()) };
+        Self { whole: None, ..begun }.write(&note)
     }
 
     fn write(&self, note: &Path) -> Result<()> {
-        write_private(note, &serde_json::to_vec(self).context(|| format!("write {}", note.display()))?)
+        write_private(note, &serde_json::to_vec(self).context(|| format!("write {}", shown(note)))?)
     }
 
     /// All is there: the note is removed, once everything is on the disk.
@@ -87,13 +125,10 @@ impl Unfinished {
     /// The disk did not take it, or the note cannot be removed.
     pub fn end(to: &Path) -> Result<()> {
         durable(to)?;
-        let note = note(to);
-        match fs::remove_file(&note) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).context(|| format!("remove {}", note.display()))
-            }
-            _ => Ok(()),
+        while let Some((note, _)) = Self::found(to) {
+            fs::remove_file(&note).context(|| format!("remove {}", shown(&note)))?;
         }
+        Ok(())
     }
 
     /// It is the note of that restore.
@@ -117,17 +152,43 @@ impl Unfinished {
     /// What a person who wants something else there must know.
     pub fn in_the_way(&self, to: &Path) -> Error {
         let hint = "the command that was begun goes on; for another one choose a new directory";
-        Error::usage(format!("restore into {}: an unfinished restore of {} is there", to.display(), self.step))
-            .hint(hint)
+        Error::usage(format!("restore into {}: an unfinished restore of {} is there", shown(to), self.step)).hint(hint)
     }
 }
 
 /// What a restore wrote: the target, and a database's tablespaces beside it.
 fn durable(to: &Path) -> Result<()> {
     make_durable(to)?;
-    make_durable(&super::beside(to, ".tablespaces"))
+    make_durable(&beside(to, ".tablespaces"))
 }
 
-fn note(to: &Path) -> PathBuf {
-    super::beside(to, ".unfinished")
+/// Paths in JSON: as text, and as bytes where they are none.
+mod lossless {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(paths.iter().map(|path| match path.to_str() {
+            Some(text) => Written::Text(text.into()),
+            None => Written::Bytes(path.as_os_str().as_bytes().into()),
+        }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+        let paths = Vec::<Written>::deserialize(deserializer)?.into_iter().map(|path| match path {
+            Written::Text(text) => text.into(),
+            Written::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        });
+        Ok(paths.collect())
+    }
 }

@@ -12,6 +12,7 @@ use crate::report::words;
 use crate::restore::directory;
 use crate::restore::points::points;
 use crate::restore_test::Tested;
+use crate::shown;
 use crate::state::State;
 
 /// Bytes in a second, where nothing is known: 1.4 GB of database came back in 138 s from a bucket; a disk at hand is faster.
@@ -30,7 +31,7 @@ pub(super) fn lines(
     let request = &order.request;
     let mut lines = match &order.in_place {
         Some(in_place) => in_place.lines(),
-        None => vec![format!("{} comes into {}", step.name, request.to.display())],
+        None => vec![format!("{} comes into {}", step.name, shown(&request.to))],
     };
     if !request.paths.is_empty() {
         lines.push(format!("only {}", super::listed(&request.paths)));

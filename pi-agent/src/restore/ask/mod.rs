@@ -9,6 +9,7 @@ use super::{At, InPlace, Request};
 use crate::config::{Settings, Source, StateDirectory, Step};
 use crate::error::{Error, Result};
 use crate::setup::Dialogue;
+use crate::shown;
 
 /// What the command line said.
 #[derive(Debug)]
@@ -120,5 +121,5 @@ fn place(dialogue: &Dialogue, step: &Step) -> Result<Option<PathBuf>> {
 }
 
 fn listed(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    paths.iter().map(|path| shown(path).to_string()).collect::<Vec<_>>().join(", ")
 }
