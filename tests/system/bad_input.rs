@@ -142,7 +142,7 @@ fn a_restore_never_goes_where_something_is() {
     assert_eq!(fs::read_to_string(target.join("mine")).unwrap(), "precious");
     Tree::read(host.household.foundry()).assert_equals(restored(&target, &host.household));
 
-    for (at, code) in [("1999-12-31 23:59", 1), ("no-such-id", 1)] {
+    for (at, code) in [("1999-12-31 23:59", 1), ("00000000", 1), ("no-such-id", 2)] {
         let target = host.scratch.join("elsewhere");
         let ran = host.agent.run(["restore", "foundry", "--at", at, "--to", target.to_str().unwrap()]).expect(code);
         ran.says("pi-agent points");

@@ -24,7 +24,7 @@ pub fn parse(text: &str) -> Result<At> {
         Some(zoned) => Ok(At::Time(zoned.timestamp())),
         None if is_id(text) => Ok(At::Id(text.to_owned())),
         None => Err(Error::usage(format!("{text:?} is no time that is understood, and no id"))
-            .hint("a time is written 2026-11-20 21:30 (local), or with its offset: 2026-11-20T21:30:00+10:00")),
+            .hint("a time is written 2026-11-20 21:30 (local), or with its offset: 2026-11-20T21:30:00+10:00; pi-agent points lists the ids")),
     }
 }
 
