@@ -22,6 +22,7 @@
 mod said;
 
 pub mod error;
+mod path_text;
 pub mod shown;
 
 pub mod config;

@@ -44,6 +44,7 @@ pub use mounted::Mounted;
 use named::Named;
 pub(crate) use open::READ_AGAIN;
 use open::Terms;
+pub(crate) use sources::is_bare;
 pub use sources::{Look, Sources};
 pub(super) use stamp::Stamp;
 pub(super) use tally::Shared;
