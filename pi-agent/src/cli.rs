@@ -274,6 +274,13 @@ impl Output {
         let text = if self.json { format!("{:#}\n", json()) } else { text() };
         std::io::stdout().lock().write_all(text.as_bytes()).context(|| "write the result".into())
     }
+
+    /// The same of work that is done: it did not fail because nobody reads what became of it.
+    fn print_done(&self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) {
+        if let Err(error) = self.print(json, text) {
+            print_error("", &error);
+        }
+    }
 }
 
 /// The command line, for what describes it: the manual page and the completions.
@@ -392,9 +399,9 @@ impl Cli {
                 let config = std::path::absolute(&self.config).context(|| "understand --config".into())?;
                 if only_files {
                     for kept in recover::put_files(&options, &config, &directory)? {
-                        println!("what was there before is kept as {}", kept.display());
+                        say!("what was there before is kept as {}", kept.display());
                     }
-                    println!("the configuration and the keys are in their places; what they open: pi-agent points");
+                    say!("the configuration and the keys are in their places; what they open: pi-agent points");
                     return Ok(0);
                 }
                 answer_for_locks(&directory)?;
@@ -448,7 +455,7 @@ fn start(settings: &Settings, directory: &StateDirectory, options: &Options, out
     let report = run::run(settings, directory, options, &mut *watcher)?;
     // The journal has it already, with fields.
     if output.json || !systemd::listens() {
-        output.print(|| report.json(), || report.text())?;
+        output.print_done(|| report.json(), || report.text());
     }
     Ok(report.exit_code())
 }
@@ -468,7 +475,7 @@ fn status(settings: &Settings, directory: &StateDirectory, html: Option<PathBuf>
 
 fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, output: &Output) -> Result<u8> {
     let Some(Order { step, request, in_place }) = restore::ask::complete(settings, directory, wanted)? else {
-        println!("nothing was changed");
+        say!("nothing was changed");
         return Ok(0);
     };
     answer_for_locks(directory)?;
@@ -477,7 +484,7 @@ fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, outpu
         Some(in_place) => (in_place.restore(directory, &request, &monitor)?, "its place".to_owned()),
         None => (restore::restore(settings, &step, &request, &monitor)?, shown(&request.to).to_string()),
     };
-    output.print(
+    output.print_done(
         || {
             serde_json::json!({
                 "schema": report::SCHEMA, "step": step, "to": request.to.to_string_lossy(), "in_place": in_place.is_some(),
@@ -487,7 +494,7 @@ fn restore(settings: &Settings, directory: &StateDirectory, wanted: Asked, outpu
             })
         },
         || restored.text(&step, &place),
-    )?;
+    );
     Ok(if restored.told().next().is_none() { 0 } else { 5 })
 }
 
@@ -508,24 +515,24 @@ fn adopt(settings: &Settings, directory: &StateDirectory, step: Option<&str>) ->
     let _lock = RunLock::take(&directory.run_lock(), "adopt")?;
     let Some(name) = step else {
         recover::adopt::adopt(settings, directory)?;
-        println!("{} is now this machine's", settings.storage.location);
+        say!("{} is now this machine's", settings.storage.location);
         return Ok(0);
     };
     let step = settings.step(name)?;
     if let Source::Postgres(postgres) = &step.source {
         let went_back = steps::postgres::adopt(settings, step, postgres, &wal::Record::at_hand(directory))?;
         if went_back {
-            println!("the database of {name} went back on its timeline: its server is restarted on a new one");
+            say!("the database of {name} went back on its timeline: its server is restarted on a new one");
             let begun = restore::new_timeline::begin(settings, directory, step, postgres)?;
             for line in begun.lines() {
-                println!("{line}");
+                say!("{line}");
             }
         }
     }
     match State::open(&directory.database())? {
         Opened::Ready(state) | Opened::Fresh(state, _) => state.forget_source(name)?,
     }
-    println!("the next run takes the source of {name} as it finds it");
+    say!("the next run takes the source of {name} as it finds it");
     Ok(0)
 }
 
@@ -544,8 +551,8 @@ fn recovery_kit(settings: &Settings, directory: &StateDirectory, to: Option<Path
         print_error("the kit is made, and opens everything with pi-agent; with restic alone it does not: ", &error);
     }
     if let To::File(file) = &to {
-        println!("{} holds every key: print it or copy it away from this machine,", file.display());
-        println!("then `pi-agent setup --kit-saved` enables the timers");
+        say!("{} holds every key: print it or copy it away from this machine,", file.display());
+        say!("then `pi-agent setup --kit-saved` enables the timers");
     }
     Ok(0)
 }
@@ -561,9 +568,9 @@ fn notify_test(settings: &Settings, directory: &StateDirectory) -> Result<u8> {
     let deliveries = notify::deliver(settings, directory, Duration::from_secs(60))?;
     for delivery in &deliveries {
         match &delivery.problem {
-            None => println!("{}: {} messages sent", delivery.service, delivery.sent),
+            None => say!("{}: {} messages sent", delivery.service, delivery.sent),
             Some(error) => {
-                println!("{}: {} messages sent, {} wait", delivery.service, delivery.sent, delivery.waiting);
+                say!("{}: {} messages sent, {} wait", delivery.service, delivery.sent, delivery.waiting);
                 print_error("", error);
             }
         }

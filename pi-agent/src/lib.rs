@@ -15,7 +15,14 @@
 //! * [`state`] remembers; [`report`] tells those who ask, [`alarms`] and [`notify`] those who do not. [`restore`] gives everything back.
 //! * [`setup`] is the first hour, [`kit`] what survives the machine, and [`recover`] makes the machine of it again.
 
+// They panic when nobody reads: see `said`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod said;
+
 pub mod error;
+mod path_text;
 pub mod shown;
 
 pub mod config;

@@ -1,7 +1,7 @@
 //! Log lines: to the journal with fields when systemd started us, else to standard error.
 //! A step's process always writes plain lines; the supervisor hands them on.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -89,8 +89,7 @@ impl Log for StandardError {
             if record.target().starts_with("rustic_core") && text.contains(READ_AGAIN) {
                 return;
             }
-            // Nowhere to complain to when standard error is closed.
-            let _ = writeln!(std::io::stderr().lock(), "{}: {text}", record.level().as_str().to_lowercase());
+            tell!("{}: {text}", record.level().as_str().to_lowercase());
         }
     }
 

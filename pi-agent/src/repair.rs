@@ -64,38 +64,38 @@ pub fn repair(
     };
     beyond.extend(diagnosis.beyond.iter().cloned());
     for line in &beyond {
-        println!("cannot be mended: {}", harmless(line));
+        say!("cannot be mended: {}", harmless(line));
     }
     let in_the_end = if beyond.is_empty() { 0 } else { 5 };
     if diagnosis.is_well() {
         let looked = if order.read_data { "" } else { "; contents were not read: --read-data" };
-        println!("there is nothing to mend in {store}{looked}");
+        say!("there is nothing to mend in {store}{looked}");
         return Ok(in_the_end);
     }
     for line in &diagnosis.lines {
-        println!("{}", harmless(line));
+        say!("{}", harmless(line));
     }
-    println!("a backup first stores again what the sources still hold, and less is lost: pi-agent run {}", step.name);
-    println!("what is set aside is kept in {store}/set-aside; no pack is deleted");
+    say!("a backup first stores again what the sources still hold, and less is lost: pi-agent run {}", step.name);
+    say!("what is set aside is kept in {store}/set-aside; no pack is deleted");
     if !order.yes {
         let dialogue = Dialogue::open().ok_or_else(|| {
             Error::usage("nothing was changed: nobody can be asked here").hint("--yes has it done as it is said above")
         })?;
         if !dialogue.yes("Go on", false)? {
-            println!("nothing was changed");
+            say!("nothing was changed");
             return Ok(3);
         }
     }
     let findings = repository.mend(diagnosis, &watch(&format!("repair of {}", step.name)))?;
     for problem in lock.release() {
-        println!("{}", harmless(&problem.message));
+        say!("{}", harmless(&problem.message));
     }
     for finding in &findings.errors {
-        println!("still damaged: {}", harmless(finding));
+        say!("still damaged: {}", harmless(finding));
     }
     if !findings.errors.is_empty() {
         return Ok(3);
     }
-    println!("mended; the next run stores again what was lost and is still there: pi-agent run {}", step.name);
+    say!("mended; the next run stores again what was lost and is still there: pi-agent run {}", step.name);
     Ok(in_the_end)
 }

@@ -79,7 +79,7 @@ impl Watcher for Terminal {
     }
 
     fn line(&mut self, line: &str) {
-        self.bar.suspend(|| eprintln!("{}: {line}", self.step));
+        self.bar.suspend(|| tell!("{}: {line}", self.step));
     }
 
     fn ended(&mut self, step: &StepReport) {
@@ -90,7 +90,7 @@ impl Watcher for Terminal {
                 Outcome::Degraded | Outcome::Unfinished | Outcome::Skipped => console::style("!").yellow(),
                 Outcome::Failed | Outcome::Interrupted => console::style("✗").red(),
             };
-            eprintln!("{} {:12} {}", mark.for_stderr(), step.name, step.in_words());
+            tell!("{} {:12} {}", mark.for_stderr(), step.name, step.in_words());
         }
     }
 }

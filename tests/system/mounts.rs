@@ -1,6 +1,7 @@
 //! What is mounted below a path: told where it is left out, and missed where it was entered.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -131,7 +132,7 @@ fn a_disk_that_was_entered_is_missed_until_somebody_says_that_it_is_gone() {
     let disk = LoopDisk::mount(&image, &at, "rw");
     agent.ok(["run"]);
     fs::remove_file(at.join("world")).unwrap();
-    fs::remove_dir(at.join("lost+found")).unwrap();
+    assert!(at.join("lost+found").is_dir(), "which is nothing");
     assert!(failure(&agent).contains(&format!("{} is empty", at.display())));
 
     disk.unmount();
@@ -508,4 +509,55 @@ fn setup_tells_what_its_steps_will_leave_out() {
         &runtime,
     ]);
     setup.says(&format!("{} is left out", disk.path().display())).says("one-file-system = false");
+}
+
+#[test]
+fn a_file_that_was_mounted_is_missed() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv/data");
+    let memory = Tmpfs::mount(scratch.join("memory"), 1 << 20);
+    let (there, here) = (memory.path().join("file"), data.join("file"));
+    fs::write(&there, "in memory").unwrap();
+    fs::write(&here, "").unwrap();
+    sh(Command::new("mount").arg("--bind").args([&there, &here]));
+    let agent = Config::local(scratch.path()).directory("d", &[&data], "").write();
+    agent.ok(["run"]);
+    agent.ok(["run"]);
+    sh(Command::new("umount").arg(&here));
+    let gone = format!("{} is not mounted any more", here.display());
+    assert!(failure(&agent).contains(&gone));
+    assert!(doctor(&agent, "problem").contains(&gone));
+    agent.ok(["adopt", "d"]);
+    agent.ok(["run"]);
+}
+
+#[test]
+fn a_mount_whose_name_is_no_text_is_the_same_each_night() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv/data");
+    let memory = Tmpfs::mount(data.join(std::ffi::OsStr::from_bytes(b"caf\xe9")), 1 << 20);
+    fs::write(memory.path().join("file"), "x").unwrap();
+    let agent = Config::local(scratch.path()).directory("d", &[&data], "one-file-system = false").write();
+    agent.ok(["run"]);
+    agent.ok(["run"]);
+    drop(memory);
+    assert!(failure(&agent).contains(r"caf\xe9"));
+}
+
+#[test]
+fn storage_that_is_mounted_in_a_source_is_left_out_of_it_and_told() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv/data");
+    fs::write(data.join("file"), "x").unwrap();
+    mounts_of_our_own();
+    let config = Config::local(scratch.path()).directory("d", &[&data], "");
+    let (here, there) = (data.join("usb"), config.storage_folder());
+    fs::create_dir_all(&there).unwrap();
+    fs::create_dir(&here).unwrap();
+    sh(Command::new("mount").arg("--bind").args([&there, &here]));
+    let agent = config.write();
+    let night = agent.ok(["run", "--json"]);
+    sh(Command::new("umount").arg(&here));
+    assert!(told(&night).contains(&format!("{} is left out", here.display())), "{night}");
+    assert_eq!(night.step("d")["files"], 1, "{night}");
 }

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -302,6 +302,18 @@ fn a_path_through_a_link_is_refused_or_what_a_person_expects() {
     std::os::unix::fs::symlink(scratch.join("srv"), scratch.join("link")).unwrap();
     let through = scratch.join("link/data");
     agreed(&scratch, "through", &[&through], "", &[&through], &[]);
+    // It may lead elsewhere tomorrow.
+    let agent = Config::local(scratch.directory("moved")).directory("odd", &[&through], "").write();
+    agent.ok(["run"]);
+    fs::rename(scratch.join("link"), scratch.join("old")).unwrap();
+    fs::create_dir_all(scratch.join("v2/data")).unwrap();
+    fs::write(scratch.join("v2/data/other"), "content").unwrap();
+    std::os::unix::fs::symlink(scratch.join("v2"), scratch.join("link")).unwrap();
+    let leads = format!("leads to {} now", scratch.join("v2/data").display());
+    agent.run(["run"]).expect(3).says(&leads).says("pi-agent adopt odd");
+    agent.run(["doctor"]).says(&leads);
+    agent.ok(["adopt", "odd"]);
+    agent.ok(["run"]);
     std::os::unix::fs::symlink(&data, scratch.join("itself")).unwrap();
     let config = Config::local(scratch.join("refused")).directory("odd", &[&scratch.join("itself")], "");
     fs::create_dir(scratch.join("refused")).unwrap();
@@ -347,4 +359,39 @@ fn names_reach_no_screen_raw() {
         assert!(!text.contains('\u{1b}') && !text.lines().any(|line| line.starts_with("! all is well")), "{refused}");
     }
     refused.says(r"a\n! all is well\u{1b}[2J\xff");
+}
+
+#[test]
+fn a_run_that_nobody_listens_to_backs_up_all_the_same() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv");
+    // Which cannot be read, so that there is something to warn of.
+    let agent = Config::local(scratch.path()).directory("d", &[&data, Path::new("/proc/self/mem")], "").write();
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let status = agent.command(["run"]).stdout(full()).stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(5), "one file cannot be read");
+    assert_eq!(agent.ok(["points", "d", "--json"]).json()["points"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_lease_is_broken_and_the_file_stored() {
+    const HOLDER: &str = "
+import fcntl, os, signal, sys, time
+f = os.open(sys.argv[1], os.O_RDWR)
+signal.signal(signal.SIGIO, lambda *_: (time.sleep(0.1), fcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_UNLCK)))
+fcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+time.sleep(60)
+";
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv");
+    fs::write(data.join("file"), "leased").unwrap();
+    let mut holder = Command::new("python3");
+    let mut holder = holder.args(["-c", HOLDER]).arg(data.join("file")).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "held\n");
+    let night = Config::local(scratch.path()).directory("d", &[&data], "").write().run(["run"]);
+    holder.kill().and_then(|()| holder.wait()).unwrap();
+    assert_eq!(night.code(), Some(0), "{night}");
 }

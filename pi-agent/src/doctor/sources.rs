@@ -10,6 +10,7 @@ use crate::monitor::Problem;
 use crate::repository::Sources;
 use crate::state::State;
 use crate::steps::inside::{self, odd_excludes};
+use crate::steps::{PLACE_OF, SOURCE};
 
 pub(super) fn examine(settings: &Settings, step: &str, directory: &Directory, state: Option<&State>) -> Vec<Finding> {
     let subject = format!("step {step}");
@@ -60,8 +61,9 @@ fn wrong(subject: &str, step: &str, path: &Path, facts: &BTreeMap<String, String
             return Some(Finding::error(subject, &error, &advice));
         }
     };
-    let before = facts.get(&format!("source:{shown}"))?;
-    let change = now.change_since(before)?;
+    let known = |begins: &str| facts.get(&format!("{begins}{shown}"));
+    let changed = || now.change_since(known(SOURCE)?).map(str::to_owned);
+    let change = changed().or_else(|| now.moved_since(known(PLACE_OF)?))?;
     let advice = format!("look whether it is mounted: findmnt -T {shown}; if it is right so: pi-agent adopt {step}");
     Some(Finding::problem(subject, format!("{shown} {change}"), advice))
 }

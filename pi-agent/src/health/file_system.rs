@@ -11,6 +11,7 @@ use nix::sys::statvfs::statvfs;
 
 use super::mount_point;
 use super::mounted::{Mount, MountTable};
+use crate::path_text;
 
 /// Types of file systems whose id in `statvfs` comes from their UUID. That of others is the number of their device (XFS, FAT, exFAT,
 /// f2fs, NTFS), another one after each mount (tmpfs), or missing (FUSE, NFS).
@@ -63,7 +64,7 @@ impl FileSystem {
         } else {
             name.strip_prefix(SOURCE).and_then(|source| same(&self.source, source))
         };
-        named.unwrap_or_else(|| self.mounted_at == Path::new(at))
+        named.unwrap_or_else(|| self.mounted_at == path_text::path(at))
     }
 }
 
@@ -78,7 +79,7 @@ impl fmt::Display for FileSystem {
             (None, Some(source)) => write!(f, "{SOURCE}{source}")?,
             (None, None) => write!(f, "nameless")?,
         }
-        write!(f, "{AT}{}", self.mounted_at.display())
+        write!(f, "{AT}{}", path_text::of(&self.mounted_at))
     }
 }
 
@@ -121,7 +122,8 @@ mod tests {
         let network = named(None, Some("nas:/photos"), "/mnt/nas");
         assert!(network.is_remembered_as("source nas:/photos at /elsewhere"));
         assert!(!network.is_remembered_as("source nas:/music at /mnt/nas"));
-        for one in [disk, network, named(None, None, "/mnt/a b at c")] {
+        let no_text = FileSystem { mounted_at: path_text::path("bytes:2fe9"), ..named(None, None, "") };
+        for one in [disk, network, named(None, None, "/mnt/a b at c"), no_text] {
             assert!(one.is_remembered_as(&one.to_string()), "{one}");
         }
     }

@@ -210,7 +210,11 @@ impl Backup {
             ),
             hint: Some(format!("give it another one, if it matters: touch {}", shown(path))),
         };
-        self.tally.without_time.iter().map(remark).collect()
+        let ours = |path: &PathBuf| Problem {
+            message: format!("{} is left out: it is pi-agent's own storage or cache, by another path", shown(path)),
+            hint: Some(format!("keep storage outside of what is backed up, or exclude {}", shown(path))),
+        };
+        self.tally.without_time.iter().map(remark).chain(self.tally.ours.iter().map(ours)).collect()
     }
 }
 

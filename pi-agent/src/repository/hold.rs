@@ -14,13 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ignore::DirEntry;
 use nix::errno::Errno;
 use nix::fcntl::copy_file_range;
 use nix::unistd::{Whence, lseek};
 use rustic_core::repofile::Node;
 
-use super::source::{Shared, Source, Sources, Stamp, describe};
+use super::source::{Found, Shared, Source, Sources, Stamp, describe};
 use crate::error::Kind;
 use crate::health;
 use crate::monitor::{Monitor, Progress, Unit};
@@ -127,7 +126,7 @@ impl Hold {
     /// The place of the copies cannot be looked at.
     pub fn room(&self) -> Result<(u64, u64)> {
         let mut seen = std::collections::HashSet::new();
-        let files = self.entries().filter_map(|entry| entry.metadata().ok()).filter(Metadata::is_file);
+        let files = self.entries().map(|(_, found)| found).filter(Metadata::is_file);
         let needed = files.filter(|file| seen.insert((file.dev(), file.ino()))).map(|file| file.blocks() * 512).sum();
         Ok((needed, health::room(&self.folder.0)?.free))
     }
@@ -138,10 +137,9 @@ impl Hold {
     /// A copy cannot be written.
     pub fn copy_ahead(&mut self, monitor: &Monitor) -> Result<()> {
         let entries: Vec<_> = self.entries().collect();
-        for entry in entries {
-            let known = |metadata: &Metadata| self.copies.contains_key(&(metadata.dev(), metadata.ino()));
-            if entry.metadata().is_ok_and(|metadata| metadata.is_file() && !known(&metadata)) {
-                match self.copy(entry.path(), None, None, monitor) {
+        for (path, found) in entries {
+            if found.is_file() && !self.copies.contains_key(&(found.dev(), found.ino())) {
+                match self.copy(&path, None, None, monitor) {
                     // It may be gone, or another, when it counts.
                     Ok(_) | Err(Failure::File(_) | Failure::Changed | Failure::OutOfTime) => {}
                     Err(Failure::Copy(error)) => return Err(self.unwritable(error)),
@@ -162,8 +160,8 @@ impl Hold {
             let mut kept = Vec::new();
             for entry in self.source.walk(&root) {
                 match entry {
-                    Ok(entry) => kept.extend(self.keep(entry, &shared, &mut changed, until, monitor)?),
-                    Err(error) => shared.unlisted(&error),
+                    Ok(found) => kept.extend(self.keep(found, &shared, &mut changed, until, monitor)?),
+                    Err(unseen) => shared.unseen(&unseen),
                 }
             }
             parts.insert(root, kept);
@@ -174,7 +172,7 @@ impl Hold {
     /// One file; `None` when it cannot be read.
     fn keep(
         &mut self,
-        entry: DirEntry,
+        Found { path, first, item }: Found,
         shared: &Shared,
         changed: &mut Vec<PathBuf>,
         until: Option<Instant>,
@@ -184,19 +182,17 @@ impl Hold {
         if until.is_some_and(|until| Instant::now() >= until) {
             return Err(late());
         }
-        let (path, configured) = (entry.path().to_owned(), entry.depth() == 0);
-        let metadata = entry.metadata().ok();
-        let node = match describe(entry, shared) {
+        let node = match describe(&item, &path, shared) {
             Ok(node) => node,
             Err(error) => {
-                shared.left_out(&path, &error, configured);
+                shared.left_out(&path, &error, first);
                 return Ok(None);
             }
         };
-        let Some(metadata) = metadata.filter(|_| node.is_file()) else {
+        if !node.is_file() {
             return Ok(Some(Kept { path, node, content: None }));
-        };
-        let (id, said) = ((metadata.dev(), metadata.ino()), Stamp::said_by(&node));
+        }
+        let (id, said) = ((item.found.dev(), item.found.ino()), Stamp::said_by(&node));
         let content = match self.copies.get(&id) {
             Some(copy) if copy.settled && copy.stamp == said => Ok(copy.content.clone()),
             Some(copy) if copy.taken => Err(Failure::Changed),
@@ -212,7 +208,7 @@ impl Hold {
                 None
             }
             Err(Failure::File(error)) => {
-                shared.left_out(&path, &error, configured);
+                shared.left_out(&path, &error, first);
                 return Ok(None);
             }
             Err(Failure::Copy(error)) => return Err(self.unwritable(error)),
@@ -221,8 +217,9 @@ impl Hold {
         Ok(Some(Kept { path, node, content }))
     }
 
-    fn entries(&self) -> impl Iterator<Item = DirEntry> + '_ {
-        self.paths.iter().flat_map(|path| self.source.walk(path)).filter_map(std::result::Result::ok)
+    fn entries(&self) -> impl Iterator<Item = (PathBuf, Metadata)> + '_ {
+        let found = self.paths.iter().flat_map(|path| self.source.walk(path)).filter_map(std::result::Result::ok);
+        found.map(|found| (found.path, found.item.found))
     }
 
     /// Copies a file's content, and remembers what it looked like before; where the copy is. `quiet`: nobody writes to it, and
@@ -234,19 +231,16 @@ impl Hold {
         until: Option<Instant>,
         monitor: &Monitor,
     ) -> Result<PathBuf, Failure> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path)
-            .map_err(Failure::File)?;
+        let item = self.source.ways().item(path).map_err(Failure::File)?;
+        if !item.found.is_file() {
+            return Err(Failure::File(io::ErrorKind::NotFound.into()));
+        }
+        let file = item.open().map_err(Failure::File)?;
         if quiet.is_none() {
             // What is changed through a memory map later changes the file's times only once its pages are clean.
             let _ = file.sync_data();
         }
         let metadata = file.metadata().map_err(Failure::File)?;
-        if !metadata.is_file() {
-            return Err(Failure::File(io::ErrorKind::NotFound.into()));
-        }
         let unchanged = |metadata: &Metadata| quiet.is_none_or(|said| Stamp::of(metadata) == said);
         if !unchanged(&metadata) {
             return Err(Failure::Changed);

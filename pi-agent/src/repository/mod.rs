@@ -82,6 +82,7 @@ pub use mend::REPAIRED;
 pub use prove::{Order, Proven, Share};
 pub use restore::Selection;
 pub(crate) use source::READ_AGAIN;
+pub(crate) use source::is_bare;
 pub use source::{Anchors, Inside, Look, Mounted, Sources, Tally};
 pub use streams::Stream;
 pub use writing::Written;

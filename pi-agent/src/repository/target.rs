@@ -57,7 +57,7 @@ impl Target {
 
     /// A walk through it that begins at the root.
     pub fn walk(&self) -> Walk<'_> {
-        Walk { root: self.root.as_fd(), chain: Vec::new() }
+        Walk { root: self.root.as_fd(), chain: Chain::default() }
     }
 
     /// The root's file system.
@@ -71,11 +71,15 @@ impl Target {
     }
 }
 
-/// The directories from the root down to where the walk is, each opened once.
+/// A walk through a directory whose own file is held elsewhere.
 pub(super) struct Walk<'a> {
     root: BorrowedFd<'a>,
-    chain: Vec<(OsString, Option<OwnedFd>)>,
+    chain: Chain,
 }
+
+/// The directories from a root down to where a walk is, each opened once.
+#[derive(Default)]
+pub(super) struct Chain(Vec<(OsString, Option<OwnedFd>)>);
 
 impl Walk<'_> {
     /// The place of an entry, in its own directory.
@@ -83,40 +87,50 @@ impl Walk<'_> {
     /// # Errors
     /// A directory above it is missing, or is none.
     pub fn place<'p>(&mut self, path: &'p Path) -> io::Result<Place<'_, 'p>> {
+        self.chain.place(self.root, path)
+    }
+}
+
+impl Chain {
+    /// The place of an entry below that root, which is always the same.
+    ///
+    /// # Errors
+    /// A directory above it is missing, or is none.
+    pub fn place<'d, 'p>(&'d mut self, root: BorrowedFd<'d>, path: &'p Path) -> io::Result<Place<'d, 'p>> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let directory = self.directory(path.parent().unwrap_or(Path::new("")))?;
+        let directory = self.directory(root, path.parent().unwrap_or(Path::new("")))?;
         Ok(Place { directory, name })
     }
 
-    fn directory(&mut self, path: &Path) -> io::Result<BorrowedFd<'_>> {
-        let same = self.chain.iter().zip(path.iter()).take_while(|((known, _), name)| known == name).count();
+    fn directory<'d>(&'d mut self, root: BorrowedFd<'d>, path: &Path) -> io::Result<BorrowedFd<'d>> {
+        let same = self.0.iter().zip(path.iter()).take_while(|((known, _), name)| known == name).count();
         let depth = path.iter().count();
         if same < depth {
-            self.chain.truncate(same);
-            self.chain.extend(path.iter().skip(same).map(|name| (name.to_owned(), None)));
+            self.0.truncate(same);
+            self.0.extend(path.iter().skip(same).map(|name| (name.to_owned(), None)));
         }
-        let mut open = (0..depth).rev().find(|index| self.chain[*index].1.is_some()).map_or(0, |index| index + 1);
+        let mut open = (0..depth).rev().find(|index| self.0[*index].1.is_some()).map_or(0, |index| index + 1);
         while open < depth {
-            let above = self.opened(open);
+            let above = self.opened(root, open);
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            match openat(above, self.chain[open].0.as_os_str(), flags, Mode::empty()) {
-                Ok(fd) => self.chain[open].1 = Some(fd),
+            match openat(above, self.0[open].0.as_os_str(), flags, Mode::empty()) {
+                Ok(fd) => self.0[open].1 = Some(fd),
                 Err(error) => {
-                    self.chain.truncate(open);
+                    self.0.truncate(open);
                     return Err(error.into());
                 }
             }
             if open > OPEN {
-                self.chain[open - 1].1 = None;
+                self.0[open - 1].1 = None;
             }
             open += 1;
         }
-        Ok(self.opened(depth))
+        Ok(self.opened(root, depth))
     }
 
-    fn opened(&self, depth: usize) -> BorrowedFd<'_> {
-        let above = depth.checked_sub(1).and_then(|index| self.chain[index].1.as_ref());
-        above.map_or(self.root, AsFd::as_fd)
+    fn opened<'d>(&'d self, root: BorrowedFd<'d>, depth: usize) -> BorrowedFd<'d> {
+        let above = depth.checked_sub(1).and_then(|index| self.0[index].1.as_ref());
+        above.map_or(root, AsFd::as_fd)
     }
 }
 
@@ -134,7 +148,7 @@ pub(super) fn identity(found: &Metadata) -> Identity {
     (found.dev(), found.ino())
 }
 
-impl Place<'_, '_> {
+impl<'d> Place<'d, '_> {
     /// What is there, itself and not what it links to; `None`: nothing is.
     pub fn found(&self) -> io::Result<Option<Metadata>> {
         match self.item() {
@@ -196,6 +210,11 @@ impl Place<'_, '_> {
         Ok(readlinkat(self.directory, self.name)?.into())
     }
 
+    /// The directory itself, under a name of its own.
+    pub fn of_directory(directory: BorrowedFd<'d>) -> Place<'d, 'static> {
+        Place { directory, name: OsStr::new(".") }
+    }
+
     /// The entry that is there, held open: whatever takes its name meanwhile is not touched.
     pub fn item(&self) -> io::Result<Item> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -218,4 +237,21 @@ pub(super) struct Item {
     pub path: PathBuf,
     /// As it was when it was opened.
     pub found: Metadata,
+}
+
+impl Item {
+    /// What `path` leads to, by whatever links.
+    pub fn behind(path: &Path) -> io::Result<Self> {
+        let fd = File::options().read(true).custom_flags(libc::O_PATH).open(path)?;
+        Ok(Self { path: format!("/proc/self/fd/{}", fd.as_raw_fd()).into(), found: fd.metadata()?, fd })
+    }
+
+    /// Opens it for reading. Who holds a lease on it (a file server) is asked to give it back, and has until
+    /// `/proc/sys/fs/lease-break-time`.
+    pub fn open(&self) -> io::Result<File> {
+        match self.found.is_file() {
+            true => File::open(&self.path),
+            false => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
 }

@@ -13,7 +13,7 @@ use super::inside::{self, IDLE_EXCLUDES, INSIDE, Inside, idle_excludes};
 use super::points::{self, POINTS};
 use super::quiet;
 use super::{
-    Check, Job, Maintenance, Outcome, SOURCE, StepResult, Task, future, is_confirmed_by_storage, maintenance,
+    Check, Job, Maintenance, Outcome, PLACE_OF, SOURCE, StepResult, Task, future, is_confirmed_by_storage, maintenance,
     nothing_removed,
 };
 use crate::config::{Directory, Source, Step};
@@ -24,7 +24,7 @@ use crate::repository::{Anchors, Backup, Purpose, Repository, Selection, Snapsho
 use crate::retention::{self, Family, Point, is_of_the_future};
 use crate::secrets::Secrets;
 use crate::storage::Store;
-use crate::{Error, Result, shown};
+use crate::{Error, Result, path_text, shown};
 
 /// The fact until when the storage server's certificate is good, as the last step of a run saw it.
 pub(crate) const CERTIFICATE: &str = "certificate";
@@ -308,8 +308,10 @@ impl Work<'_> {
         known: &BTreeMap<String, String>,
     ) -> Result<(BTreeMap<String, String>, Option<Inside>)> {
         let changed = |change: String| {
-            Error::new(change)
-                .hint(format!("mount what belongs there; if the change is intended: pi-agent adopt {}", self.step.name))
+            Error::new(change).hint(format!(
+                "put back what belongs there (a mount, a link); if the change is intended: pi-agent adopt {}",
+                self.step.name
+            ))
         };
         let mut facts = BTreeMap::new();
         for path in &sources.paths {
@@ -323,6 +325,11 @@ impl Work<'_> {
                 return Err(changed(format!("{} {change}", path.display())));
             }
             facts.insert(key, look.fact());
+            let key = format!("{PLACE_OF}{}", path.display());
+            if let Some(change) = known.get(&key).and_then(|place| look.moved_since(place)) {
+                return Err(changed(format!("{} {change}", path.display())));
+            }
+            facts.insert(key, path_text::of(&look.place));
         }
         if let Source::Agent(_) = self.step.source {
             return Ok((facts, None));

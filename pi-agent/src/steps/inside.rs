@@ -12,8 +12,8 @@ use crate::config::{Directory, Settings};
 use crate::health::answered;
 use crate::monitor::Problem;
 use crate::mounts;
-use crate::repository::{self, Mounted, Sources, Tally};
-use crate::{Result, shown};
+use crate::repository::{self, Mounted, Sources, Tally, is_bare};
+use crate::{Result, path_text, shown};
 
 /// The fact that a usable backup leaves of it.
 pub(crate) const INSIDE: &str = "inside";
@@ -28,6 +28,8 @@ const REMEMBERED: usize = 1000;
 struct Known {
     /// Mounts that were entered, as [`crate::repository::Look::fact`] tells them.
     entered: BTreeMap<String, String>,
+    /// Of those, single files: they are entered whatever file system they are of.
+    files: BTreeSet<String>,
     /// Subvolumes that were entered and not empty.
     subvolumes: BTreeSet<String>,
     /// Read-only ones that were left out: how many, and the first.
@@ -47,6 +49,7 @@ pub(crate) struct Inside {
     mounted: Mounted,
     known: Known,
     entered: BTreeMap<String, String>,
+    files: BTreeSet<String>,
     /// What was filled and is not what it was, each as a sentence.
     pub changes: Vec<String>,
 }
@@ -60,15 +63,15 @@ pub(crate) fn look(sources: &Sources, facts: &BTreeMap<String, String>) -> Resul
     // What is mounted when somebody enters it may have been unmounted meanwhile.
     let filled = |fact: &str| fact.ends_with(":filled");
     let wake = |place: &String| {
-        let place = place.clone();
+        let place = path_text::path(place);
         answered(move || fs::read_dir(place).map(|mut entries| entries.next().is_some()).is_ok()).is_some()
     };
     let before = known.entered.iter().filter(|(_, fact)| filled(fact)).map(|(place, _)| place);
     let silent: BTreeSet<_> = before.filter(|place| !wake(place)).collect();
     let mounted = sources.mounted()?;
-    let (mut entered, mut changes) = (BTreeMap::new(), Vec::new());
+    let (mut entered, mut files, mut changes) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
     for place in mounted.entered() {
-        let (key, at) = (place.at.to_string_lossy().into_owned(), place.at.clone());
+        let (key, at) = (path_text::of(&place.at), place.at.clone());
         if silent.contains(&key) {
             changes.push(format!("{} does not answer", shown(&place.at)));
             continue;
@@ -78,6 +81,9 @@ pub(crate) fn look(sources: &Sources, facts: &BTreeMap<String, String>) -> Resul
             (Some(Ok(look)), before) => {
                 let change = before.and_then(|before| look.change_since(before));
                 changes.extend(change.map(|change| format!("{} {change}", shown(&place.at))));
+                if place.is_file {
+                    files.insert(key.clone());
+                }
                 entered.insert(key, look.fact());
             }
             (Some(Err(error)), Some(_)) => changes.push(error.chain()),
@@ -86,28 +92,29 @@ pub(crate) fn look(sources: &Sources, facts: &BTreeMap<String, String>) -> Resul
         }
     }
     for (place, fact) in known.entered.iter().filter(|(place, fact)| filled(fact) && !entered.contains_key(*place)) {
-        let at = Path::new(place);
+        let at = path_text::path(place);
         let is_there = mounted.entered().any(|inside| inside.at == at);
-        if !is_there && mounted.reads(at) && would_be_entered(&mounted, at, fact) {
-            changes.push(format!("{} is not mounted any more, at the last backup it was", shown(at)));
+        let is_missed = known.files.contains(place) || would_be_entered(&mounted, &at, fact);
+        if !is_there && mounted.reads(&at) && is_missed {
+            changes.push(format!("{} is not mounted any more, at the last backup it was", shown(&at)));
         }
     }
     // Those that containers are put together of come and go; an older version remembered them.
     let lasting = |place: &Path| mounted.reads(place) && !mounted.is_put_together(place);
-    for place in known.subvolumes.iter().filter(|place| lasting(Path::new(place))) {
-        match fs::read_dir(place).map(|mut entries| entries.next().is_none()) {
+    for place in known.subvolumes.iter().map(|place| path_text::path(place)).filter(|place| lasting(place)) {
+        match is_bare(&place) {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 changes.push(format!(
                     "the subvolume {} is gone, at the last backup it was there (`exclude` it if such come and go)",
-                    shown(place)
+                    shown(&place)
                 ));
             }
             // A snapshot of what is around a subvolume has an empty directory in its place.
-            Ok(true) => changes.push(format!("{} is empty, at the last backup it was not", shown(place))),
+            Ok(true) => changes.push(format!("{} is empty, at the last backup it was not", shown(&place))),
             _ => {}
         }
     }
-    Ok(Inside { mounted, known, entered, changes })
+    Ok(Inside { mounted, known, entered, files, changes })
 }
 
 /// Whether the step would enter what was mounted there: what it entered when it entered everything proves nothing now.
@@ -159,28 +166,28 @@ impl Inside {
 
     /// What is left out, and no run has told.
     pub fn untold(&self) -> impl Iterator<Item = &repository::Inside> {
-        self.mounted.left_out().filter(|inside| !self.known.told.contains(&*inside.at.to_string_lossy()))
+        self.mounted.left_out().filter(|inside| !self.known.told.contains(&path_text::of(&inside.at)))
     }
 
     /// The fact to remember, with what the backup met.
     pub fn fact(&self, tally: &Tally) -> String {
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        let is_filled = |path: &Path| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        let is_filled = |path: &Path| is_bare(path).is_ok_and(|bare| !bare);
         let mut told = self.known.told.clone();
-        told.extend(self.mounted.left_out().map(|inside| text(&inside.at)));
+        told.extend(self.mounted.left_out().map(|inside| path_text::of(&inside.at)));
         // Those that containers are put together of come and go.
         let lasting = tally.subvolumes.iter().filter(|path| !self.mounted.is_put_together(path));
         let subvolumes = lasting.filter(|path| is_filled(path)).take(REMEMBERED);
         // One that was removed meanwhile is missed at once.
         let entered = |place: &Path| tally.subvolumes.contains(place) || !is_filled(place);
         let before = self.known.subvolumes.iter().filter(|place| {
-            let place = Path::new(place);
+            let place = &path_text::path(place);
             self.mounted.reads(place) && !self.mounted.is_put_together(place) && entered(place)
         });
         let known = Known {
             entered: self.entered.clone(),
-            subvolumes: subvolumes.map(|path| text(path)).chain(before.cloned()).collect(),
-            snapshots: tally.snapshots.first().map(|first| (tally.snapshots.len(), text(first))),
+            files: self.files.clone(),
+            subvolumes: subvolumes.map(|path| path_text::of(path)).chain(before.cloned()).collect(),
+            snapshots: tally.snapshots.first().map(|first| (tally.snapshots.len(), path_text::of(first))),
             told,
         };
         serde_json::to_string(&known).unwrap_or_default()

@@ -54,11 +54,14 @@ pub struct Job {
 pub(crate) const PLACE: &str = "place";
 
 /// Begins a fact of what a path was when it was last backed up.
-const SOURCE: &str = "source:";
+pub(crate) const SOURCE: &str = "source:";
+/// Begins a fact of where a path led when it was last backed up.
+pub(crate) const PLACE_OF: &str = "place-of:";
 
 /// A fact of that key tells of the source, and not of what lies in storage.
 pub(crate) fn is_of_source(key: &str) -> bool {
     key.starts_with(SOURCE)
+        || key.starts_with(PLACE_OF)
         || [inside::INSIDE, inside::IDLE_EXCLUDES].contains(&key)
         || postgres::OF_SERVER.contains(&key)
 }

@@ -15,8 +15,7 @@ use jiff::SignedDuration;
 use rustic_core::RusticResult;
 use sha2::{Digest, Sha256};
 
-use super::describe::{describe, look};
-use super::open::{Evidence, Failure, Reader, Said, Terms, open_file};
+use super::open::{Evidence, Failure, Reader, Said, Terms};
 use super::stamp::Stamp;
 use super::tally;
 use crate::repository::any_source::{self, Entries, Entry, Open};
@@ -78,33 +77,31 @@ impl Rereader {
                 Err(_) if !self.in_time() => return None,
                 Err(Failure::Changed) => unreadable = None,
                 // A handle of a server's file may have become stale, and the name leads to another.
-                Err(Failure::Unreadable(error)) if tally::seems_gone(&error) && !tally::is_gone(path) => {
+                Err(Failure::Unreadable(error)) if tally::seems_gone(&error) && !self.terms.is_gone(path) => {
                     unreadable = Some(error);
                 }
                 Err(Failure::Unreadable(error)) => {
-                    self.terms.shared.settle(path, &error);
+                    self.terms.shared.settle(path, &error, self.terms.is_gone(path));
                     return None;
                 }
             }
         }
         match unreadable {
-            Some(error) => self.terms.shared.settle(path, &error),
+            Some(error) => self.terms.shared.settle(path, &error, self.terms.is_gone(path)),
             None => self.terms.shared.never_the_same(path),
         }
         None
     }
 
     fn take(&self, path: &Path, patient: bool) -> Result<Entry, Failure> {
-        let found = look(path, false).ok_or(io::ErrorKind::NotFound).map_err(io::Error::from)?;
-        let found = found.map_err(|error| tally::io_cause(&error))?;
-        let mut node = describe(found, &self.terms.shared)?;
+        let mut node = self.terms.ways.describe(path, &self.terms.shared)?;
         if node.is_dir() {
             return Err(io::Error::other("a directory is in its place now, which the next backup reads").into());
         }
         if !node.is_file() {
             return Ok(Entry { path: path.into(), node, open: None });
         }
-        let (mut file, metadata) = open_file(path)?;
+        let (mut file, metadata) = self.terms.open(path)?;
         let stamp = Stamp::said_by(&node);
         let unchanged = |file: &std::fs::File| -> Result<(), Failure> {
             if Stamp::of(&file.metadata()?) == stamp { Ok(()) } else { Err(Failure::Changed) }
@@ -125,6 +122,11 @@ impl Rereader {
             return Ok(Entry { path: path.into(), node, open: Some(Open::new(|| Ok(Box::new(reader)))) });
         }
         let content = whole(&mut file)?;
+        if content.len() as u64 > SMALL {
+            unchanged(&file)?;
+            let why = format!("its file system says a length of {} bytes, and gives more", stamp.size);
+            return Err(io::Error::other(why).into());
+        }
         if patient {
             unchanged(&file)?;
         } else {
@@ -145,9 +147,9 @@ impl Rereader {
     }
 }
 
-/// The whole of a small file.
+/// The whole of a small file, or a little more than is small.
 fn whole(file: &mut impl Read) -> Result<Vec<u8>, Failure> {
     let mut content = Vec::new();
     file.by_ref().take(SMALL + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > SMALL { Err(Failure::Changed) } else { Ok(content) }
+    Ok(content)
 }

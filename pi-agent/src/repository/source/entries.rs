@@ -5,15 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ignore::{DirEntry, Walk};
 use rustic_core::RusticResult;
 use rustic_core::repofile::Node;
 
-use super::describe::{describe, look};
+use super::describe::describe;
 use super::open::{Opener, Said, Terms};
 use super::stamp::Stamp;
+use super::ways::{Found, Walk};
 use crate::repository::any_source::{Entry, Open};
 use crate::repository::hold::Held;
+use crate::repository::target::Item;
 
 /// Directories above the configured paths with their own owners and modes, then each path and what lies in it.
 pub(super) struct Entries {
@@ -58,15 +59,15 @@ impl Entries {
             }
             if let Some(found) = self.current.as_mut().and_then(Iterator::next) {
                 return Some(match found {
-                    Ok(entry) if self.missed.remove(entry.path()) => {
-                        self.inserting = Some((entry.into_path(), 0));
+                    Ok(found) if self.missed.remove(&found.path) => {
+                        self.inserting = Some((found.path, 0));
                         continue;
                     }
                     // As in restic's snapshots: the root has no name, and so no entry of its own.
-                    Ok(entry) if entry.path().parent().is_none() => None,
-                    Ok(entry) => self.entry(entry),
-                    Err(error) => {
-                        self.terms.shared.unlisted(&error);
+                    Ok(found) if found.path.parent().is_none() => None,
+                    Ok(found) => self.entry(found),
+                    Err(unseen) => {
+                        self.terms.shared.unseen(&unseen);
                         None
                     }
                 });
@@ -103,16 +104,15 @@ impl Entries {
     /// A directory above a configured path, through symbolic links: only its owner, mode and times are of use. Without
     /// it, rustic makes one up.
     fn ancestor(&self, path: &Path) -> Option<Entry> {
-        let node = describe(look(path, true)?.ok()?, &self.terms.shared).ok()?;
+        let node = describe(&Item::behind(path).ok()?, path, &self.terms.shared).ok()?;
         node.is_dir().then_some(Entry { path: path.into(), node, open: None })
     }
 
-    fn entry(&self, entry: DirEntry) -> Option<Entry> {
-        let (path, configured) = (entry.path().to_owned(), entry.depth() == 0);
-        match describe(entry, &self.terms.shared) {
+    fn entry(&self, Found { path, first, item }: Found) -> Option<Entry> {
+        match describe(&item, &path, &self.terms.shared) {
             Ok(node) => Some(self.hand_over(path, node, None)),
             Err(error) => {
-                self.terms.shared.left_out(&path, &error, configured);
+                self.terms.shared.left_out(&path, &error, first);
                 None
             }
         }

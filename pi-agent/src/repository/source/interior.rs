@@ -57,6 +57,8 @@ pub struct Inside {
     pub what: String,
     /// It stands for what is mounted there once somebody looks into it.
     pub on_demand: bool,
+    /// A single file, which is read as the file that it is.
+    pub is_file: bool,
 }
 
 /// What is mounted below the configured paths.
@@ -89,14 +91,17 @@ impl Interior {
                     continue;
                 }
                 let same = disks.iter().any(|disk| disk.is_of_the_same(mount));
-                this.add(mount, at, path, !one_file_system || same || is_file(mount));
+                let inside =
+                    Inside { what: mount.in_words(), at, on_demand: mount.kind == "autofs", is_file: is_file(mount) };
+                let enters = !one_file_system || same || inside.is_file;
+                this.add(mount, inside, path, enters);
             }
         }
         this
     }
 
-    fn add(&mut self, mount: &Mount, at: PathBuf, path: &Path, enters: bool) {
-        let inside = Inside { what: mount.in_words(), at: at.clone(), on_demand: mount.kind == "autofs" };
+    fn add(&mut self, mount: &Mount, inside: Inside, path: &Path, enters: bool) {
+        let at = inside.at.clone();
         let around = |other: &&PathBuf| at.starts_with(other) && other.starts_with(path);
         let within_closed = self.closed.iter().any(|closed| around(&closed));
         let within_left_out = self.left_out.iter().any(|other| around(&&other.at));
@@ -145,7 +150,7 @@ fn is_in(places: &[&str], at: &Path, path: &Path) -> bool {
     places.iter().any(|place| at.starts_with(place) && (path == Path::new(place) || !path.starts_with(place)))
 }
 
-/// A single file is mounted there, which is read as the file that it is. Nobody is asked who may not answer.
+/// A single file is mounted there. Nobody is asked who may not answer.
 fn is_file(mount: &Mount) -> bool {
     let local = mount.source.starts_with("/dev/") || ["tmpfs", "overlay"].contains(&mount.kind.as_str());
     mount.is_part() && local && fs::symlink_metadata(&mount.at).is_ok_and(|found| !found.is_dir())

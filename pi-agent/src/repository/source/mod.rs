@@ -17,20 +17,22 @@ mod open;
 mod sources;
 mod stamp;
 mod tally;
+mod ways;
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use ignore::{Match, Walk, WalkBuilder};
 use rustic_core::RusticResult;
 
 use super::any_source;
 use super::progress::Gauge;
+use super::target::identity;
 use crate::health::MountTable;
 use crate::{Error, Result};
 use again::{Again, Rereader};
@@ -44,10 +46,12 @@ pub use mounted::Mounted;
 use named::Named;
 pub(crate) use open::READ_AGAIN;
 use open::Terms;
+pub(crate) use sources::is_bare;
 pub use sources::{Look, Sources};
 pub(super) use stamp::Stamp;
 pub(super) use tally::Shared;
 pub use tally::Tally;
+pub(super) use ways::{Found, Walk, Ways};
 
 /// Reads [`Sources`].
 pub(super) struct Source {
@@ -59,6 +63,7 @@ pub(super) struct Source {
     exclude: Gitignore,
     named: Named,
     shared: Arc<Shared>,
+    ways: Ways,
 }
 
 impl Source {
@@ -82,7 +87,16 @@ impl Source {
         let named = Named::new(&all, &exclude, &interior.closed);
         // What was left out when they were held is left out of the backup.
         let shared = sources.held.as_ref().map_or_else(Arc::default, |held| held.shared());
-        Ok(Self { sources, all, devices, interior, exclude, named, shared })
+        let ways = Ways::to(&sources.paths)?;
+        for path in &all {
+            // Else the walk would pass it by.
+            ways.item(path).map_err(|error| {
+                Error::new(format!("cannot reach {}", path.display())).caused_by(error).hint(
+                    "a symbolic link on the way from another of the `paths` is not followed: name in `paths` the place that it leads to",
+                )
+            })?;
+        }
+        Ok(Self { sources, all, devices, interior, exclude, named, shared, ways })
     }
 
     /// No mount on the way to `path` keeps it out.
@@ -110,12 +124,21 @@ impl Source {
         &self.sources.paths
     }
 
+    pub(super) fn ways(&self) -> &Ways {
+        &self.ways
+    }
+
     pub(super) fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
     }
 
     fn terms(&self) -> Terms {
-        Terms { deadline: self.sources.deadline, reading: self.sources.reading.clone(), shared: self.shared.clone() }
+        Terms {
+            deadline: self.sources.deadline,
+            reading: self.sources.reading.clone(),
+            shared: self.shared.clone(),
+            ways: self.ways.clone(),
+        }
     }
 
     /// The files that changed while they were read, or were not there and are, to be read once more; `None`: there are none, or no
@@ -128,7 +151,11 @@ impl Source {
         let is_held = |path: &Path| {
             self.sources.held.as_ref().is_some_and(|held| path.ancestors().any(|place| held.holds(place)))
         };
-        paths.extend(missed.into_iter().filter(|path| self.shared.is_back(path, is_held(path))));
+        paths.extend(
+            missed
+                .into_iter()
+                .filter(|path| self.shared.is_back(path, self.ways.item(path).map(|item| item.found), is_held(path))),
+        );
         if paths.is_empty() {
             return None;
         }
@@ -141,26 +168,23 @@ impl Source {
     pub(super) fn walk(&self, path: &Path) -> Walk {
         let held = self.sources.held.clone();
         let (exclude, never, named) = (self.exclude.clone(), self.sources.never.clone(), self.named.clone());
-        let closed = self.interior.closed.clone();
         let (one_file_system, shared) = (self.sources.one_file_system, self.shared.clone());
-        let mut devices = self.devices.clone();
-        devices.extend(fs::symlink_metadata(path).map(|metadata| metadata.dev()));
+        // Whatever they are called here, directories of ours are not read. What is not there yet holds nothing.
+        let ours: HashSet<_> = never.iter().filter_map(|path| Some(identity(&fs::metadata(path).ok()?))).collect();
         // The device numbers that are entered, and the directories that are kept, empty, and nothing below them.
-        let met = Mutex::new((devices, closed));
-        WalkBuilder::new(path)
-            .standard_filters(false)
-            .follow_links(false)
-            .sort_by_file_name(Ord::cmp)
-            .filter_entry(move |entry| {
-                let path = entry.path();
-                let mut met = met.lock().unwrap_or_else(PoisonError::into_inner);
-                let (devices, closed) = &mut *met;
-                let is_held = |parent| held.as_ref().is_some_and(|held| held.holds(parent));
-                if path.parent().is_some_and(is_held) || never.iter().any(|other| other == path) {
-                    return false;
-                }
-                let directory = entry.file_type().is_some_and(|kind| kind.is_dir());
-                if !named.leads_to(path) {
+        let (mut devices, mut closed) = (self.devices.clone(), self.interior.closed.clone());
+        devices.extend(self.ways.item(path).map(|item| item.found.dev()));
+        self.ways.walk(
+            path,
+            Box::new(move |path, directory, found| {
+                let Some(found) = found else {
+                    let is_held = |parent| held.as_ref().is_some_and(|held| held.holds(parent));
+                    if path.parent().is_some_and(is_held) || never.iter().any(|other| other == path) {
+                        return false;
+                    }
+                    if named.leads_to(path) {
+                        return true;
+                    }
                     let kept_empty = |parent| closed.contains(parent) || named.is_passage(parent);
                     if path.parent().is_some_and(kept_empty) {
                         return false;
@@ -173,13 +197,16 @@ impl Source {
                         Match::Whitelist(pattern) => shared.excluded_by(pattern.original()),
                         Match::None => {}
                     }
+                    return true;
+                };
+                if !directory {
+                    return true;
                 }
-                // What cannot be looked at is found unreadable when it is its turn.
-                if directory
-                    && !closed.contains(path)
-                    && let Ok(metadata) = fs::symlink_metadata(path)
-                    && !devices.contains(&metadata.dev())
-                {
+                if ours.contains(&identity(found)) {
+                    shared.lock().ours.insert(path.into());
+                    return false;
+                }
+                if !closed.contains(path) && !devices.contains(&found.dev()) {
                     match Crossing::at(path) {
                         crossing if one_file_system && crossing != Crossing::Subvolume => {
                             shared.not_entered(path, crossing);
@@ -187,16 +214,16 @@ impl Source {
                         }
                         Crossing::Subvolume => {
                             shared.lock().subvolumes.insert(path.into());
-                            devices.insert(metadata.dev());
+                            devices.insert(found.dev());
                         }
                         _ => {
-                            devices.insert(metadata.dev());
+                            devices.insert(found.dev());
                         }
                     }
                 }
                 true
-            })
-            .build()
+            }),
+        )
     }
 }
 
@@ -204,8 +231,8 @@ impl any_source::Source for Source {
     /// The sum of all sizes, for the time left; what cannot be read counts nothing here.
     fn size(&self) -> RusticResult<Option<u64>> {
         let sizes = self.sources.paths.iter().flat_map(|path| self.walk(path)).filter_map(|entry| {
-            let metadata = entry.ok()?.metadata().ok()?;
-            metadata.is_file().then_some(metadata.len())
+            let found = entry.ok()?.item.found;
+            found.is_file().then_some(found.len())
         });
         let held = self.sources.held.as_ref().map_or(0, |held| held.bytes());
         let in_time = |_: &u64| self.sources.deadline.is_none_or(|deadline| Instant::now() < deadline);
@@ -314,6 +341,92 @@ mod tests {
         source.shared().tally().unreadable.iter().map(name).collect()
     }
 
+    /// A link in the place of a directory, before its list is read and after: nothing of where it leads is taken for the directory's.
+    #[test]
+    fn a_link_that_takes_the_place_of_a_directory_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, elsewhere) = (directory.path().join("root"), directory.path().join("elsewhere"));
+        for place in ["root/before", "root/within", "elsewhere"] {
+            fs::create_dir_all(directory.path().join(place)).unwrap();
+            for name in ["1", "2"] {
+                fs::write(directory.path().join(place).join(name), place).unwrap();
+            }
+        }
+        let source = source(&root, None);
+        let replace = |name: &str| {
+            fs::rename(root.join(name), directory.path().join(name)).unwrap();
+            std::os::unix::fs::symlink(&elsewhere, root.join(name)).unwrap();
+        };
+        let mut found = Vec::new();
+        for entry in source.entries().map(Result::unwrap) {
+            if entry.path.ends_with("before") {
+                replace("before");
+            } else if entry.path.ends_with("within/1") {
+                replace("within");
+            }
+            let mut content = String::new();
+            let open = entry.open.filter(|_| entry.node.is_file());
+            if open.is_some_and(|open| open.open().is_ok_and(|mut file| file.read_to_string(&mut content).is_ok())) {
+                found.push(content);
+            }
+        }
+        assert!(found.iter().all(|content| content == "root/within"), "{found:?}");
+        let again: Vec<_> = source.again(&Arc::default()).unwrap().entries().map(Result::unwrap).collect();
+        assert!(again.iter().all(|entry| entry.path == root.join("before") && entry.node.is_symlink()));
+        assert_eq!((again.len(), source.shared().tally().unreadable_count), (1, 0), "{:?}", named(&source));
+    }
+
+    #[test]
+    fn what_lies_there_decides_and_not_the_list() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["a", "b"] {
+            fs::write(at(name), name).unwrap();
+        }
+        let found = read(&source(directory.path(), None), |path| {
+            if path.ends_with("a") {
+                fs::remove_file(at("b")).unwrap();
+                fs::create_dir(at("b")).unwrap();
+                fs::write(at("b/new"), "new").unwrap();
+            }
+        });
+        assert_eq!(found, [("a".into(), Some(b"a".to_vec())), ("new".into(), Some(b"new".to_vec()))]);
+    }
+
+    #[test]
+    fn a_file_that_holds_more_than_it_says_is_stored_whole() {
+        let file = Path::new("/proc/sys/kernel/ostype");
+        let source = source(file, None);
+        assert_eq!(read(&source, |_| {}), [("ostype".into(), None)]);
+        assert_eq!(read_again(&source, |_| {}), [("ostype".into(), 6, Some(b"Linux\n".to_vec()))]);
+        assert_eq!(named(&source), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_ours_is_left_out_by_whatever_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, ours) = (directory.path().join("root"), directory.path().join("link/repository"));
+        fs::create_dir_all(root.join("disk/repository")).unwrap();
+        fs::write(root.join("disk/repository/config"), "x").unwrap();
+        fs::write(root.join("disk/file"), "file").unwrap();
+        std::os::unix::fs::symlink(root.join("disk"), directory.path().join("link")).unwrap();
+        let source = Source::new(Sources { never: vec![ours], ..source(&root, None).sources }).unwrap();
+        assert_eq!(read(&source, |_| {}), [("file".into(), Some(b"file".to_vec()))]);
+        assert!(source.shared().tally().ours.contains(&root.join("disk/repository")));
+    }
+
+    #[test]
+    fn a_path_behind_a_link_in_another_path_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, elsewhere) = (directory.path().join("root"), directory.path().join("elsewhere/deep"));
+        fs::create_dir_all(&elsewhere).unwrap();
+        fs::create_dir(&root).unwrap();
+        std::os::unix::fs::symlink(elsewhere.parent().unwrap(), root.join("link")).unwrap();
+        let sources = Sources { paths: vec![root.clone(), root.join("link/deep")], ..source(&root, None).sources };
+        let error = Source::new(sources).err().unwrap();
+        assert!(error.advice().is_some_and(|hint| hint.contains("symbolic link")), "{error}");
+    }
+
     /// A disk that goes and comes back while it is read, a directory that a file replaces, and a handle that becomes stale.
     #[test]
     fn what_was_not_there_for_a_while_is_read_or_named() {
@@ -364,8 +477,8 @@ mod tests {
         fs::write(&file, "x").unwrap();
         let source = source(directory.path(), None);
         let stale = std::io::Error::from_raw_os_error(libc::ESTALE);
-        source.shared().settle(&file, &stale);
-        source.shared().settle(&directory.path().join("missing"), &stale);
+        source.shared().settle(&file, &stale, false);
+        source.shared().settle(&directory.path().join("missing"), &stale, true);
         let tally = source.shared().tally();
         assert_eq!((tally.vanished, tally.unreadable_count), (1, 1));
         assert!(named(&source)[0].starts_with("file: Stale"), "{:?}", named(&source));

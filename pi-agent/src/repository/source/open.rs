@@ -4,9 +4,9 @@
 //! compared with them when it is open, and again behind its last byte. One that is another by then is not stored with them:
 //! it is read again (see [`super::again`]).
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,8 +15,10 @@ use rustic_core::{ErrorKind, RusticError, RusticResult};
 use sha2::{Digest, Sha256};
 
 use super::stamp::Stamp;
-use super::tally::Shared;
+use super::tally::{Shared, has_no_name};
+use super::ways::Ways;
 use crate::repository::progress::Gauge;
+use crate::repository::target::Item;
 use crate::storage::shaper::Reading;
 
 /// What rustic is told of a file that is read again, and logs.
@@ -30,11 +32,22 @@ pub(super) struct Terms {
     pub deadline: Option<Instant>,
     pub reading: Reading,
     pub shared: Arc<Shared>,
+    pub ways: Ways,
 }
 
 impl Terms {
     pub(super) fn late(&self) -> bool {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Opens the regular file at a path.
+    pub(super) fn open(&self, path: &Path) -> Result<(File, Metadata), Failure> {
+        open_found(&self.ways.item(path)?)
+    }
+
+    /// Whether nothing of that name is there any more.
+    pub(super) fn is_gone(&self, path: &Path) -> bool {
+        self.ways.item(path).is_err_and(|error| has_no_name(&error))
     }
 
     /// Fills the buffer but at the end of the file: rustic takes a short read for the end.
@@ -68,12 +81,15 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Opens a regular file, and nothing that a link or somebody else put in its place.
-pub(super) fn open_file(path: &Path) -> Result<(File, Metadata), Failure> {
-    // What was a file a moment ago may be a pipe now, whose opening would wait for ever.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+/// Opens a regular file that was found, and nothing that a link or somebody else put in its place: what was a file a moment ago may be
+/// a pipe now, whose opening would wait for ever.
+fn open_found(item: &Item) -> Result<(File, Metadata), Failure> {
+    if !item.found.is_file() {
+        return Err(Failure::Changed);
+    }
+    let file = item.open()?;
     let metadata = file.metadata()?;
-    if metadata.is_file() { Ok((file, metadata)) } else { Err(Failure::Changed) }
+    Ok((file, metadata))
 }
 
 /// What the snapshot says of a file.
@@ -117,7 +133,11 @@ impl Opener {
     }
 
     fn begin(&self) -> Result<File, Failure> {
-        let (file, metadata) = open_file(&self.content)?;
+        let (file, metadata) = match &self.said {
+            // In a folder of ours.
+            Said::Copy(_) => open_found(&Item::behind(&self.content)?)?,
+            Said::Stamp(_) => self.terms.open(&self.content)?,
+        };
         match self.said {
             Said::Copy(size) if metadata.len() != size => {
                 Err(io::Error::other("the copy that was made of it is of another length").into())
@@ -186,7 +206,9 @@ impl Reader {
         let Said::Stamp(stamp) = self.said else { return Ok(()) };
         let now = Stamp::of(&self.file.metadata()?);
         if now == stamp {
-            return Ok(());
+            // Some file systems say a length of 0 of whatever a program makes up, and give more.
+            let more = self.evidence.is_none() && self.file.read_at(&mut [0], stamp.size)? > 0;
+            return if more { Err(Failure::Changed) } else { Ok(()) };
         }
         match &self.evidence {
             Some(evidence) if now.size > stamp.size && self.begins_so(evidence, stamp.size)? => Ok(()),
@@ -240,7 +262,7 @@ impl Reader {
                 if first && self.terms.late() {
                     shared.lock().stopped = true;
                 } else if first && self.evidence.is_some() {
-                    shared.settle(&self.path, &error);
+                    shared.settle(&self.path, &error, self.terms.is_gone(&self.path));
                 } else if first {
                     shared.left_out(&self.path, &error, false);
                 }

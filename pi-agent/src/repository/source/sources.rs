@@ -1,7 +1,8 @@
 //! What to read, and how a configured path looks before it is.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, FileType};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use crate::config::{Directory, Location, Settings};
 use crate::health::FileSystem;
 use crate::repository::hold::Held;
 use crate::storage::shaper::Reading;
-use crate::{Error, Result, shown};
+use crate::{Error, Result, path_text, shown};
 
 /// What to read.
 #[derive(Clone, Debug)]
@@ -40,9 +41,15 @@ pub struct Look {
     pub device: u64,
     /// The file system it lies on, whatever the number of its device.
     pub file_system: FileSystem,
-    /// A directory with no entries or a file of no bytes.
+    /// A directory into which nobody has put anything, or a file of no bytes.
     pub empty: bool,
+    /// Where it lies when every symbolic link on the way is followed.
+    pub place: PathBuf,
 }
+
+/// Directories that are on a disk without anybody's doing.
+const MADE_BY_ITSELF: [&str; 6] =
+    ["lost+found", "System Volume Information", "$RECYCLE.BIN", ".Trashes", ".Spotlight-V100", ".fseventsd"];
 
 impl Look {
     /// The fact to remember: `FILE-SYSTEM:empty` or `FILE-SYSTEM:filled`.
@@ -63,6 +70,19 @@ impl Look {
             }
             _ => None,
         }
+    }
+
+    /// The same since the place was remembered: a link on the way to the path may lead elsewhere now.
+    #[must_use]
+    pub fn moved_since(&self, place: &str) -> Option<String> {
+        let now = path_text::of(&self.place);
+        (now != place).then(|| {
+            format!(
+                "leads to {} now, at the last backup it led to {}: a link on the way to it changed",
+                shown(&now),
+                shown(&place)
+            )
+        })
     }
 }
 
@@ -89,7 +109,7 @@ impl Sources {
     /// what is backed up, and not following it would back up nothing.
     ///
     /// # Errors
-    /// It does not exist, cannot be read, or is a symbolic link.
+    /// It does not exist, cannot be read, is a symbolic link, or is neither a directory nor a file.
     pub fn look(path: &Path) -> Result<Look> {
         let failed = |error| Error::new(format!("cannot read {}", path.display())).caused_by(error);
         let metadata = fs::symlink_metadata(path).map_err(failed)?;
@@ -98,9 +118,72 @@ impl Sources {
             return Err(Error::new(format!("{} is a symbolic link", path.display()))
                 .hint(format!("name in `paths` what is to be backed up: it points to {}", shown(&target))));
         }
-        let empty =
-            if metadata.is_dir() { fs::read_dir(path).map_err(failed)?.next().is_none() } else { metadata.len() == 0 };
+        let empty = match metadata.file_type() {
+            kind if kind.is_dir() => is_bare(path).map_err(failed)?,
+            kind if kind.is_file() => metadata.len() == 0,
+            kind => return Err(no_content(path, kind)),
+        };
         let file_system = FileSystem::of(Path::new("/"), path).map_err(failed)?;
-        Ok(Look { device: metadata.dev(), file_system, empty })
+        let place = fs::canonicalize(path).map_err(failed)?;
+        Ok(Look { device: metadata.dev(), file_system, empty, place })
+    }
+}
+
+/// Whether nobody has put anything into a directory: what a file system or a desktop makes by itself on an empty disk is nothing.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn is_bare(directory: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if !(MADE_BY_ITSELF.iter().any(|name| entry.file_name() == *name) && entry.file_type()?.is_dir()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A backup of it would succeed each night and hold nothing.
+fn no_content(path: &Path, kind: FileType) -> Error {
+    let (what, hint) = match kind {
+        kind if kind.is_block_device() => (
+            "a disk",
+            "name in `paths` the directory where it is mounted: findmnt; a backup holds files, and no images of disks",
+        ),
+        kind if kind.is_char_device() => {
+            ("a device", "name in `paths` the files or directories that are to be backed up")
+        }
+        kind if kind.is_fifo() => ("a pipe", "name in `paths` the file that what comes out of it is written to"),
+        _ => ("a socket", "name in `paths` the directory where its server keeps its data"),
+    };
+    Error::new(format!("{} is {what}, which has no content to back up", shown(path))).hint(hint)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_with_nothing_but_what_it_came_with_is_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        assert!(is_bare(directory.path()).unwrap());
+        fs::create_dir(at("lost+found")).unwrap();
+        fs::create_dir(at("System Volume Information")).unwrap();
+        assert!(Sources::look(directory.path()).unwrap().empty);
+        fs::write(at("$RECYCLE.BIN"), "a file of somebody's").unwrap();
+        assert!(!Sources::look(directory.path()).unwrap().empty);
+    }
+
+    #[test]
+    fn what_has_no_content_is_no_source() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        for (path, what) in [(pipe.as_path(), "a pipe"), (Path::new("/dev/null"), "a device")] {
+            let error = Sources::look(path).unwrap_err();
+            assert!(error.to_string().contains(what) && error.advice().is_some(), "{error}");
+        }
     }
 }

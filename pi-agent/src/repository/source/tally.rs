@@ -1,13 +1,15 @@
 //! What was left out, and why.
 
 use std::collections::BTreeSet;
-use std::error::Error as StdError;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
+
 use super::crossing::Crossing;
+use super::ways::Unseen;
 
 /// At most so many unreadable files are named; all are counted.
 const NAMED: usize = 50;
@@ -37,6 +39,8 @@ pub struct Tally {
     pub subvolumes: BTreeSet<PathBuf>,
     /// Read-only ones, which were not.
     pub snapshots: BTreeSet<PathBuf>,
+    /// Our own storage and cache, met at paths that are not theirs.
+    pub ours: BTreeSet<PathBuf>,
     /// Directories on which something was mounted while they were read, and which were not entered.
     pub mounted_meanwhile: BTreeSet<PathBuf>,
     /// Of `exclude`, the patterns that left something out.
@@ -58,12 +62,26 @@ impl Tally {
     }
 }
 
-#[derive(Debug, Default)]
-pub(in crate::repository) struct Shared(Mutex<Tally>);
+#[derive(Debug)]
+pub(in crate::repository) struct Shared {
+    tally: Mutex<Tally>,
+    begun: Timestamp,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { tally: Mutex::default(), begun: Timestamp::now() }
+    }
+}
 
 impl Shared {
+    /// When the reading began.
+    pub(super) fn begun(&self) -> Timestamp {
+        self.begun
+    }
+
     pub(in crate::repository) fn lock(&self) -> MutexGuard<'_, Tally> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(in crate::repository) fn tally(&self) -> Tally {
@@ -81,13 +99,13 @@ impl Shared {
             tally.missed.push(path.into());
         } else {
             drop(tally);
-            self.is_back(path, true);
+            self.is_back(path, fs::symlink_metadata(path), true);
         }
     }
 
-    /// The same for the last time. Only what has no name any more has vanished, which no backup can help.
-    pub(super) fn settle(&self, path: &Path, error: &io::Error) {
-        if seems_gone(error) && is_gone(path) {
+    /// The same for the last time. Only what has no name any more has vanished, which no backup can help; that is so if it `is_gone`.
+    pub(super) fn settle(&self, path: &Path, error: &io::Error, is_gone: bool) {
+        if seems_gone(error) && is_gone {
             self.lock().vanished += 1;
         } else {
             self.unreadable(path, error);
@@ -106,8 +124,8 @@ impl Shared {
 
     /// Whether something that was missed can be read now. A directory, of which nobody knows what was read of it, and what is held
     /// as it was at one moment cannot, and are named.
-    pub(super) fn is_back(&self, path: &Path, held: bool) -> bool {
-        match fs::symlink_metadata(path) {
+    pub(super) fn is_back(&self, path: &Path, found: io::Result<Metadata>, held: bool) -> bool {
+        match found {
             Ok(found) if !found.is_dir() && !held => return true,
             Ok(_) => {
                 let back = io::Error::other("it was not there for a while when it was read, and is again");
@@ -185,13 +203,11 @@ impl Shared {
     }
 
     /// The walk could not read a directory, or one of its entries.
-    pub(in crate::repository) fn unlisted(&self, error: &ignore::Error) {
-        let path = path_of(error).unwrap_or(Path::new("(unknown path)"));
-        let io = error.io_error().map_or_else(|| io::Error::other(error.to_string()), copy);
-        if io.kind() != io::ErrorKind::NotFound {
+    pub(in crate::repository) fn unseen(&self, Unseen { path, first, error, is_directory }: &Unseen) {
+        if *is_directory && error.kind() != io::ErrorKind::NotFound {
             self.lock().listing_incomplete = true;
         }
-        self.left_out(path, &io, error.depth() == Some(0));
+        self.left_out(path, error, *first);
     }
 }
 
@@ -201,40 +217,8 @@ pub(super) fn seems_gone(error: &io::Error) -> bool {
 }
 
 /// Whether nothing of that name is there.
-pub(super) fn is_gone(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_err_and(|error| has_no_name(&error))
-}
-
-fn has_no_name(error: &io::Error) -> bool {
+pub(super) fn has_no_name(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn path_of(error: &ignore::Error) -> Option<&Path> {
-    match error {
-        ignore::Error::WithPath { path, .. } => Some(path),
-        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => path_of(err),
-        ignore::Error::Partial(errors) => errors.iter().find_map(path_of),
-        _ => None,
-    }
-}
-
-/// The input/output error somewhere below `error`, or one with its text.
-pub(super) fn io_cause(error: &(dyn StdError + 'static)) -> io::Error {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let found = error
-            .downcast_ref::<io::Error>()
-            .or_else(|| error.downcast_ref::<ignore::Error>().and_then(ignore::Error::io_error));
-        if let Some(io) = found {
-            return copy(io);
-        }
-        next = error.source();
-    }
-    io::Error::other(error.to_string())
-}
-
-fn copy(error: &io::Error) -> io::Error {
-    error.raw_os_error().map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error)
 }
 
 #[cfg(test)]
