@@ -126,7 +126,7 @@ impl Iterator for Walk {
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(path) = self.first.take() {
-            return self.look(path, true, false);
+            return self.look(path, true, true);
         }
         if let Some(directory) = self.entered.take()
             && let Err(error) = self.list(&directory)
