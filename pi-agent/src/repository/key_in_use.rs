@@ -25,6 +25,9 @@ impl Repository {
     pub fn key_in_use(&self, known: Option<&str>, secrets: &Secrets) -> Result<std::result::Result<String, Problem>> {
         let fact = |file: &str, size: u64, stamp: &str| format!("{file} {size} {stamp}");
         let stamp = secrets.restic_key_stamp()?;
+        if let Some((file, size)) = &self.made_key {
+            return Ok(Ok(fact(file, *size, &stamp)));
+        }
         let is_known = |(file, size): &&(String, u64)| known == Some(&fact(file, *size, &stamp));
         if let Some((file, size)) = self.backend.below("keys/")?.iter().find(is_known) {
             return Ok(Ok(fact(file, *size, &stamp)));

@@ -116,6 +116,8 @@ pub struct Repository {
     host: String,
     remarks: Vec<Problem>,
     damage: Mutex<Vec<Problem>>,
+    /// The key file that was made just now, and its length.
+    made_key: Option<(String, u64)>,
 }
 
 /// A snapshot as its file tells it.
@@ -223,7 +225,9 @@ impl Repository {
         options.set_chunk_max_size = PIECE_SIZE.1.parse().ok();
         options.set_compression = Some(COMPRESSION);
         let (name, bytes) = key_file::key_file(&this.key, &password, &settings.host)?;
-        this.backend.store().put(&format!("keys/{name}"), &[bytes.into()])?;
+        let file = format!("keys/{name}");
+        this.made_key = Some((file.clone(), bytes.len() as u64));
+        this.backend.store().put(&file, &[bytes.into()])?;
         let credentials = Credentials::Masterkey(this.key.clone());
         let made = this.attempt("make the repository", || {
             Rustic::new_with_progress(&this.options(), &this.backends(), Bars(this.gauge.clone()))?
@@ -253,6 +257,7 @@ impl Repository {
             host: settings.host.clone(),
             remarks: Vec::new(),
             damage: Mutex::default(),
+            made_key: None,
         }
     }
 
