@@ -218,8 +218,9 @@ impl Hold {
     }
 
     fn entries(&self) -> impl Iterator<Item = (PathBuf, Metadata)> + '_ {
-        let found = self.paths.iter().flat_map(|path| self.source.walk(path)).filter_map(std::result::Result::ok);
-        found.map(|found| (found.path, found.item.found))
+        let walks = self.paths.iter().flat_map(|path| self.source.walk::<Metadata>(path));
+        let found = walks.filter_map(std::result::Result::ok);
+        found.map(|found| (found.path, found.item))
     }
 
     /// Copies a file's content, and remembers what it looked like before; where the copy is. `quiet`: nobody writes to it, and

@@ -222,10 +222,19 @@ impl<'d> Place<'d, '_> {
         let found = fd.metadata()?;
         // A link's own attributes have no other way than by its name.
         let path = match found.is_symlink() {
-            true => Path::new(&format!("/proc/self/fd/{}", self.directory.as_raw_fd())).join(self.name),
+            true => self.by_name(),
             false => format!("/proc/self/fd/{}", fd.as_raw_fd()).into(),
         };
         Ok(Item { fd, path, found })
+    }
+
+    /// What is said of the entry that is there, which is not held.
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        self.by_name().symlink_metadata()
+    }
+
+    fn by_name(&self) -> PathBuf {
+        Path::new(&format!("/proc/self/fd/{}", self.directory.as_raw_fd())).join(self.name)
     }
 }
 

@@ -51,7 +51,7 @@ pub use sources::{Look, Sources};
 pub(super) use stamp::Stamp;
 pub(super) use tally::Shared;
 pub use tally::Tally;
-pub(super) use ways::{Found, Walk, Ways};
+pub(super) use ways::{Found, Glance, Walk, Ways};
 
 /// Reads [`Sources`].
 pub(super) struct Source {
@@ -165,7 +165,7 @@ impl Source {
         Some(Again { paths, reader: Rereader { terms: self.terms(), gauge: gauge.clone() } })
     }
 
-    pub(super) fn walk(&self, path: &Path) -> Walk {
+    pub(super) fn walk<T: Glance>(&self, path: &Path) -> Walk<T> {
         let held = self.sources.held.clone();
         let (exclude, never, named) = (self.exclude.clone(), self.sources.never.clone(), self.named.clone());
         let (one_file_system, shared) = (self.sources.one_file_system, self.shared.clone());
@@ -230,8 +230,8 @@ impl Source {
 impl any_source::Source for Source {
     /// The sum of all sizes, for the time left; what cannot be read counts nothing here.
     fn size(&self) -> RusticResult<Option<u64>> {
-        let sizes = self.sources.paths.iter().flat_map(|path| self.walk(path)).filter_map(|entry| {
-            let found = entry.ok()?.item.found;
+        let sizes = self.sources.paths.iter().flat_map(|path| self.walk::<fs::Metadata>(path)).filter_map(|entry| {
+            let found = entry.ok()?.item;
             found.is_file().then_some(found.len())
         });
         let held = self.sources.held.as_ref().map_or(0, |held| held.bytes());

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -70,7 +71,7 @@ impl Ways {
     }
 
     /// The walk from a configured path on, or from one below.
-    pub fn walk(&self, path: &Path, wants: Wants) -> Walk {
+    pub fn walk<T: Glance>(&self, path: &Path, wants: Wants) -> Walk<T> {
         Walk {
             ways: self.clone(),
             chain: Chain::default(),
@@ -78,7 +79,42 @@ impl Ways {
             entered: None,
             levels: Vec::new(),
             wants,
+            looks: PhantomData,
         }
+    }
+}
+
+/// How a walk looks at an entry.
+pub(in crate::repository) trait Glance: Sized {
+    /// Looks at it.
+    ///
+    /// # Errors
+    /// It is not there.
+    fn at(place: &Place<'_, '_>) -> io::Result<Self>;
+
+    /// What is said of it.
+    fn found(&self) -> &Metadata;
+}
+
+/// It is held open from then on.
+impl Glance for Item {
+    fn at(place: &Place<'_, '_>) -> io::Result<Self> {
+        place.item()
+    }
+
+    fn found(&self) -> &Metadata {
+        &self.found
+    }
+}
+
+/// For who asks nothing else: a third of the work.
+impl Glance for Metadata {
+    fn at(place: &Place<'_, '_>) -> io::Result<Self> {
+        place.metadata()
+    }
+
+    fn found(&self) -> &Metadata {
+        self
     }
 }
 
@@ -87,7 +123,7 @@ impl Ways {
 pub(super) type Wants = Box<dyn FnMut(&Path, bool, Option<&Metadata>) -> bool + Send>;
 
 /// Everything from a path on, in the order of a tree.
-pub(in crate::repository) struct Walk {
+pub(in crate::repository) struct Walk<T = Item> {
     ways: Ways,
     chain: Chain,
     /// Where it begins.
@@ -96,6 +132,7 @@ pub(in crate::repository) struct Walk {
     entered: Option<PathBuf>,
     levels: Vec<Level>,
     wants: Wants,
+    looks: PhantomData<fn() -> T>,
 }
 
 struct Level {
@@ -105,11 +142,11 @@ struct Level {
 }
 
 /// What a walk came by.
-pub(in crate::repository) struct Found {
+pub(in crate::repository) struct Found<T = Item> {
     pub path: PathBuf,
     /// The walk began with it.
     pub first: bool,
-    pub item: Item,
+    pub item: T,
 }
 
 /// What a walk could not look at.
@@ -121,8 +158,8 @@ pub(in crate::repository) struct Unseen {
     pub is_directory: bool,
 }
 
-impl Iterator for Walk {
-    type Item = std::result::Result<Found, Unseen>;
+impl<T: Glance> Iterator for Walk<T> {
+    type Item = std::result::Result<Found<T>, Unseen>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(path) = self.first.take() {
@@ -150,22 +187,22 @@ impl Iterator for Walk {
     }
 }
 
-impl Walk {
+impl<T: Glance> Walk<T> {
     /// What is there decides, and not what a list said before; `None`: it is not wanted.
     fn look(
         &mut self,
         path: PathBuf,
         first: bool,
         listed_as_directory: bool,
-    ) -> Option<std::result::Result<Found, Unseen>> {
-        let item = match self.ways.place(&path, &mut self.chain).and_then(|place| place.item()) {
+    ) -> Option<std::result::Result<Found<T>, Unseen>> {
+        let item = match self.ways.place(&path, &mut self.chain).and_then(|place| T::at(&place)) {
             Ok(item) => item,
             Err(error) => return Some(Err(Unseen { path, first, error, is_directory: listed_as_directory })),
         };
-        let is_directory = item.found.is_dir();
+        let is_directory = item.found().is_dir();
         let mut wants = |found| (self.wants)(&path, is_directory, found);
         let is_as_listed = first || is_directory == listed_as_directory;
-        if !first && !((is_as_listed || wants(None)) && wants(Some(&item.found))) {
+        if !first && !((is_as_listed || wants(None)) && wants(Some(item.found()))) {
             return None;
         }
         if is_directory {
