@@ -63,9 +63,12 @@ pub(crate) fn lost_points(job: &Job, step: &Step, there: &[Snapshot], store: &St
     let known = points::understood(job.facts.get(POINTS).filter(|_| job.was_here())?, Family::Snapshots);
     // A repair or another tool may have rewritten one.
     let is_there = |point: &Point| there.iter().any(|snapshot| snapshot.was(&point.id));
-    let mut lost: Vec<_> = known.into_iter().filter(|point| !is_there(point)).collect();
+    // One of the future counts for nothing, and a person is told to remove it.
+    let (now, is_gone) = (Timestamp::now(), |point: &Point| !is_there(point));
+    let mut lost: Vec<_> =
+        known.into_iter().filter(|point| is_gone(point) && !is_of_the_future(point.time, now)).collect();
     let all: Vec<_> = points_of(there, step, &job.settings.host).chain(lost.iter().cloned()).collect();
-    let forgotten = retention::victims(&all, &step.keep, Timestamp::now(), &TimeZone::system());
+    let forgotten = retention::victims(&all, &step.keep, now, &TimeZone::system());
     lost.retain(|point| !forgotten.contains(&point.id));
     let newest = lost.last()?;
     Some(Problem {

@@ -9,8 +9,9 @@ use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::Mode;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::Pid;
 
 use crate::config::{Postgres, Settings, Step};
@@ -224,11 +225,39 @@ impl Running {
     /// a user who has another number in the container (`userns-remap`).
     fn open_socket(&self, container: &str) -> Result<OwnedFd> {
         let doing = || format!("look for the socket of the server in the container {container}");
-        let way = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        let root = open(&*format!("/proc/{}/root", self.pid), way | OFlag::O_CLOEXEC, Mode::empty()).context(doing)?;
-        // Its absolute links would lead to files of this machine.
-        openat2(root, &self.socket, OpenHow::new().flags(way).resolve(ResolveFlag::RESOLVE_IN_ROOT)).context(doing)
+        let way = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open(&*format!("/proc/{}/root", self.pid), way, Mode::empty()).context(doing)?;
+        open_within(&root, &self.socket).context(doing)
     }
+}
+
+/// Opens a directory by its path in a container, whose absolute links would lead to files of this machine. Not by `openat2`, which
+/// older sandboxes do not know. The descriptor is handed on to whatever is started.
+fn open_within(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
+    const LINKS: usize = 40;
+    let names = |path: &Path| path.iter().rev().map(OsStr::to_owned).collect::<Vec<_>>();
+    let (mut left, mut opened, mut links) = (names(path), Vec::<OwnedFd>::new(), 0);
+    while let Some(name) = left.pop() {
+        match name.as_bytes() {
+            b"/" => opened.clear(),
+            b"." => {}
+            b".." => drop(opened.pop()),
+            _ => {
+                let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let next = openat(opened.last().unwrap_or(root), &*name, flags, Mode::empty())?;
+                if SFlag::from_bits_truncate(fstat(&next)?.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK {
+                    opened.push(next);
+                    continue;
+                }
+                links += 1;
+                if links > LINKS {
+                    return Err(Errno::ELOOP);
+                }
+                left.extend(names(Path::new(&readlinkat(&next, "")?)));
+            }
+        }
+    }
+    openat(opened.last().unwrap_or(root), ".", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
 }
 
 /// The words that a process was started with.
@@ -382,6 +411,32 @@ mod tests {
             log_options: vec![],
             log_path: None,
         }
+    }
+
+    #[test]
+    fn a_link_leads_nowhere_out_of_the_container() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let root = folder.path().join("root");
+        for directory in ["run/postgresql", "var"] {
+            fs::create_dir_all(root.join(directory)).expect("made");
+        }
+        for (name, target) in [("var/run", "/run"), ("up", "../../../run"), ("loop", "loop")] {
+            std::os::unix::fs::symlink(target, root.join(name)).expect("made");
+        }
+        let opened = open(&root, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).expect("there");
+        let inode = |path: &str| open_within(&opened, Path::new(path)).map(|found| fstat(&found).expect("open").st_ino);
+        let there = root.join("run/postgresql").metadata().expect("there").ino();
+        for path in [
+            "/run/postgresql",
+            "/var/run/postgresql",
+            "/up/postgresql",
+            "/../run/./postgresql",
+            "/var/../run/postgresql",
+        ] {
+            assert_eq!(inode(path), Ok(there), "{path}");
+        }
+        assert_eq!(inode("/loop/x"), Err(Errno::ELOOP));
+        assert_eq!(inode("/gone"), Err(Errno::ENOENT));
     }
 
     #[test]
