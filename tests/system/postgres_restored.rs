@@ -164,6 +164,8 @@ alter event trigger refused enable always;
         library.display()
     ));
     host.good_run();
+    // From 17 on the restored server can do without event triggers, and they keep nothing from being tested.
+    let version: u32 = host.cluster.sql("show server_version_num").parse().unwrap();
     fs::remove_file(&library).unwrap();
     let ran = host.agent.run(["restore-test", "database"]).expect(5);
     assert!(!ran.stdout.contains("FAILED"), "{ran}");
@@ -171,7 +173,9 @@ alter event trigger refused enable always;
     ran.says("pg_checksums: good");
     let structure = line(&ran.stdout, &["pg_amcheck: not tested, because"]);
     assert!(structure.contains("geo.public.by_plain") && structure.contains("inner_one(text) does not exist"), "{ran}");
-    assert!(structure.contains("database closed") && structure.contains("ERROR:  nothing is made here"), "{ran}");
+    for words in ["database closed", "ERROR:  nothing is made here"] {
+        assert_eq!(structure.contains(words), version < 170_000, "{words}: {ran}");
+    }
     assert!(structure.contains("map.public.by_hash"), "{ran}");
     line(&ran.stdout, &["samples: not tested, because", "public.places", "database map", "could not access file"]);
     line(&ran.stdout, &["dump: not tested, because geo", "inner_one(text) does not exist"]);
