@@ -3,7 +3,8 @@
 # here: elsewhere.sh trixie|sid [TEST]. With TEST, only the tests whose name contains that.
 #
 #   trixie  also the tests that upgrade from 15 to 17 (postgres_upgrade::), which run nowhere else
-#   sid     also those of moments in time and of the restore test
+#
+# In a short run only what depends most on the version; in a full one every test of a server outside of a container.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/setup-common.sh"
@@ -13,10 +14,11 @@ suite=${1:-}
 "$here/setup-elsewhere.sh" "$suite"
 
 # Containers are Docker's, and Docker runs beside the tests of this machine.
-case $suite in
-trixie) choice='test(/^postgres/)' ;;
-sid) choice='test(/^(postgres|pitr::|restore_test::)/) and not test(/^postgres_upgrade::/)' ;;
-esac
+choice='test(/^postgres/)'
+[ "${PI_AGENT_TEST_EFFORT:-short}" = short ] ||
+    choice='test(/^(postgres|hostile_clusters::|in_place::|pitr::|random_histories::|restore_test::|timelines::|unarchived::)/)'
+# Only trixie has a second PostgreSQL to upgrade from.
+[ "$suite" = trixie ] || choice="$choice and not test(/^postgres_upgrade::/)"
 [ $# -lt 2 ] || choice="test($2)"
 
 export PI_AGENT_TEST_CACHE=${PI_AGENT_TEST_CACHE:-/var/cache/pi-agent-tests}

@@ -346,7 +346,7 @@ fn containers_of_the_new_machine_are_stopped_for_a_recovery_and_see_what_came_ba
     assert!(before[0] != after[0] && before[1] != after[1] && !after.contains(&"0".to_owned()), "{before:?} {after:?}");
     let _ = home.run().expect(0);
 
-    // In place, too: its tablespaces lie beside its data now, where the container sees them.
+    // In place, too.
     home.sql("delete from votes where id = 1");
     home.finish_segment();
     let moment = home.sql("select to_char(clock_timestamp() at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
@@ -358,7 +358,7 @@ fn containers_of_the_new_machine_are_stopped_for_a_recovery_and_see_what_came_ba
 
 /// Where the volume is the data itself, the container cannot see what is beside it.
 #[test]
-fn tablespaces_that_a_container_would_not_see_are_not_put_there() {
+fn tablespaces_come_back_into_their_volume_or_nothing_is_done() {
     let home = Household::new();
     let volumes = [
         format!("data:{}", home.inside("data/pg")),
@@ -369,11 +369,24 @@ fn tablespaces_that_a_container_would_not_see_are_not_put_there() {
     let command = format!("archive_command={}", pi_agent::wal::archive_command("/wal".as_ref()));
     home.start("db", &options, &["archive_mode=on", "archive_timeout=60", &command]);
     home.sql(&format!("create tablespace one location '{}'", home.inside("space/one")));
-    home.sql("create table votes (id int primary key) tablespace one");
+    home.sql("create table votes (id int primary key) tablespace one; insert into votes values (7)");
     let _ = home.run().expect(0);
+
+    // One that is somebody else's is not put back there.
+    let space = home.engine.volume("space").join("one");
+    chown(&space, Some(0), None).unwrap();
     let refused = home.agent.run(["restore", "database", "--in-place", "--yes"]).expect(2);
     refused.says("the container db does not see").says("--to DIR");
-    assert_eq!(home.sql("select count(*) from votes"), "0", "it runs");
+    chown(&space, Some(UID), None).unwrap();
+    assert_eq!(home.sql("select id from votes"), "7", "it runs");
+    home.sql("delete from votes");
+    let newest = home.agent.ok(["points", "database", "--json"]).json()["points"][0]["id"].as_str().unwrap().to_owned();
+    home.agent.ok(["restore", "database", "--in-place", "--yes", "--at", &newest]).says("/_data/one/");
+    home.wait("db");
+    assert_eq!(home.sql("select id from votes"), "7");
+    let location = home.sql("select pg_tablespace_location(oid) from pg_tablespace where spcname = 'one'");
+    assert_eq!(location, home.inside("space/one"));
+    let _ = home.run().expect(0);
 }
 
 #[test]

@@ -12,6 +12,10 @@ use nix::sys::signal::Signal;
 
 use crate::postgres::Host;
 
+fn names(directory: &Path) -> Vec<String> {
+    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
 /// What was there before.
 pub(crate) fn kept(place: &Path) -> Vec<PathBuf> {
     let start = format!("{}.before-restore-", place.file_name().unwrap().to_str().unwrap());
@@ -301,8 +305,72 @@ fn a_database_comes_back_in_its_place_and_the_old_is_kept() {
     assert_eq!(Cluster::existing(&host.scratch, &old[0]).start().dump(), spoiled);
 }
 
+/// On small cards a database has its tablespaces, and perhaps its WAL, on other disks.
 #[test]
-fn tablespaces_come_back_with_their_database() {
+fn what_a_database_has_on_other_disks_comes_back_there() {
+    let host = Host::local();
+    let [space, wal] = ["space", "nvme"].map(|name| host.scratch.join(name));
+    host.cluster.stop();
+    let disks = [Tmpfs::mount(&space, 100 << 20), Tmpfs::mount(&wal, 400 << 20)];
+    disks.iter().for_each(|disk| give_to_postgres(disk.path()));
+    host.cluster.start();
+    host.cluster.sql(&format!("create tablespace one location '{}'", space.display()));
+    host.cluster.sql("create table votes (id int primary key, what text) tablespace one");
+    host.cluster.sql("insert into votes select n, repeat('x', 1000) from generate_series(1, 20000) n");
+    let place = host.cluster.data().to_owned();
+    host.cluster.stop();
+    let wal = wal.join("wal");
+    let link = place.join("pg_wal");
+    sh(Command::new("cp").arg("-a").args([&link, &wal]));
+    fs::remove_dir_all(&link).unwrap();
+    symlink(&wal, &link).unwrap();
+    host.cluster.start();
+    host.good_run();
+    let good = host.cluster.dump();
+    let id = host.labels().remove(0);
+    let restore = ["restore", "database", "--in-place", "--yes", "--at", &id];
+    let links = |data: &Path| {
+        let space = fs::read_dir(data.join("pg_tblspc")).unwrap().next().unwrap().unwrap().path();
+        [space, data.join("pg_wal")].map(|link| fs::read_link(link).unwrap())
+    };
+
+    // The room is counted on each disk.
+    let filler = space.join("filler");
+    sh(Command::new("fallocate").args(["--length", "70M"]).arg(&filler));
+    host.cluster.stop();
+    host.agent.run(restore).expect(1).says("needed").says(&space.display().to_string());
+    fs::remove_file(filler).unwrap();
+    host.cluster.start();
+
+    for number in 1..=2 {
+        host.cluster.sql("delete from votes");
+        host.cluster.finish_segment();
+        host.cluster.stop();
+        let before = kept(&place);
+        let done = host.agent.ok(restore);
+        assert_eq!(links(&place), [space.clone(), wal.clone()], "{done}");
+        host.cluster.start();
+        assert_eq!(host.cluster.dump(), good, "{done}");
+        let old = kept(&place).into_iter().find(|old| !before.contains(old)).unwrap();
+        let asides = [&space, &wal].map(|disk| disk.join(old.file_name().unwrap()));
+        assert_eq!(links(&old), asides, "{done}");
+        done.says(&format!("rm -rf {} {} {}", old.display(), asides[0].display(), asides[1].display()));
+        // The old is a whole cluster.
+        let clone = Cluster::existing(&host.scratch, &old);
+        assert_eq!(clone.start().sql("select count(*) from votes"), "0", "{number}");
+        clone.stop();
+        for aside in asides.iter().chain([&old]) {
+            fs::remove_dir_all(aside).unwrap();
+        }
+        // Nothing of it hinders the next backup.
+        host.good_run();
+    }
+    host.cluster.stop();
+}
+
+/// The disk of a tablespace is gone with the data: it comes back beside the data, and then always there.
+#[test]
+fn a_tablespace_whose_disk_is_gone_comes_back_beside_the_data() {
     let host = Host::local();
     let space = host.scratch.directory("space");
     give_to_postgres(&space);
@@ -313,14 +381,17 @@ fn tablespaces_come_back_with_their_database() {
     let good = host.cluster.dump();
     let place = host.cluster.data().to_owned();
     let settled = place.with_file_name("data.tablespaces");
-    // The first comes from where it was made, the second from where the first put it.
     for number in 1..=2 {
         host.cluster.sql("delete from votes");
         host.cluster.finish_segment();
         host.cluster.stop();
+        if number == 1 {
+            fs::remove_dir_all(&space).unwrap();
+        }
         let before = kept(&place);
         let id = host.labels().remove(0);
         let done = host.agent.ok(["restore", "database", "--in-place", "--yes", "--at", &id]);
+        done.says(&format!("{} now", settled.display()));
         host.cluster.start();
         // A dump says where it is.
         let moved = |dump: &str| {
@@ -331,9 +402,6 @@ fn tablespaces_come_back_with_their_database() {
         let old = kept(&place).into_iter().find(|old| !before.contains(old) && old.join("base").exists()).unwrap();
         let spaces = PathBuf::from(format!("{}.tablespaces", old.display()));
         assert_eq!(spaces.exists(), number == 2, "{done}");
-        let clone = Cluster::existing(&host.scratch, &old);
-        assert_eq!(clone.start().sql("select count(*) from votes"), "0");
-        clone.stop();
     }
 }
 
@@ -354,11 +422,14 @@ fn a_data_directory_that_is_a_link_comes_back_where_that_leads() {
     let good = host.cluster.dump();
     host.cluster.stop();
     let done = host.agent.ok(["restore", "database", "--in-place", "--yes"]);
-    done.says(&format!("Its pg_wal was a link to {}", wal.display()));
-    assert_eq!(fs::read_link(data).unwrap(), there, "{done}");
+    assert_eq!(
+        [data.to_owned(), there.join("pg_wal")].map(|link| fs::read_link(link).unwrap()),
+        [there.clone(), wal.clone()]
+    );
     assert_eq!(kept(&there).len(), 1);
     sh(Command::new("sh").arg("-ec").arg(done.stdout.lines().find(|line| line.contains("rm -rf")).unwrap()));
     assert_eq!(fs::read_dir(&disk).unwrap().count(), 1);
+    assert!(!names(&wal).iter().any(|name| name.contains("restor")), "{:?}", names(&wal));
     assert_eq!(host.cluster.start().dump(), good);
     host.cluster.stop();
 

@@ -4,6 +4,7 @@
 //! It is started in one place ([`program`]), and never as root. Every call names a generated configuration, which holds the
 //! secrets, so that argv shows none and `/etc` is never read.
 
+mod contents;
 mod detour;
 mod failure;
 mod files;
@@ -25,6 +26,7 @@ use crate::error::Kind;
 use crate::process::{Output, Program, Stream, User};
 use crate::{Error, Result};
 
+pub use contents::Linked;
 pub use failure::{Code, code_of};
 pub use files::{directory, end_left, let_through, server_user};
 pub use info::{Backup, Cluster, Info};
@@ -112,6 +114,8 @@ pub struct RestoreOrder<'a> {
     pub timeline: Option<String>,
     /// Tablespaces are put below this directory (as `OID`'s names), never at the paths they had.
     pub tablespaces: &'a Path,
+    /// But for these, by their OIDs.
+    pub elsewhere: &'a [(String, PathBuf)],
     /// The clone must not archive into the repository of the original.
     pub archive_off: bool,
     /// Files already there are compared and replaced.
@@ -266,6 +270,8 @@ impl PgBackRest {
             format!("--tablespace-map-all={}", order.tablespaces.display()),
             "--log-level-console=detail".into(),
         ];
+        let elsewhere = order.elsewhere.iter();
+        arguments.extend(elsewhere.map(|(oid, to)| format!("--tablespace-map={oid}={}", to.display())));
         match order.target {
             Target::Latest => arguments.push("--type=default".into()),
             Target::Immediate => {

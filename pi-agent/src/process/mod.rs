@@ -3,6 +3,7 @@
 //! Everything started here leads a session of its own. Ending a program means ending every process of its session,
 //! found in `/proc`: pgBackRest's workers change groups and outlive a signal to their parent.
 
+mod acting_as;
 mod below;
 mod own;
 mod pipe;
@@ -11,6 +12,7 @@ mod session;
 mod tail;
 mod user;
 
+pub use acting_as::acting_as;
 pub use below::{
     adopt_orphans, become_guard, descendants_io, end_descendants, end_outliving, family, go_on, read_by, stand_still,
 };

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::note::{Notebook, Part};
 use super::server::Server;
@@ -13,8 +13,10 @@ use crate::monitor::{Monitor, Problem};
 use crate::pgbackrest;
 use crate::process::User;
 use crate::restore::beside::Beside;
+use crate::restore::outside::{self, Original};
 use crate::restore::postgres::restore_original;
 use crate::restore::tablespaces;
+use crate::shown::shown;
 use crate::steps::postgres::container;
 use crate::wal::{self, Record};
 
@@ -50,7 +52,10 @@ pub fn bring_back(
         Some(restored) => restored,
         None => home.beside.restore(&step.name, &order.at, &[], &mut |request| {
             pgbackrest::directory(&home.beside.stage, &home.user, 0o700)?;
-            restore_original(order.settings, step, postgres, home.user.clone(), request, monitor)
+            let settled = tablespaces::place(&home.beside);
+            let container = postgres.container.as_ref();
+            let there = Original { data: &home.beside.place, tablespaces: &settled, container };
+            restore_original(order.settings, step, postgres, (home.user.clone(), there), request, monitor)
         })?,
     };
 
@@ -58,11 +63,23 @@ pub fn bring_back(
     server.stop()?;
     let aside = home.beside.exchange()?;
     let mut problems: Vec<_> = restored.told().cloned().collect();
-    if let Err(error) = tablespaces::settle(&home.beside, aside.as_deref(), postgres.container.as_ref()) {
-        problems.push(Problem::from(&error));
+    let (kept, container) = (aside.as_deref(), postgres.container.as_ref());
+    let settled = [
+        tablespaces::settle(&home.beside, kept, container).map(|old| old.into_iter().collect()),
+        outside::settle(&home.beside.place, kept, container),
+    ];
+    let mut olds: Vec<PathBuf> = Vec::new();
+    for settled in settled {
+        match settled {
+            Ok(old) => olds.extend(old),
+            Err(error) => problems.push(Problem::from(&error)),
+        }
     }
     let mut part = Part::new(&restored, &home.beside.place, aside);
     part.left.extend(server.left());
+    part.left.extend(
+        olds.iter().map(|old| format!("What belongs to the database that was there is kept in {}.", shown(old))),
+    );
     notes.keep(&step.name, part.clone())?;
     home.beside.end()?;
 

@@ -17,18 +17,18 @@ use std::path::{Path, PathBuf};
 
 use jiff::Zoned;
 
-use self::renames::{exists, inode, keep};
+use self::renames::{inode, keep};
+use super::rename::exists;
 use super::unfinished::{Unfinished, Whole};
-use super::{At, Request, Restored, beside, is_empty};
+use super::{At, KEPT, Request, Restored, beside, is_empty, outside};
 use crate::durable::make_durable;
 use crate::error::{Context, Error, Result};
 use crate::health::MountTable;
 use crate::monitor::Problem;
 use crate::shown;
 
-/// Endings of names.
+/// The ending of a stage's name.
 const STAGE: &str = ".restoring";
-const KEPT: &str = ".before-restore-";
 
 /// Where something is restored, and what it changes places with.
 #[derive(Debug)]
@@ -265,6 +265,7 @@ impl Beside {
             // Without its note it is not ours.
             return Ok(());
         }
+        outside::forget(&self.stage)?;
         for left in self.staged() {
             match fs::remove_dir_all(&left) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {

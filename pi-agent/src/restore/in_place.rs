@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::beside::Beside;
+use super::outside::{Original, Outside};
 use super::users::{self, Stopped};
-use super::{Request, Restored, directory, postgres, tablespaces};
+use super::{Request, Restored, directory, outside, postgres, tablespaces};
 use crate::config::{Location, Postgres, Settings, Source, StateDirectory, Step, Writer};
 use crate::error::{Error, Result};
 use crate::lock::RunLock;
@@ -26,6 +27,8 @@ pub struct InPlace<'a> {
     step: &'a Step,
     /// What is put back.
     places: Vec<Beside>,
+    /// What the links of a database lead to, as far as they lead to it afterwards.
+    outside: Vec<Outside>,
     users: Vec<Writer>,
 }
 
@@ -36,6 +39,7 @@ impl<'a> InPlace<'a> {
     /// A path is none of the step's, a disk is mounted there, or who uses it cannot be stopped.
     pub fn plan(settings: &'a Settings, step: &str, paths: &[PathBuf]) -> Result<Self> {
         let step = settings.step(step)?;
+        let mut outside = Vec::new();
         let (places, users) = match &step.source {
             Source::Directory(directory) => {
                 let places = if paths.is_empty() { directory.paths.clone() } else { paths.to_vec() };
@@ -60,9 +64,12 @@ impl<'a> InPlace<'a> {
                 let users = users::of_database(database, &data)?;
                 let place = Beside::of_database(&data)?;
                 place.may_take_a_database()?;
-                if !super::is_empty(&data.join("pg_tblspc"))? {
-                    tablespaces::seen(database.container.as_ref(), &tablespaces::place(&place))?;
+                let settled = tablespaces::place(&place);
+                let (found, others) = original(&place, &settled, database).outside()?;
+                if others > 0 {
+                    tablespaces::seen(database.container.as_ref(), &settled)?;
                 }
+                outside = found;
                 (vec![place], users)
             }
             Source::Agent(_) => {
@@ -70,7 +77,7 @@ impl<'a> InPlace<'a> {
                     .hint("restore it with --to and look at it"));
             }
         };
-        Ok(Self { settings, step, places, users })
+        Ok(Self { settings, step, places, outside, users })
     }
 
     /// Where that is.
@@ -84,8 +91,11 @@ impl<'a> InPlace<'a> {
             Ok(_) => format!("{} is replaced; what is there now stays as {}", shown(&place.place), place.kept_as()),
             Err(_) => format!("{} is made", shown(&place.place)),
         });
+        let outside = self.outside.iter().map(|outside| {
+            format!("what is in {} is replaced, too, and stays in a directory in there", shown(&outside.place))
+        });
         let stopped = self.users.iter().map(|user| format!("{} is stopped, and started again", users::name(user)));
-        replaced.chain(stopped).collect()
+        replaced.chain(outside).chain(stopped).collect()
     }
 
     /// Does it. `request.to` is not used.
@@ -169,16 +179,25 @@ impl<'a> InPlace<'a> {
         self.end_cut_off(beside)?;
         let restored = beside.restore(&self.step.name, &request.at, &[], &mut |request| {
             let user = container::user(self.settings, self.step, database)?;
-            postgres::restore_original(self.settings, self.step, database, user, request, monitor)
+            let settled = tablespaces::place(beside);
+            let there = (user, original(beside, &settled, database));
+            postgres::restore_original(self.settings, self.step, database, there, request, monitor)
         })?;
         monitor.phase("putting it into its place");
         let elsewhere = fs::read_link(beside.place.join("pg_wal")).ok();
         let mut restored = self.exchange(directory, stopped, restored, drained.left)?;
-        if let Some(elsewhere) = elsewhere {
+        if let Some(elsewhere) = elsewhere.filter(|_| !beside.place.join("pg_wal").is_symlink()) {
             let (place, elsewhere) = (shown(&beside.place), shown(&elsewhere));
             restored
                 .next
                 .insert(0, format!("Its pg_wal was a link to {elsewhere}, and is a directory in {place} now."));
+        }
+        let settled = tablespaces::place(beside);
+        if !super::is_empty(&settled)? {
+            let place = shown(&settled);
+            restored
+                .next
+                .insert(0, format!("Tablespaces that have no directory of their own any more are in {place} now."));
         }
         if self.users.is_empty() {
             let start = "It did not run before. Start it as always, for example: systemctl start postgresql";
@@ -250,7 +269,9 @@ impl<'a> InPlace<'a> {
         let mut kept: Vec<_> = beside.exchange()?.into_iter().collect();
         if let Source::Postgres(database) = &self.step.source {
             let old = kept.first().map(PathBuf::as_path);
-            kept.extend(tablespaces::settle(beside, old, database.container.as_ref())?);
+            let spaces = tablespaces::settle(beside, old, database.container.as_ref())?;
+            kept.extend(outside::settle(&beside.place, old, database.container.as_ref())?);
+            kept.extend(spaces);
         }
         Ok(kept)
     }
@@ -276,6 +297,11 @@ fn outermost(places: &[PathBuf]) -> Vec<PathBuf> {
         }
     }
     outermost
+}
+
+/// What is there of a database. `settled` is where tablespaces come that have no directory of their own.
+fn original<'a>(beside: &'a Beside, settled: &'a Path, database: &'a Postgres) -> Original<'a> {
+    Original { data: &beside.place, tablespaces: settled, container: database.container.as_ref() }
 }
 
 fn data(database: &Postgres) -> Result<PathBuf> {

@@ -10,9 +10,11 @@ mod handover;
 mod in_place;
 mod lives;
 pub mod new_timeline;
+pub mod outside;
 pub mod points;
 pub mod postgres;
 mod recovery;
+mod rename;
 mod spared;
 pub mod tablespaces;
 mod unfinished;
@@ -256,6 +258,9 @@ pub(crate) fn no_room(to: &Path, needed: u64, free: u64) -> Error {
     ))
     .hint("make room or choose a directory on a larger disk; some of it alone: --path")
 }
+
+/// In the name of what was there before, between that of its place and a time.
+const KEPT: &str = ".before-restore-";
 
 /// `PATHsuffix`. A name that gets too long by it is cut, with a checksum of the whole of it: two names never become one.
 pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -1,14 +1,16 @@
 //! A database back: pgBackRest restores the files, PostgreSQL itself recovers them here and now ([`Cluster::recover`]).
 //! What the user gets is a whole cluster that needs neither the repository, nor its keys, nor this program any more.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::course::{self, Course};
+use super::outside::{Original, Outside};
 use super::recovery::{Cluster, Recovery};
 use super::{At, Point, Request, Restored, Unfinished, Window, beside, is_empty, users};
 use crate::config::{Postgres, Settings, Step};
@@ -68,10 +70,10 @@ pub fn restore(
     let original = container::data_on_this_machine(postgres);
     let in_place = original.as_ref().is_some_and(|original| same(&request.to, original));
     let user = container::user(settings, step, postgres)?;
-    restore_as(settings, step, postgres, request, monitor, (user, original, in_place))
+    restore_as(settings, step, postgres, request, monitor, (user, original, in_place, None))
 }
 
-/// The same for what will take the place of the original, and go on archiving.
+/// The same for what will take the place of `there`, and go on archiving.
 ///
 /// # Errors
 /// As of [`restore`].
@@ -79,11 +81,11 @@ pub(crate) fn restore_original(
     settings: &Settings,
     step: &Step,
     postgres: &Postgres,
-    user: User,
+    (user, there): (User, Original<'_>),
     request: &Request,
     monitor: &Monitor,
 ) -> Result<Restored> {
-    restore_as(settings, step, postgres, request, monitor, (user, None, true))
+    restore_as(settings, step, postgres, request, monitor, (user, None, true, Some(there)))
 }
 
 fn restore_as(
@@ -92,7 +94,7 @@ fn restore_as(
     postgres: &Postgres,
     request: &Request,
     monitor: &Monitor,
-    (user, original, in_place): (User, Option<PathBuf>, bool),
+    (user, original, in_place, there): (User, Option<PathBuf>, bool, Option<Original<'_>>),
 ) -> Result<Restored> {
     // 1. What, with which programs, as whom.
     monitor.phase("looking for the backup");
@@ -110,7 +112,11 @@ fn restore_as(
 
     // 2. The files.
     let to = std::path::absolute(&request.to).context(|| format!("find {}", request.to.display()))?;
-    let place = Place { in_place, original, tablespaces: beside(&to, ".tablespaces"), to };
+    let outside = match there {
+        Some(there) => there.takes_outside(pgbackrest.linked(&backup.label)?, &user)?,
+        None => Vec::new(),
+    };
+    let place = Place { in_place, original, tablespaces: beside(&to, ".tablespaces"), outside, to };
     place.forget_a_mere_beginning(request)?;
     place.leaves_tablespaces_alone(request)?;
     let delta = place.prepare(&user)?;
@@ -120,12 +126,19 @@ fn restore_as(
         Unfinished::begin(&step.name, request, None)?;
     }
     place.has_room(backup)?;
+    place.outside.iter().try_for_each(|outside| outside.prepare(&user, delta))?;
+    let stages: Vec<_> = place.outside.iter().map(Outside::stage).collect();
+    let elsewhere = place.outside.iter().zip(&stages);
+    let elsewhere: Vec<_> =
+        elsewhere.filter_map(|(outside, stage)| Some((outside.oid()?.to_owned(), stage.clone()))).collect();
+    let places: Vec<&Path> = stages.iter().chain([&place.tablespaces]).map(PathBuf::as_path).collect();
     let order = RestoreOrder {
         to: &place.to,
         label: &backup.label,
         target: target.clone(),
         timeline: course.target(backup),
         tablespaces: &place.tablespaces,
+        elsewhere: &elsewhere,
         archive_off: !place.in_place,
         delta,
     };
@@ -135,15 +148,18 @@ fn restore_as(
         programs: &programs,
         version: backup.version,
         data: &place.to,
-        tablespaces: &place.tablespaces,
+        elsewhere: &places,
         left: &course.left,
     };
-    let recovery = within_reach(runtime, &[&place.to, &place.tablespaces], user.uid, || {
+    let recovery = within_reach(runtime, &[&[&*place.to], &places[..]].concat(), user.uid, || {
         pgbackrest.restore(&order, &mut |done, total| {
             monitor.progress(Progress { phase: "restoring files".into(), done, total, unit: Unit::Bytes });
         })?;
 
         // 3. The recovery.
+        if let Some(wal) = place.outside.iter().find(|outside| outside.oid().is_none()) {
+            wal.lead_wal(&place.to, &user)?;
+        }
         let recovery = cluster.recover(monitor)?;
         place.settle(&recovery, postgres, &user)?;
         Ok(recovery)
@@ -272,6 +288,8 @@ fn port(postgres: &Postgres) -> u16 {
 struct Place {
     to: PathBuf,
     tablespaces: PathBuf,
+    /// What comes back elsewhere.
+    outside: Vec<Outside>,
     /// It is the configured data directory: the original comes back, and goes on archiving.
     in_place: bool,
     /// Where the original is or was; `None`: its container is not there to tell.
@@ -329,12 +347,20 @@ impl Place {
 
     /// Said before hours are spent.
     fn has_room(&self, backup: &Backup) -> Result<()> {
-        let (needed, there) = (backup.size, bytes_below(&self.to));
-        let free = room(&self.to)?.free;
-        if needed.saturating_sub(there) <= free {
-            return Ok(());
+        let elsewhere: u64 = self.outside.iter().map(|outside| outside.bytes).sum();
+        let here = backup.size.saturating_sub(elsewhere).saturating_sub(bytes_below(&self.to));
+        let missing = |outside: &Outside| outside.bytes.saturating_sub(bytes_below(&outside.stage()));
+        let others = self.outside.iter().map(|outside| (&outside.place, missing(outside)));
+        // On one disk they share the room.
+        let mut disks: BTreeMap<u64, (&PathBuf, u64)> = BTreeMap::new();
+        for (place, missing) in [(&self.to, here)].into_iter().chain(others) {
+            let disk = place.metadata().context(|| format!("look at {}", shown(place)))?.dev();
+            disks.entry(disk).or_insert((place, 0)).1 += missing;
         }
-        Err(super::no_room(&self.to, needed.saturating_sub(there), free))
+        disks.into_values().try_for_each(|(place, needed)| {
+            let free = room(place)?.free;
+            if needed <= free { Ok(()) } else { Err(super::no_room(place, needed, free)) }
+        })
     }
 
     /// The original gets its settings back. A copy stays without them, and has a configuration to be started with.

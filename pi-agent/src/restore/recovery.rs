@@ -135,7 +135,8 @@ pub(super) struct Cluster<'a> {
     pub programs: &'a Found,
     pub version: u32,
     pub data: &'a Path,
-    pub tablespaces: &'a Path,
+    /// What it leads to.
+    pub elsewhere: &'a [&'a Path],
     /// The timelines that it recovers along before the last one, each with the position at which it was left.
     pub left: &'a [(u32, u64)],
 }
@@ -193,7 +194,8 @@ impl Cluster<'_> {
         let desk = handover::desk(runtime)?;
         hand_over(desk.path(), user)?;
         let handover = Handover::make(desk.path(), user)?;
-        let programs = self.programs.open(self.version, runtime, user, &[data, self.tablespaces, desk.path()])?;
+        let programs =
+            self.programs.open(self.version, runtime, user, &[&[*data, desk.path()], self.elsewhere].concat())?;
         let control = || with_a_name(self.settings, user, || Control::read(&programs, user, data));
         let configuration = Configuration { directory: desk.path(), user };
         let own = [

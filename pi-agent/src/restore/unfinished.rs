@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::beside::stamp;
-use super::{At, Request, Restored, beside};
+use super::{At, Request, Restored, beside, outside};
 use crate::durable::make_durable;
 use crate::error::{Context, Error, Result};
 use crate::secrets::write_private;
@@ -156,9 +156,10 @@ impl Unfinished {
     }
 }
 
-/// What a restore wrote: the target, and a database's tablespaces beside it.
+/// What a restore wrote: the target, a database's tablespaces beside it, and what else it leads to.
 fn durable(to: &Path) -> Result<()> {
     make_durable(to)?;
+    outside::durable(to)?;
     make_durable(&beside(to, ".tablespaces"))
 }
 

@@ -15,7 +15,15 @@ pub(super) fn ask(dialogue: &Dialogue, settings: &Settings, step: &Step) -> Resu
     if let (true, Some((_, error))) = (found.points.is_empty(), found.failures.pop()) {
         return Err(error);
     }
-    let shown = &found.points[found.points.len().saturating_sub(SHOWN)..];
+    let older = found.points.len().saturating_sub(SHOWN);
+    let shown = &found.points[older..];
+    if older > 0 {
+        dialogue.say(&format!(
+            "The newest {SHOWN}; pi-agent points {} lists all {}.",
+            step.name,
+            found.points.len()
+        ))?;
+    }
     dialogue.say(&text(shown))?;
     for window in &found.windows {
         let (from, to) = (words::time(window.from), words::time(window.to));

@@ -1,13 +1,14 @@
 //! Renames that never write over anything, and their way back.
 
 use std::fs::{self, DirBuilder};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::super::beside;
+use super::super::rename::{cannot, exists, rename};
 use super::Whole;
 use crate::shown;
 
@@ -65,21 +66,6 @@ fn swap(one: &Path, other: &Path) -> io::Result<()> {
     Ok(renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)?)
 }
 
-/// Fails where something has that name.
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    let taken = || io::Error::new(ErrorKind::AlreadyExists, format!("{} is taken by something else", shown(to)));
-    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE).map_err(io::Error::from) {
-        Err(error) if cannot(&error) && !exists(to)? => fs::rename(from, to),
-        Err(error) if cannot(&error) || error.kind() == ErrorKind::AlreadyExists => Err(taken()),
-        done => done,
-    }
-}
-
-/// The file system, such as a share in the network, knows only the plain rename.
-fn cannot(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS))
-}
-
 /// Moves it to that name, or to a longer one where that is taken.
 pub(super) fn keep(old: &Path, kept: &Path) -> io::Result<PathBuf> {
     let mut kept = kept.to_owned();
@@ -92,14 +78,6 @@ pub(super) fn keep(old: &Path, kept: &Path) -> io::Result<PathBuf> {
     }
     fs::rename(old, &kept)?;
     Ok(kept)
-}
-
-/// Something has that name. A disk that fails to tell is not taken for an empty place.
-pub(super) fn exists(path: &Path) -> io::Result<bool> {
-    match fs::symlink_metadata(path) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
-        found => found.map(|_| true),
-    }
 }
 
 pub(super) fn inode(path: &Path) -> Option<u64> {
