@@ -68,10 +68,12 @@ make_root() { # MACHINE
         ;;
     arm64) root arm64 bookworm systemd,ca-certificates,curl --architectures=arm64 ;;
     docker)
-        # Debian's spool folder lets only its own `postgres` pass; images that are not Debian's have none.
+        # Debian's spool folder lets only its own `postgres` pass; images that are not Debian's have none. The locale is that of the
+        # official images.
         root docker bookworm postgresql,pgbackrest,python3-plyvel,procps "${no_cluster[@]}" \
             --dpkgopt=path-exclude=/usr/share/{doc,locale,man}/'*' \
-            --customize-hook='rmdir "$1/var/spool/pgbackrest"'
+            --customize-hook='rmdir "$1/var/spool/pgbackrest"' \
+            --customize-hook='chroot "$1" localedef -i en_US -f UTF-8 en_US.UTF-8'
         tarball docker
         engine docker engine data
         engine docker remapped data/100000.100000 --userns-remap=daemon

@@ -55,7 +55,7 @@ exec $as python3 /writer "$world"
 /// Gives the engine stand-ins for the images that the compose file names.
 pub fn stand_ins(engine: &DockerEngine) {
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/15/bin";
-    let prepare = "groupmod -g 999 postgres; usermod -u 999 -g 999 postgres; localedef -i en_US -f UTF-8 en_US.UTF-8;
+    let prepare = "groupmod -g 999 postgres; usermod -u 999 -g 999 postgres;
         printf %s \"$1\" >/postgres-entry; printf %s \"$2\" >/foundry-entry; printf %s \"$3\" >/writer";
     let image = ["run", "--network=none", "--name=base", DockerEngine::IMAGE, "bash", "-euc", prepare, "prepare"];
     engine.docker(image.into_iter().chain([POSTGRES_ENTRY, FOUNDRY_ENTRY, WRITER]));

@@ -48,7 +48,6 @@ exec "$@"
 /// Debian's image becomes that of Debian. `$1` is the entry point.
 const DEBIAN: &str = r#"
 groupmod -g 999 postgres; usermod -u 999 -g 999 postgres
-localedef -i en_US -f UTF-8 en_US.UTF-8
 printf %s "$1" >/usr/local/bin/docker-entrypoint.sh; chmod 755 /usr/local/bin/docker-entrypoint.sh
 install -d -m 3777 -o postgres -g postgres /docker-entrypoint-initdb.d /var/run/postgresql
 "#;
@@ -56,7 +55,7 @@ install -d -m 3777 -o postgres -g postgres /docker-entrypoint-initdb.d /var/run/
 /// Debian's image becomes that of Alpine: whatever busybox has is busybox's.
 const ALPINE: &str = r#"
 groupmod -g 70 postgres; usermod -u 70 -g 70 postgres
-localedef -i POSIX -f UTF-8 en_US.UTF-8 || [ $? = 1 ]
+rm /usr/lib/locale/locale-archive; localedef -i POSIX -f UTF-8 en_US.UTF-8 || [ $? = 1 ]
 printf %s "$1" >/usr/local/bin/docker-entrypoint.sh; chmod 755 /usr/local/bin/docker-entrypoint.sh
 install -d -m 3777 -o postgres -g postgres /docker-entrypoint-initdb.d /var/run/postgresql
 mv /usr/lib/postgresql/15/bin/* /usr/local/bin; mv /usr/lib/postgresql/15/lib/* /usr/local/lib; rm -r /usr/lib/postgresql
