@@ -28,8 +28,15 @@ pub(crate) fn make_durable(place: &Path) -> Result<()> {
 /// # Errors
 /// The disk did not take all of it.
 pub(crate) fn settle(opened: &impl AsFd, place: &Path) -> Result<()> {
-    let doing = || format!("bring what is in {} onto the disk", place.display());
-    nix::unistd::syncfs(opened).context(doing)?;
+    syncfs(opened).context(|| format!("bring what is in {} onto the disk", place.display()))
+}
+
+/// The same without a name.
+///
+/// # Errors
+/// The disk did not take all of it.
+pub(crate) fn syncfs(opened: &impl AsFd) -> io::Result<()> {
+    nix::unistd::syncfs(opened)?;
     if fstatfs(opened).is_ok_and(|found| found.filesystem_type() == FUSE_SUPER_MAGIC) {
         // Its process has what was written, and wrote it to a device that it has not synced.
         nix::unistd::sync();

@@ -34,6 +34,7 @@ pub mod plan;
 pub mod lock;
 pub mod process;
 pub mod run;
+pub mod theirs;
 
 pub mod docker;
 pub mod live;

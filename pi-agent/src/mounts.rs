@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, write};
 
 use crate::error::{Context, Error, Result};
+use crate::theirs;
 
 /// A file or directory that is to be seen at another path, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub fn within_reach<T: Send>(
     let Some(closed) = closed.min_by_key(|path| path.as_os_str().len()) else { return work() };
     privately(lock, &[], || {
         let doing = |directory: &Path| format!("let user {uid} reach {}", directory.display());
-        let open = |directory: &&Path| File::open(directory).context(|| doing(directory));
+        let open = |directory: &&Path| theirs::open_path(directory).context(|| doing(directory));
         let opened = directories.iter().map(open).collect::<Result<Vec<_>>>()?;
         let empty = Some("tmpfs");
         mount(empty, &closed, empty, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755"))

@@ -26,7 +26,9 @@ impl Chroot {
     #[track_caller]
     fn ok(&self, script: &str) -> String {
         let root = self.path("/");
-        let enter = "mount -t proc proc \"$1/proc\"; mount --rbind /dev \"$1/dev\"; mount -t tmpfs tmpfs \"$1/run\"; \
+        // As on a machine, its root is a mount.
+        let enter = "mount --bind \"$1\" \"$1\"; mount -t proc proc \"$1/proc\"; mount --rbind /dev \"$1/dev\"; \
+                     mount -t tmpfs tmpfs \"$1/run\"; \
                      exec chroot \"$1\" bash -euo pipefail -c \"$2\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "--net", "bash", "-euc", enter, "bash"]);

@@ -312,7 +312,10 @@ fn what_a_database_has_on_other_disks_comes_back_there() {
     let [space, wal] = ["space", "nvme"].map(|name| host.scratch.join(name));
     host.cluster.stop();
     let disks = [Tmpfs::mount(&space, 100 << 20), Tmpfs::mount(&wal, 400 << 20)];
-    disks.iter().for_each(|disk| give_to_postgres(disk.path()));
+    give_to_postgres(&space);
+    // Nobody but the server passes through what is above its WAL.
+    sh(Command::new("chown").arg("root:postgres").arg(&wal));
+    sh(Command::new("chmod").arg("750").arg(&wal));
     host.cluster.start();
     host.cluster.sql(&format!("create tablespace one location '{}'", space.display()));
     host.cluster.sql("create table votes (id int primary key, what text) tablespace one");
@@ -320,15 +323,16 @@ fn what_a_database_has_on_other_disks_comes_back_there() {
     let place = host.cluster.data().to_owned();
     host.cluster.stop();
     let wal = wal.join("wal");
+    fs::create_dir(&wal).unwrap();
+    give_to_postgres(&wal);
     let link = place.join("pg_wal");
-    sh(Command::new("cp").arg("-a").args([&link, &wal]));
+    sh(Command::new("cp").arg("-aT").args([&link, &wal]));
     fs::remove_dir_all(&link).unwrap();
     symlink(&wal, &link).unwrap();
     host.cluster.start();
     host.good_run();
     let good = host.cluster.dump();
-    let id = host.labels().remove(0);
-    let restore = ["restore", "database", "--in-place", "--yes", "--at", &id];
+    let mut id = host.labels().remove(0);
     let links = |data: &Path| {
         let space = fs::read_dir(data.join("pg_tblspc")).unwrap().next().unwrap().unwrap().path();
         [space, data.join("pg_wal")].map(|link| fs::read_link(link).unwrap())
@@ -338,7 +342,11 @@ fn what_a_database_has_on_other_disks_comes_back_there() {
     let filler = space.join("filler");
     sh(Command::new("fallocate").args(["--length", "70M"]).arg(&filler));
     host.cluster.stop();
-    host.agent.run(restore).expect(1).says("needed").says(&space.display().to_string());
+    host.agent
+        .run(["restore", "database", "--in-place", "--yes", "--at", &id])
+        .expect(1)
+        .says("needed")
+        .says(&space.display().to_string());
     fs::remove_file(filler).unwrap();
     host.cluster.start();
 
@@ -347,7 +355,7 @@ fn what_a_database_has_on_other_disks_comes_back_there() {
         host.cluster.finish_segment();
         host.cluster.stop();
         let before = kept(&place);
-        let done = host.agent.ok(restore);
+        let done = host.agent.ok(["restore", "database", "--in-place", "--yes", "--at", &id]);
         assert_eq!(links(&place), [space.clone(), wal.clone()], "{done}");
         host.cluster.start();
         assert_eq!(host.cluster.dump(), good, "{done}");
@@ -359,13 +367,42 @@ fn what_a_database_has_on_other_disks_comes_back_there() {
         let clone = Cluster::existing(&host.scratch, &old);
         assert_eq!(clone.start().sql("select count(*) from votes"), "0", "{number}");
         clone.stop();
+        // A backup beside what is kept is one of the cluster alone, and comes back in its turn.
+        host.good_run();
+        id = host.labels().pop().unwrap();
         for aside in asides.iter().chain([&old]) {
             fs::remove_dir_all(aside).unwrap();
         }
-        // Nothing of it hinders the next backup.
-        host.good_run();
     }
     host.cluster.stop();
+    drop(disks);
+}
+
+/// Names in directories of the server's user lead root nowhere.
+#[test]
+fn links_of_the_servers_user_give_nothing_of_roots_away() {
+    let host = Host::local();
+    host.insert("one");
+    host.good_run();
+    host.cluster.stop();
+    let theirs = host.cluster.data().parent().unwrap().to_owned();
+    give_to_postgres(&theirs);
+    let goals = ["sbin", "bin"].map(|name| host.scratch.directory(format!("goals/{name}")));
+    let stage = theirs.join("data.restoring");
+    for (link, goal) in [(theirs.join("copy"), &goals[0]), (stage.clone(), &goals[1])] {
+        symlink(goal, &link).unwrap();
+        sh(Command::new("chown").args(["-h", "postgres:"]).arg(&link));
+    }
+    let to = theirs.join("copy").display().to_string();
+    host.agent.run(["restore", "database", "--to", &to]).expect(1).says("is a link of somebody else's");
+    host.agent.run(["restore", "database", "--in-place", "--yes"]).expect(1).says("is a link of somebody else's");
+    for goal in &goals {
+        let found = fs::metadata(goal).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o777, names(goal)), (0, 0o755, vec![]), "{}", goal.display());
+    }
+    fs::remove_file(stage).unwrap();
+    host.agent.ok(["restore", "database", "--in-place", "--yes"]);
+    assert_eq!(host.cluster.start().sql("select count(*) from voters"), "1");
 }
 
 /// The disk of a tablespace is gone with the data: it comes back beside the data, and then always there.

@@ -195,3 +195,31 @@ fn slow_a_database_that_does_not_open_is_a_failure_and_named() {
     // The others are tested all the same.
     ran.says("pg_checksums: good").says("pg_amcheck: good").says("moment: good");
 }
+
+/// Code of any role's runs while its table is loaded; who loads it may do nothing.
+#[test]
+fn a_dump_is_loaded_by_a_role_without_rights() {
+    let host = Host::local();
+    host.cluster.sql("create role web login");
+    host.cluster.sql("create database shop owner web");
+    let ran = host.cluster.socket().join("ran");
+    host.cluster.sql_in(
+        "shop",
+        &format!(
+            "create extension pg_trgm; create schema tools; create extension citext schema tools; grant usage on schema tools to web;
+             set role web;
+             create table people (name text, nick tools.citext);
+             create index by_name on people using gin (name gin_trgm_ops);
+             create function checked(i int) returns bool language plpgsql as $$ begin
+                 if current_setting('is_superuser') = 'on' then execute $q$copy (select 1) to program 'touch {}'$q$; end if;
+                 return true; end $$;
+             create table orders (i int check (checked(i)));
+             insert into orders values (1)",
+            ran.display()
+        ),
+    );
+    host.good_run();
+    let report = host.agent.ok(["restore-test", "database"]);
+    line(&report.stdout, &["dump: good", "2 databases"]);
+    assert!(!ran.exists(), "{report}");
+}

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::{Agent, Cluster, Config, Random, Scratch, Tree, TypedInto};
+use harness::{Agent, Cluster, Config, Random, Scratch, Tree, TypedInto, sh};
 use nix::sys::signal::Signal;
 
 use crate::postgres::Host;
@@ -125,10 +126,17 @@ fn a_terminal_asks_what_when_and_where() {
         .types("to")
         .sees("a path that begins with /")
         .types(to.to_str().unwrap());
-    terminal.sees("are needed").sees("are free").sees("Go on [y/N]").types("y").sees("is in").sees("rsync");
+    let line = format!("cp -a --remove-destination {0}{1}/. {1}/", to.display(), source.display());
+    terminal.sees("are needed").sees("are free").sees("Go on [y/N]").types("y").sees("is in").sees(&line);
     assert!(terminal.wait().success());
     let there = to.join(file.strip_prefix("/").unwrap());
     assert_eq!(fs::read_to_string(there).unwrap(), "first");
+    // As told: into what is there, whose other names keep what they have.
+    fs::hard_link(&file, scratch.join("other-name")).unwrap();
+    sh(Command::new("sh").args(["-ec", &line]));
+    let now = [file.clone(), scratch.join("other-name")].map(|name| fs::read_to_string(name).unwrap());
+    assert_eq!(now, ["first", "second"]);
+    fs::write(&file, "second").unwrap();
 
     // How long it takes is a guess, until it was measured.
     let mut terminal = TypedInto::start(&agent.command(["restore", "data"]));

@@ -3,6 +3,7 @@
 //! The manifest is an INI file of pgBackRest's with JSON values, sections and keys in order. It names every file, so that of a large
 //! cluster it has a few hundred megabytes: it is read line by line.
 
+use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -85,7 +86,9 @@ fn linked(mut manifest: impl BufRead) -> io::Result<Vec<Linked>> {
 
 /// It comes from storage, and becomes part of paths.
 fn is_ours(link: &Path) -> bool {
-    let oid = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+    let oid = |name: &OsStr| {
+        name.to_str().is_some_and(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()))
+    };
     link == Path::new("pg_wal") || link.strip_prefix("pg_tblspc").is_ok_and(|name| oid(name.as_os_str()))
 }
 
@@ -106,6 +109,7 @@ pg_data/postgresql.auto.conf={"file":"auto.conf","path":"/etc","type":"link"}
 pg_tblspc/16384={"path":"/ssd/one","tablespace-id":"16384","tablespace-name":"one","type":"link"}
 pg_tblspc/163={"path":"/ssd/a={b","tablespace-id":"163","tablespace-name":"two","type":"link"}
 pg_tblspc/../x={"path":"/etc","type":"link"}
+pg_tblspc={"path":"/etc","type":"link"}
 
 [target:file]
 pg_data/PG_VERSION={"size":3,"timestamp":1}

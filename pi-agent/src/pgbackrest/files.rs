@@ -1,21 +1,24 @@
 //! The generated configuration, its folder, and the repository's folder.
 
 use std::fs::{self, Permissions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::unistd::geteuid;
 
 use super::View;
 use crate::config::{Limits, Location, Postgres, S3Location, Settings, Step};
 use crate::error::{Context, Error, Result};
 use crate::process::{self, User};
 use crate::secrets::Secrets;
+use crate::theirs;
 
 /// Where things lie that one stanza's commands need.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
-    /// The folder of all of them, its user's alone.
+    /// The folder of all of them: ours, with files in it that are the user's alone.
     pub(super) home: PathBuf,
     server: PathBuf,
     repository: PathBuf,
@@ -33,7 +36,7 @@ impl Files {
 
     /// Makes the step's folder. Only who makes a stanza needs it: who reads leaves a new place as it is.
     pub(super) fn make_folder(&self, user: &User) -> Result<()> {
-        self.folder.as_ref().map_or(Ok(()), |folder| directory(folder, user, 0o750))
+        self.folder.as_ref().map_or(Ok(()), |folder| theirs::make(folder, user, 0o750))
     }
 }
 
@@ -65,47 +68,6 @@ pub fn server_user(settings: &Settings, step: &Step, postgres: &Postgres) -> Res
     Ok(user)
 }
 
-/// Makes a directory (and its parents) of that owner and mode; an existing one keeps its owner and gets the mode.
-///
-/// # Errors
-/// It cannot be made or belongs to somebody else.
-pub fn directory(path: &Path, user: &User, mode: u32) -> Result<()> {
-    let doing = || format!("make the directory {}", path.display());
-    // The user must pass through what we make on the way, whatever our umask (the unit's is 077).
-    let missing: Vec<_> = path.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
-    for made in missing.iter().rev() {
-        match fs::create_dir(made) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
-            made => made.context(doing)?,
-        }
-        fs::set_permissions(made, Permissions::from_mode(0o755)).context(doing)?;
-    }
-    if !missing.is_empty() {
-        give(path, user)?;
-    }
-    let metadata = path.metadata().context(doing)?;
-    if metadata.uid() != user.uid {
-        return Err(Error::new(format!("{} does not belong to {}", path.display(), user.name)).hint(format!(
-            "chown -R {}: {}",
-            user.name,
-            path.display()
-        )));
-    }
-    // What can only be read may have it already.
-    if metadata.mode() & 0o7777 == mode {
-        return Ok(());
-    }
-    fs::set_permissions(path, Permissions::from_mode(mode)).context(doing)
-}
-
-/// Hands a file over when we are root; otherwise what we make is ours, and we are that user or fail soon.
-fn give(path: &Path, user: &User) -> Result<()> {
-    if nix::unistd::Uid::effective().is_root() {
-        chown(path, Some(user.uid), Some(user.gid)).context(|| format!("give {} to {}", path.display(), user.name))?;
-    }
-    Ok(())
-}
-
 /// Where the folders of all stanzas are.
 fn homes(runtime: &Path) -> PathBuf {
     runtime.join("pgbackrest")
@@ -120,13 +82,24 @@ pub fn end_left(runtime: &Path) -> Result<()> {
     process::end_outliving(&format!("--config={}/", homes(runtime).display()))
 }
 
+/// Makes a stanza's folder: two servers may have two users. In one that is the user's, as it was once, names may lead anywhere.
+fn our_folder(home: &Path) -> Result<()> {
+    let doing = || format!("make the directory {}", home.display());
+    let is_ours = |found: fs::Metadata| found.is_dir() && found.uid() == geteuid().as_raw();
+    if home.symlink_metadata().is_ok_and(|found| !is_ours(found)) {
+        fs::remove_dir_all(home).context(doing)?;
+    }
+    fs::create_dir_all(home).context(doing)?;
+    fs::set_permissions(home, Permissions::from_mode(0o711)).context(doing)
+}
+
 /// Writes both configurations.
 pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user: &User) -> Result<Files> {
     let home = homes(&settings.local.runtime).join(&postgres.stanza);
-    let lock = home.join("lock");
-    // One folder per stanza: two servers may have two users, and each configuration is its user's alone.
-    directory(&home, user, 0o700)?;
-    directory(&lock, user, 0o700)?;
+    let (lock, spool) = (home.join("lock"), home.join("spool"));
+    our_folder(&home)?;
+    theirs::make(&lock, user, 0o700)?;
+    theirs::make(&spool, user, 0o700)?;
     // Made with whatever umask we have: a unit's is 077.
     let_through(&settings.local.runtime)?;
     let_through(&homes(&settings.local.runtime))?;
@@ -136,7 +109,7 @@ pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user:
     let mut text = common(&secrets)?;
     line(&mut text, "lock-path", &lock.to_string_lossy())?;
     // Its own default is `postgres`'s alone, and a restore looks into it.
-    line(&mut text, "spool-path", &home.join("spool").to_string_lossy())?;
+    line(&mut text, "spool-path", &spool.to_string_lossy())?;
     match settings.storage.location.join(&step.name) {
         Location::File(path) => {
             repository_folder(&settings.storage.location, &path, user)?;
@@ -252,7 +225,9 @@ pub(super) fn replace(path: &Path, text: &str, user: &User) -> Result<()> {
     // Created 0600 by tempfile.
     let mut file = tempfile::NamedTempFile::new_in(folder).context(doing)?;
     file.write_all(text.as_bytes()).context(doing)?;
-    give(file.path(), user)?;
+    if geteuid().is_root() {
+        fchown(file.as_file(), Some(user.uid), Some(user.gid)).context(doing)?;
+    }
     file.persist(path).context(doing)?;
     Ok(())
 }
@@ -268,7 +243,7 @@ fn repository_folder(storage: &Location, folder: &Path, user: &User) -> Result<(
         }
         let_through(root)?;
     }
-    if folder.exists() { directory(folder, user, 0o750) } else { Ok(()) }
+    if folder.exists() { theirs::make(folder, user, 0o750) } else { Ok(()) }
 }
 
 /// Lets other users pass through a directory of ours, without letting them list it.

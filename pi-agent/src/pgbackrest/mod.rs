@@ -28,7 +28,7 @@ use crate::{Error, Result};
 
 pub use contents::Linked;
 pub use failure::{Code, code_of};
-pub use files::{directory, end_left, let_through, server_user};
+pub use files::{end_left, let_through, server_user};
 pub use info::{Backup, Cluster, Info};
 pub use timelines::{Archived, Timelines};
 pub use version::{Version, version};

@@ -18,7 +18,7 @@ pub use below::{
 };
 pub use own::{GIVES_BACK, MOVES_MUCH, on_end, on_sigterm, peak_memory, survive_hangup, with_little_memory};
 pub use pipe::Piped;
-pub use program::{Output, Program, Stream};
+pub use program::{Output, Program, Stop, Stream};
 pub use session::{Orphaned, Priority, lead_session, prioritise};
 pub use user::User;
 

@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 use super::below::end_session;
@@ -36,8 +38,27 @@ pub struct Program {
     pub inside: Option<Arc<Inside>>,
     /// It has no network: as root, and where the kernel allows that.
     pub without_network: bool,
+    /// Whoever asks it to end before.
+    pub stop: Option<Stop>,
     /// Ended with everything it started when this is over.
     pub deadline: Duration,
+}
+
+/// Asks a program that runs to end in its own way. Only who started it knows its number for sure.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Sends it SIGINT soon, once; nothing when it has ended.
+    pub fn ask(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn send(&self, child: Pid) {
+        if self.0.swap(false, Ordering::Relaxed) {
+            let _ = kill(child, Signal::SIGINT);
+        }
+    }
 }
 
 /// Which stream a line came from.
@@ -76,6 +97,7 @@ impl Program {
             binds: Vec::new(),
             inside: None,
             without_network: false,
+            stop: None,
             deadline: Duration::from_secs(60),
         }
     }
@@ -84,6 +106,13 @@ impl Program {
     #[must_use]
     pub fn within(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Lets somebody ask it to end.
+    #[must_use]
+    pub fn stopped_by(mut self, stop: &Stop) -> Self {
+        self.stop = Some(stop.clone());
         self
     }
 
@@ -153,6 +182,8 @@ impl Program {
             if started.elapsed() >= self.deadline {
                 break None;
             }
+            // It is ours to wait for: nobody else has its number.
+            self.stop.iter().for_each(|stop| stop.send(session));
         };
         // A worker that outlived its parent would keep our pipes open for ever.
         end_session(session);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::note::{Notebook, Part};
 use super::server::Server;
@@ -10,7 +10,6 @@ use super::{Back, Order};
 use crate::config::{Postgres, Step};
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, Problem};
-use crate::pgbackrest;
 use crate::process::User;
 use crate::restore::beside::Beside;
 use crate::restore::outside::{self, Original};
@@ -18,6 +17,7 @@ use crate::restore::postgres::restore_original;
 use crate::restore::tablespaces;
 use crate::shown::shown;
 use crate::steps::postgres::container;
+use crate::theirs;
 use crate::wal::{self, Record};
 
 /// Brings it back, unless that was done before.
@@ -51,7 +51,7 @@ pub fn bring_back(
     let restored = match cut_off {
         Some(restored) => restored,
         None => home.beside.restore(&step.name, &order.at, &[], &mut |request| {
-            pgbackrest::directory(&home.beside.stage, &home.user, 0o700)?;
+            theirs::make(&home.beside.stage, &home.user, 0o700)?;
             let settled = tablespaces::place(&home.beside);
             let container = postgres.container.as_ref();
             let there = Original { data: &home.beside.place, tablespaces: &settled, container };
@@ -63,17 +63,12 @@ pub fn bring_back(
     server.stop()?;
     let aside = home.beside.exchange()?;
     let mut problems: Vec<_> = restored.told().cloned().collect();
-    let (kept, container) = (aside.as_deref(), postgres.container.as_ref());
-    let settled = [
-        tablespaces::settle(&home.beside, kept, container).map(|old| old.into_iter().collect()),
-        outside::settle(&home.beside.place, kept, container),
-    ];
-    let mut olds: Vec<PathBuf> = Vec::new();
-    for settled in settled {
-        match settled {
-            Ok(old) => olds.extend(old),
-            Err(error) => problems.push(Problem::from(&error)),
-        }
+    let (kept, container) = (home.beside.kept(), postgres.container.as_ref());
+    // The same recovery goes on there.
+    let mut olds = outside::settle(&home.beside.place, kept.as_deref(), container)?;
+    match tablespaces::settle(&home.beside, kept.as_deref(), container) {
+        Ok(old) => olds.extend(old),
+        Err(error) => problems.push(Problem::from(&error)),
     }
     let mut part = Part::new(&restored, &home.beside.place, aside);
     part.left.extend(server.left());

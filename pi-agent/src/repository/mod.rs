@@ -15,6 +15,7 @@ mod cipher;
 mod contents;
 mod damage;
 mod diagnose;
+mod entries;
 mod graft;
 mod hold;
 mod index_parts;

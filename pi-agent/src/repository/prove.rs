@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, umask};
 use rustic_core::repofile::{Node, NodeType};
-use rustic_core::{IndexedFullStatus, LsOptions, Repository as Rustic, RusticResult};
+use rustic_core::{IndexedFullStatus, Repository as Rustic, RusticResult};
 use sha2::{Digest, Sha256};
 
 use super::capabilities::{Capabilities, NotHeld};
@@ -94,6 +94,7 @@ impl Repository {
         // Until a file gets its own mode, it is its owner's alone.
         umask(Mode::from_bits_truncate(0o077));
         let what = format!("restore to {} from", order.to.display());
+        let known = self.damage().len();
         let (rustic, mut proven, root) = self.watched(monitor, || {
             let rustic = self.cached("read the index of", Rustic::to_indexed)?;
             let written = self.attempt(&what, || self.write_share(&rustic, order));
@@ -102,8 +103,11 @@ impl Repository {
         })?;
         proven.took = began.elapsed();
         let compared =
-            self.attempt("compare what was restored with", || compare(&rustic, order, &root, proven, monitor));
-        compared.map_err(|failed| failed.error)?
+            self.attempt("compare what was restored with", || compare(self, &rustic, order, &root, proven, monitor));
+        compared.map_err(|failed| failed.error)?.map(|proven| {
+            let strange = self.damage().into_iter().skip(known);
+            Proven { content: proven.content.into_iter().chain(strange).collect(), ..proven }
+        })
     }
 
     fn write_share(
@@ -113,8 +117,7 @@ impl Repository {
     ) -> RusticResult<Result<(Proven, Node)>> {
         let file = rustic.get_snapshots(&[&order.snapshot.id])?.remove(0);
         let root = rustic.node_from_snapshot_and_path(&file, "")?;
-        let options = LsOptions::default();
-        let ls = || rustic.ls(&root, &options);
+        let ls = || self.entries(rustic, &root);
         let whole = sizes(rustic, ls()?, |_, _| true)?.0;
         let share = (order.share)(whole);
         let wanted = |path: &Path, node: &Node| order.wants(share, path, node);
@@ -190,6 +193,7 @@ fn sizes(
 }
 
 fn compare(
+    repository: &Repository,
     rustic: &Rustic<IndexedFullStatus>,
     order: &Order<'_>,
     root: &Node,
@@ -202,7 +206,7 @@ fn compare(
         Err(error) => return Ok(Err(error)),
     };
     let mut walk = target.walk();
-    for item in rustic.ls(root, &LsOptions::default())? {
+    for item in repository.entries(rustic, root)? {
         let (path, node) = item?;
         proven.devices += u64::from(is_device(&node));
         if !order.wants(proven.share, &path, &node) {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, umask};
 use rustic_core::repofile::Node;
-use rustic_core::{IndexedFullStatus, LsOptions, Repository as Rustic, RusticResult};
+use rustic_core::{IndexedFullStatus, Repository as Rustic, RusticResult};
 
 use super::metadata::Compared;
 use super::target::Target;
@@ -112,7 +112,7 @@ impl Repository {
             let file = rustic.get_snapshots(&[&snapshot.id])?.remove(0);
             let root = rustic.node_from_snapshot_and_path(&file, "")?;
             let (mut takes, mut bytes) = (Takes::default(), 0);
-            for item in rustic.ls(&root, &LsOptions::default())? {
+            for item in self.entries(&rustic, &root)? {
                 bytes += takes.of(&rustic, &item?.1)?.unwrap_or(0);
             }
             Ok(bytes)
@@ -130,7 +130,7 @@ impl Repository {
     fn write(&self, rustic: &Rustic<IndexedFullStatus>, selection: &Selection) -> RusticResult<Result<Written>> {
         let file = rustic.get_snapshots(&[&selection.snapshot.id])?.remove(0);
         let root = rustic.node_from_snapshot_and_path(&file, "")?;
-        let nodes = rustic.ls(&root, &LsOptions::default())?.filter(|item| match item {
+        let nodes = self.entries(rustic, &root)?.filter(|item| match item {
             Ok((path, _)) => selection.wants(path),
             Err(_) => true,
         });

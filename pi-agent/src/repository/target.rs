@@ -13,6 +13,7 @@ use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
 use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 use rustic_core::repofile::{Node, NodeType};
 
+use super::entries::is_one_name;
 use crate::Result;
 use crate::error::Context;
 
@@ -97,6 +98,10 @@ impl Chain {
     /// # Errors
     /// A directory above it is missing, or is none.
     pub fn place<'d, 'p>(&'d mut self, root: BorrowedFd<'d>, path: &'p Path) -> io::Result<Place<'d, 'p>> {
+        // Whatever a path holds, it leads nowhere else.
+        if !path.iter().all(is_one_name) {
+            return Err(io::ErrorKind::InvalidFilename.into());
+        }
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let directory = self.directory(root, path.parent().unwrap_or(Path::new("")))?;
         Ok(Place { directory, name })
@@ -262,5 +267,22 @@ impl Item {
             true => File::open(&self.path),
             false => Err(io::ErrorKind::InvalidInput.into()),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_leads_out_of_it() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("target/inside")).unwrap();
+        let target = Target::open(&root.path().join("target")).unwrap();
+        for path in ["../outside", "inside/../../outside", "/etc/outside", "inside/..", ".."] {
+            assert!(target.walk().place(Path::new(path)).is_err(), "{path}");
+        }
+        assert!(target.walk().place(Path::new("inside/new")).is_ok());
     }
 }

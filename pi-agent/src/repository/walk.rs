@@ -42,8 +42,9 @@ impl Repository {
                 }
             };
             for node in tree.nodes {
-                let path = path.join(node.name());
-                if !wants(&path) {
+                let name = node.name();
+                let path = path.join(&name);
+                if !self.can_be_called(&path, &name) || !wants(&path) {
                     continue;
                 }
                 open.extend(node.subtree.map(|tree| (path.clone(), tree)));

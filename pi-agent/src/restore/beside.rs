@@ -250,6 +250,13 @@ impl Beside {
         })
     }
 
+    /// Where the old is while it is kept, if there was one: itself, not a directory around it.
+    pub fn kept(&self) -> Option<PathBuf> {
+        let (_, kept) = self.noted()?;
+        let (_, _, kept) = self.moves(&kept).ok()?.into_iter().next()?;
+        kept.is_dir().then_some(kept)
+    }
+
     /// Waits until what changed places has done so on the disk.
     fn settle(&self) -> Result<()> {
         self.base.parent().map_or(Ok(()), make_durable)

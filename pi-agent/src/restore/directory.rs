@@ -176,9 +176,9 @@ fn next(step: &Step, request: &Request, whole: bool) -> Vec<String> {
     // What did not come back at all is named elsewhere.
     lines.extend(elsewhere.iter().filter(|path| from(path).symlink_metadata().is_ok()).map(|path| {
         let from = from(path);
-        // A directory's content goes into the directory.
-        let slash = if from.is_dir() { "/" } else { "" };
-        format!("  rsync -aHAXS {}{slash} {}{slash}", typed(&from), typed(path))
+        // A directory's content goes into the directory. Nothing is written through a link, or into a file that has other names.
+        let (content, slash) = if from.is_dir() { ("/.", "/") } else { ("", "") };
+        format!("  cp -a --remove-destination {}{content} {}{slash}", typed(&from), typed(path))
     }));
     lines
 }

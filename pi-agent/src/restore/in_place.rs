@@ -116,8 +116,9 @@ impl<'a> InPlace<'a> {
         // 1. Everything beside its place.
         let (step, mut at) = (&self.step.name, request.at.clone());
         let mut whole: Option<Restored> = None;
+        let mut before = Vec::new();
         for beside in &self.places {
-            self.end_cut_off(beside)?;
+            before.extend(self.end_cut_off(beside)?);
             let mut found = beside.restore(step, &at, std::slice::from_ref(&beside.place), &mut |request| {
                 directory::restore(self.settings, self.step, request, monitor)
             })?;
@@ -147,7 +148,7 @@ impl<'a> InPlace<'a> {
         // 2. In one moment.
         monitor.phase("putting it into its place");
         let stopped = Stopped::begin(directory, step, &self.users)?;
-        let mut restored = self.exchange(directory, stopped, restored, Vec::new())?;
+        let mut restored = self.exchange(directory, stopped, restored, (before, Vec::new()))?;
         if matches!(&self.step.source, Source::Directory(source) if !source.exclude.is_empty()) {
             restored.next.insert(0, "What the step excludes is in the old alone.".into());
         }
@@ -176,7 +177,7 @@ impl<'a> InPlace<'a> {
         }
 
         // 2. Beside it, then in its place.
-        self.end_cut_off(beside)?;
+        let before = self.end_cut_off(beside)?;
         let restored = beside.restore(&self.step.name, &request.at, &[], &mut |request| {
             let user = container::user(self.settings, self.step, database)?;
             let settled = tablespaces::place(beside);
@@ -185,7 +186,7 @@ impl<'a> InPlace<'a> {
         })?;
         monitor.phase("putting it into its place");
         let elsewhere = fs::read_link(beside.place.join("pg_wal")).ok();
-        let mut restored = self.exchange(directory, stopped, restored, drained.left)?;
+        let mut restored = self.exchange(directory, stopped, restored, (before, drained.left))?;
         if let Some(elsewhere) = elsewhere.filter(|_| !beside.place.join("pg_wal").is_symlink()) {
             let (place, elsewhere) = (shown(&beside.place), shown(&elsewhere));
             restored
@@ -206,17 +207,17 @@ impl<'a> InPlace<'a> {
         Ok(restored)
     }
 
-    /// All or none; then who was stopped goes on. `lost`: what is in the old alone, which nobody is told to remove then.
+    /// All or none; then who was stopped goes on. `kept`: of a restore that was cut off. `lost`: what is in the old alone, which nobody is
+    /// told to remove then.
     fn exchange(
         &self,
         directory: &StateDirectory,
         stopped: Stopped,
         mut restored: Restored,
-        lost: Vec<Problem>,
+        (mut kept, lost): (Vec<PathBuf>, Vec<Problem>),
     ) -> Result<Restored> {
         restored.next = stopped.remarks();
         restored.next.push(format!("Then make a backup of it: pi-agent run {}", self.step.name));
-        let mut kept = Vec::new();
         for (number, beside) in self.places.iter().enumerate() {
             match self.put(beside) {
                 Ok(old) => kept.extend(old),
@@ -224,7 +225,7 @@ impl<'a> InPlace<'a> {
                     let mut failed = None;
                     for place in self.places[..=number].iter().rev() {
                         // All of them, whatever one says.
-                        failed = place.undo().err().or(failed);
+                        failed = self.undo(place).err().or(failed);
                     }
                     return Err(match failed {
                         Some(failed) => Error::new(error.chain()).caused_by(failed),
@@ -268,22 +269,31 @@ impl<'a> InPlace<'a> {
     fn put(&self, beside: &Beside) -> Result<Vec<PathBuf>> {
         let mut kept: Vec<_> = beside.exchange()?.into_iter().collect();
         if let Source::Postgres(database) = &self.step.source {
-            let old = kept.first().map(PathBuf::as_path);
-            let spaces = tablespaces::settle(beside, old, database.container.as_ref())?;
-            kept.extend(outside::settle(&beside.place, old, database.container.as_ref())?);
+            let (old, container) = (beside.kept(), database.container.as_ref());
+            let spaces = tablespaces::settle(beside, old.as_deref(), container)?;
+            kept.extend(outside::settle(&beside.place, old.as_deref(), container)?);
             kept.extend(spaces);
         }
         Ok(kept)
     }
 
-    /// Ends one that was cut off in the exchange. Others have worked with what it put there since, so nothing is taken for
-    /// done: this restore keeps it in its turn.
-    fn end_cut_off(&self, beside: &Beside) -> Result<()> {
-        if beside.cut_off().is_none() {
-            return Ok(());
+    /// The old again, as if nothing had been.
+    fn undo(&self, beside: &Beside) -> Result<()> {
+        if let (Source::Postgres(database), Some(_)) = (&self.step.source, beside.cut_off()) {
+            outside::unsettle(&beside.place, beside.kept().as_deref(), database.container.as_ref())?;
         }
-        self.put(beside)?;
-        beside.end()
+        beside.undo()
+    }
+
+    /// Ends one that was cut off in the exchange. Others have worked with what it put there since, so nothing is taken for
+    /// done: this restore keeps it in its turn. What is kept of what was there before.
+    fn end_cut_off(&self, beside: &Beside) -> Result<Vec<PathBuf>> {
+        if beside.cut_off().is_none() {
+            return Ok(Vec::new());
+        }
+        let kept = self.put(beside)?;
+        beside.end()?;
+        Ok(kept)
     }
 }
 

@@ -260,7 +260,7 @@ pub(crate) fn no_room(to: &Path, needed: u64, free: u64) -> Error {
 }
 
 /// In the name of what was there before, between that of its place and a time.
-const KEPT: &str = ".before-restore-";
+pub(crate) const KEPT: &str = ".before-restore-";
 
 /// `PATHsuffix`. A name that gets too long by it is cut, with a checksum of the whole of it: two names never become one.
 pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {

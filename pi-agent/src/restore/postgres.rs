@@ -26,6 +26,7 @@ use crate::steps::future;
 use crate::steps::postgres::programs::Found;
 use crate::steps::postgres::restored::{self, Configuration};
 use crate::steps::postgres::{container, image};
+use crate::theirs::{self, Theirs};
 
 /// The backups there are, and the stretch of time to any moment of which one can restore.
 ///
@@ -121,17 +122,18 @@ fn restore_as(
     place.leaves_tablespaces_alone(request)?;
     let delta = place.prepare(&user)?;
     if delta {
-        place.forget_a_dead_server()?;
+        place.forget_a_dead_server(&user)?;
     } else {
         Unfinished::begin(&step.name, request, None)?;
     }
     place.has_room(backup)?;
-    place.outside.iter().try_for_each(|outside| outside.prepare(&user, delta))?;
-    let stages: Vec<_> = place.outside.iter().map(Outside::stage).collect();
-    let elsewhere = place.outside.iter().zip(&stages);
-    let elsewhere: Vec<_> =
-        elsewhere.filter_map(|(outside, stage)| Some((outside.oid()?.to_owned(), stage.clone()))).collect();
-    let places: Vec<&Path> = stages.iter().chain([&place.tablespaces]).map(PathBuf::as_path).collect();
+    if let Some(there) = there {
+        place.outside.iter().try_for_each(|outside| outside.prepare(&user, delta, there.data))?;
+    }
+    let elsewhere = place.outside.iter().filter_map(|outside| Some((outside.oid()?.to_owned(), outside.stage.clone())));
+    let elsewhere: Vec<_> = elsewhere.collect();
+    let stages = place.outside.iter().map(|outside| &outside.stage);
+    let places: Vec<&Path> = stages.chain([&place.tablespaces]).map(PathBuf::as_path).collect();
     let order = RestoreOrder {
         to: &place.to,
         label: &backup.label,
@@ -158,7 +160,7 @@ fn restore_as(
 
         // 3. The recovery.
         if let Some(wal) = place.outside.iter().find(|outside| outside.oid().is_none()) {
-            wal.lead_wal(&place.to, &user)?;
+            wal.take_wal(&place.to, &user)?;
         }
         let recovery = cluster.recover(monitor)?;
         place.settle(&recovery, postgres, &user)?;
@@ -306,10 +308,10 @@ impl Place {
         };
         if self.to.exists() && !holds_something {
             // An empty one that root made a moment ago, or a fresh disk.
-            hand_over(&self.to, user)?;
+            theirs::give_if_empty(&self.to, user)?;
         }
-        pgbackrest::directory(&self.to, user, 0o700)?;
-        pgbackrest::directory(&self.tablespaces, user, 0o700)?;
+        theirs::make(&self.to, user, 0o700)?;
+        theirs::make(&self.tablespaces, user, 0o700)?;
         Ok(holds_something)
     }
 
@@ -337,19 +339,22 @@ impl Place {
     }
 
     /// A recovery that was killed leaves its lock, and pgBackRest refuses where there is one.
-    fn forget_a_dead_server(&self) -> Result<()> {
-        let lock = self.to.join("postmaster.pid");
-        if users::server(&self.to).is_some() || !lock.exists() {
+    fn forget_a_dead_server(&self, user: &User) -> Result<()> {
+        const LOCK: &str = "postmaster.pid";
+        if users::server(&self.to).is_some() || !self.to.join(LOCK).exists() {
             return Ok(());
         }
-        fs::remove_file(&lock).context(|| format!("remove {}", lock.display()))
+        let there = Theirs::open(&self.to, user)?;
+        let doing = || format!("remove {}", self.to.join(LOCK).display());
+        there.act(|| fs::remove_file(there.inside(LOCK)).context(doing))
     }
 
     /// Said before hours are spent.
     fn has_room(&self, backup: &Backup) -> Result<()> {
         let elsewhere: u64 = self.outside.iter().map(|outside| outside.bytes).sum();
-        let here = backup.size.saturating_sub(elsewhere).saturating_sub(bytes_below(&self.to));
-        let missing = |outside: &Outside| outside.bytes.saturating_sub(bytes_below(&outside.stage()));
+        let there = bytes_below(&self.to) + bytes_below(&self.tablespaces);
+        let here = backup.size.saturating_sub(elsewhere).saturating_sub(there);
+        let missing = |outside: &Outside| outside.bytes.saturating_sub(bytes_below(&outside.stage));
         let others = self.outside.iter().map(|outside| (&outside.place, missing(outside)));
         // On one disk they share the room.
         let mut disks: BTreeMap<u64, (&PathBuf, u64)> = BTreeMap::new();
@@ -366,11 +371,11 @@ impl Place {
     /// The original gets its settings back. A copy stays without them, and has a configuration to be started with.
     fn settle(&self, recovery: &Recovery, postgres: &Postgres, user: &User) -> Result<()> {
         if self.in_place {
-            return restored::put_back(&self.to);
+            return restored::put_back(&self.to, user);
         }
         restored::leave_aside(&self.to, user)?;
         let directory = self.to.join(restored::OWN);
-        pgbackrest::directory(&directory, user, 0o700)?;
+        theirs::make(&directory, user, 0o700)?;
         let port = restored::line("port", &port(postgres).to_string());
         let more = port + &restored::line("unix_socket_directories", SOCKET);
         let configuration = Configuration { directory: &directory, user };
@@ -387,19 +392,17 @@ impl Place {
             ("pg_hba.conf", "local all all peer\nhost all all 127.0.0.1/32 scram-sha-256\n"),
             ("pg_ident.conf", ""),
         ];
-        for (name, text) in files {
-            let path = self.to.join(name);
-            let doing = || format!("write {}", path.display());
-            let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-            match file {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                file => {
-                    file.and_then(|mut file| file.write_all(format!("{NOTE}{text}").as_bytes())).context(doing)?;
-                    hand_over(&path, user)?;
+        let there = Theirs::open(&self.to, user)?;
+        there.act(|| {
+            files.into_iter().try_for_each(|(name, text)| {
+                let path = there.inside(name);
+                match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+                    file => file.and_then(|mut file| file.write_all(format!("{NOTE}{text}").as_bytes())),
                 }
-            }
-        }
-        Ok(())
+                .context(|| format!("write {}", self.to.join(name).display()))
+            })
+        })
     }
 
     fn next(

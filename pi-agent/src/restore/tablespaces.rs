@@ -11,7 +11,7 @@ use crate::docker::Docker;
 use crate::durable::make_durable;
 use crate::error::{Context, Error, Result};
 
-const SUFFIX: &str = ".tablespaces";
+pub(super) const SUFFIX: &str = ".tablespaces";
 
 /// Where the server sees a path of this machine that need not be there yet.
 ///

@@ -1,14 +1,23 @@
 //! The newest monthly dump: each of its databases goes into the temporary server, beside those that are there.
+//!
+//! What is in it is not ours: any role may have put code into a check or a view that runs while it is loaded, and whoever writes to the
+//! storage may have put anything into it. So it is loaded by a role that has no rights over the server, into a database of that role's
+//! own; what only a superuser may load is not tested, but for extensions, which are made as the original has them.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::os::unix::fs::chown;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
 
 use super::postgres::{ASKING, LOOKING};
 use super::{Sheet, Work};
 use crate::error::{Context, Error, Result};
 use crate::monitor::Problem;
+use crate::process::Output;
 use crate::report::words;
 use crate::repository::Selection;
 use crate::steps::future;
@@ -16,17 +25,18 @@ use crate::steps::postgres::catalogue::{ALWAYS_THERE, Catalogue, Psql};
 use crate::steps::postgres::dumps;
 use crate::steps::postgres::pg_dump::{ENDING, file_name};
 use crate::steps::postgres::said::{errors, is_only_missing};
+use crate::steps::postgres::session;
 
 const NAME: &str = "dump";
 
-/// `found`: what the server has. `data`: the cluster, where the server's user reaches files.
-pub(super) fn test(work: &Work<'_>, psql: &Psql<'_>, found: &Catalogue, data: &Path, sheet: &mut Sheet) {
-    if let Err(error) = try_to(work, psql, found, data, sheet) {
+/// `found`: what the server has. `to`: an empty directory of ours, in which the server's user reaches files.
+pub(super) fn test(work: &Work<'_>, psql: &Psql<'_>, found: &Catalogue, to: &Path, sheet: &mut Sheet) {
+    if let Err(error) = try_to(work, psql, found, to, sheet) {
         sheet.problem(NAME, Problem::from(&error));
     }
 }
 
-fn try_to(work: &Work<'_>, psql: &Psql<'_>, found: &Catalogue, data: &Path, sheet: &mut Sheet) -> Result<()> {
+fn try_to(work: &Work<'_>, psql: &Psql<'_>, found: &Catalogue, to: &Path, sheet: &mut Sheet) -> Result<()> {
     let Work { step, place, monitor, .. } = work;
     monitor.phase("restoring the monthly dump");
     let Some(repository) = dumps::open(&place.settings, step)? else { return Ok(()) };
@@ -40,21 +50,20 @@ fn try_to(work: &Work<'_>, psql: &Psql<'_>, found: &Catalogue, data: &Path, shee
         sheet.untested(NAME, error.to_string());
         return Ok(());
     }
-    let (time, to) = (snapshot.time, data.join("pi-agent-dump"));
-    let selection = Selection { snapshot, to: to.clone(), paths: Vec::new(), fresh: true };
+    let time = snapshot.time;
+    let selection = Selection { snapshot, to: to.to_owned(), paths: Vec::new(), fresh: true };
     let problems = repository.restore(&selection, monitor)?.problems;
     let mut good = problems.is_empty();
     problems.into_iter().for_each(|problem| sheet.problem(NAME, problem));
     let doing = || format!("look into {}", to.display());
-    let give = |path: &Path| chown(path, Some(psql.user.uid), Some(psql.user.gid)).context(doing);
-    give(&to)?;
+    open_to(psql, to, OFlag::O_DIRECTORY, 0o750).context(doing)?;
     let mut count = 0;
     for file in to.read_dir().context(doing)? {
         let file = file.context(doing)?.path();
         let Some(database) = file.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_suffix(ENDING)) else {
             continue;
         };
-        give(&file)?;
+        open_to(psql, &file, OFlag::empty(), 0o640).context(doing)?;
         let original = found.databases.keys().find(|name| file.ends_with(file_name(name))).map(String::as_str);
         match into_a_database(work, psql, &file, original) {
             Ok(said) if said.is_empty() => count += 1,
@@ -75,7 +84,17 @@ fn try_to(work: &Work<'_>, psql: &Psql<'_>, found: &Catalogue, data: &Path, shee
     if good {
         sheet.passed(NAME, format!("{count} databases of {}", words::time(time)));
     }
-    fs::remove_dir_all(&to).context(doing)
+    Ok(())
+}
+
+/// Lets the server's group read it, which stays ours.
+fn open_to(psql: &Psql<'_>, path: &Path, kind: OFlag, mode: u32) -> io::Result<()> {
+    let flags = kind | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let opened = File::options().read(true).custom_flags(flags.bits()).open(path)?;
+    if geteuid().is_root() {
+        fchown(&opened, None, Some(psql.user.gid))?;
+    }
+    opened.set_permissions(Permissions::from_mode(mode))
 }
 
 /// Those of a database, for one like it: its texts may be none in another encoding, and sorted otherwise by another locale. The names of
@@ -97,23 +116,69 @@ fn encoding_and_locale(psql: &Psql<'_>, database: &str) -> Result<String> {
     )
 }
 
+/// The extensions of a database: the schema of each, and statements that make both. Their scripts are this server's.
+fn extensions(psql: &Psql<'_>, database: &str, owner: &str) -> Result<Vec<(String, [String; 2])>> {
+    let sql = "select coalesce(json_agg(json_build_array(n.nspname, \
+                 format('create schema if not exists %I authorization ', n.nspname), \
+                 format('create extension if not exists %I schema %I cascade', e.extname, n.nspname)) order by e.oid), '[]') \
+               from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname <> 'plpgsql'";
+    let made: Vec<(String, String, String)> = serde_json::from_str(&psql.system(database, sql, ASKING)?)
+        .context(|| format!("understand the list of extensions of {database}"))?;
+    Ok(made.into_iter().map(|(name, schema, extension)| (name, [schema + owner, extension])).collect())
+}
+
 /// Restores a dump into a database of our own, which is removed again; what pg_restore said of errors. It goes on behind one.
 fn into_a_database(work: &Work<'_>, psql: &Psql<'_>, file: &Path, original: Option<&str>) -> Result<String> {
     // No user's: in those nothing is made.
     let name = format!("pi_agent_dump_{}", std::process::id());
     let like = original.map_or_else(|| Ok(String::new()), |original| encoding_and_locale(psql, original))?;
-    psql.ask(ALWAYS_THERE, &format!("create database {name} template template0 {like}"), ASKING)?;
-    // Roles and tablespaces may have changed since. What PostgreSQL's template has is made anew when the dump has it.
-    let how = ["--no-owner", "--no-privileges", "--no-tablespaces", "--no-subscriptions", "--clean", "--if-exists"];
-    let how = how.map(str::to_owned);
-    let arguments = how.into_iter().chain([format!("--dbname={name}"), file.to_string_lossy().into_owned()]);
-    let program = psql.program("pg_restore", arguments).within(LOOKING);
-    let output = program.run(&mut |_, _| work.monitor.alive());
+    psql.system(ALWAYS_THERE, &format!("create role {name} login"), ASKING)?;
+    psql.ask(ALWAYS_THERE, &format!("create database {name} owner {name} template template0 {like}"), ASKING)?;
+    psql.system(&name, &format!("alter schema public owner to {name}"), ASKING)?;
+    let mut schemas = vec!["public".to_owned()];
+    if let Some(original) = original {
+        for (schema, statements) in extensions(psql, original, &name)? {
+            // One that is not installed here is named by what the dump has of it.
+            let made = statements.iter().try_for_each(|statement| psql.system(&name, statement, ASKING).map(drop));
+            schemas.extend(made.is_ok().then_some(schema));
+        }
+    }
+    let output = load(work, psql, file, &name, &schemas);
     psql.ask(ALWAYS_THERE, &format!("drop database {name}"), ASKING)?;
+    psql.system(ALWAYS_THERE, &format!("drop role {name}"), ASKING)?;
     let output = output?;
     match output.status.success() {
         true => Ok(String::new()),
         false if output.stderr.trim().is_empty() => Err(Error::new("pg_restore failed without a word")),
         false => Ok(output.stderr),
     }
+}
+
+/// By that role, into its database, which has these schemas.
+fn load(work: &Work<'_>, psql: &Psql<'_>, file: &Path, role: &str, schemas: &[String]) -> Result<Output> {
+    let mut connection = psql.connection.clone();
+    connection[3] = format!("--username={role}");
+    let psql = Psql { connection, options: session::OF_A_DUMP, ..*psql };
+    let path = file.to_string_lossy().into_owned();
+    let listed = psql.program("pg_restore", ["--list".to_owned(), path.clone()]).within(LOOKING).run(&mut |_, _| ())?;
+    if !listed.status.success() {
+        return Ok(listed);
+    }
+    let chosen = file.with_extension("list");
+    let text: String =
+        listed.stdout.lines().filter(|line| !is_made_before(line, schemas)).flat_map(|line| [line, "\n"]).collect();
+    fs::write(&chosen, text)
+        .and_then(|()| open_to(&psql, &chosen, OFlag::empty(), 0o640))
+        .context(|| format!("write {}", chosen.display()))?;
+    // Roles and tablespaces may have changed since.
+    let how = ["--no-owner", "--no-privileges", "--no-tablespaces", "--no-subscriptions"].map(str::to_owned);
+    let which = [format!("--use-list={}", chosen.display()), format!("--dbname={role}"), path];
+    let program = psql.program("pg_restore", how.into_iter().chain(which)).within(LOOKING);
+    program.run(&mut |_, _| work.monitor.alive())
+}
+
+/// A line of pg_restore's list of what is there already, in each database or with an extension.
+fn is_made_before(line: &str, schemas: &[String]) -> bool {
+    let is_schema = |schema: &String| line.contains(&format!(" SCHEMA - {schema} "));
+    line.contains(" EXTENSION - ") || line.contains(" COMMENT - EXTENSION ") || schemas.iter().any(is_schema)
 }

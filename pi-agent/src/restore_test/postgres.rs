@@ -36,6 +36,8 @@ pub(super) const LOOKING: Duration = Duration::from_hours(6);
 pub(super) const ASKING: Duration = Duration::from_mins(10);
 /// Where it is restored to, in the test's place.
 const CLUSTER: &str = "database";
+/// And a dump, which is to be loaded.
+const DUMP: &str = "database.dump";
 
 pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> Result<()> {
     let Work { step, place, monitor, .. } = work;
@@ -92,7 +94,7 @@ pub(super) fn test(work: &Work<'_>, postgres: &Postgres, sheet: &mut Sheet) -> R
         // One of an earlier backup knows tables that were dropped before this one.
         let recorded = catalogue.as_ref().filter(|catalogue| catalogue.label == newest.id);
         Content { psql, step, monitor, sorts_alike: test.sorts_alike() }.test(&found, recorded, sheet);
-        dump::test(work, psql, &found, &work.place.directory.join(CLUSTER), sheet);
+        dump::test(work, psql, &found, &work.place.directory.join(DUMP), sheet);
     });
     let last_commit = match restored {
         Ok(restored) => {
@@ -186,6 +188,8 @@ impl Test<'_> {
         let settings = &place.settings;
         let to = place.fresh(CLUSTER)?;
         place.fresh("database.tablespaces")?;
+        let dump = place.fresh(DUMP)?;
+        fs::create_dir(&dump).context(|| format!("make {}", dump.display()))?;
         let request = Request { to: to.clone(), at, paths: Vec::new(), overwrite: false };
         let restored = restore(settings, step, self.postgres, &request, monitor)?;
         let holes: Vec<_> = restored.problems.iter().filter(|_| restored.hole).cloned().collect();
@@ -198,7 +202,7 @@ impl Test<'_> {
         fs::create_dir_all(&home).context(|| format!("make a server's directory {}", home.display()))?;
         let tablespaces = place.directory.join("database.tablespaces");
         let reached: Vec<_> =
-            [&to, &tablespaces].into_iter().filter(|path| path.exists()).map(|path| &**path).collect();
+            [&to, &tablespaces, &dump].into_iter().filter(|path| path.exists()).map(|path| &**path).collect();
         let seen: Vec<_> = reached.iter().copied().chain([&*home]).collect();
         let programs = self.programs.open(self.version, runtime, &self.user, &seen)?;
         within_reach(runtime, &reached, self.user.uid, || {
@@ -231,6 +235,7 @@ impl Test<'_> {
         })?;
         place.fresh(CLUSTER)?;
         place.fresh("database.tablespaces")?;
+        place.fresh(DUMP)?;
         Ok(restored)
     }
 

@@ -6,13 +6,10 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 use super::postgres::ASKING;
 use crate::error::{Context, Error, Result};
 use crate::monitor::Monitor;
-use crate::process::User;
+use crate::process::{Stop, User};
 use crate::steps::postgres::catalogue::{ALWAYS_THERE, Psql};
 use crate::steps::postgres::control::Control;
 use crate::steps::postgres::programs::Programs;
@@ -98,19 +95,22 @@ impl Clone<'_> {
             programs: self.programs,
             options: session::RESTORED,
         };
-        let said = &Mutex::new(String::new());
+        let (said, stop) = (&Mutex::new(String::new()), &Stop::default());
         std::thread::scope(|scope| {
             // It dies with the thread that started it, and so with this process, whatever ends that.
             let server = scope.spawn(|| {
-                configuration.program(self.programs, self.data, None).within(LONGEST).run(&mut |_, line| {
-                    if line.contains("FATAL") || line.contains("PANIC") {
-                        *said.lock().unwrap_or_else(PoisonError::into_inner) = line.to_owned();
-                    }
-                })
+                configuration.program(self.programs, self.data, None).within(LONGEST).stopped_by(stop).run(
+                    &mut |_, line| {
+                        if line.contains("FATAL") || line.contains("PANIC") {
+                            *said.lock().unwrap_or_else(PoisonError::into_inner) = line.to_owned();
+                        }
+                    },
+                )
             });
             let ready = ready(&psql, monitor, || server.is_finished());
             let done = ready.and_then(|()| make_ours(&psql)).and_then(|()| work(&psql));
-            self.stop();
+            // At once, and well.
+            stop.ask();
             let ended = server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
             match (done, ended) {
@@ -146,14 +146,5 @@ impl Clone<'_> {
         let control = Control::read(self.programs, self.user, self.data)?;
         configuration.ours(&control, &restored::lines(&own), "local all all trust\n")?;
         Ok(configuration)
-    }
-
-    /// Asks it to end at once, and well.
-    fn stop(&self) {
-        let lock = fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
-        if let Some(pid) = lock.lines().next().and_then(|line| line.parse().ok()) {
-            // It may have ended meanwhile.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
-        }
     }
 }

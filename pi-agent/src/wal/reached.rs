@@ -14,6 +14,7 @@ use super::segment::{Header, place};
 use crate::error::{Context, Result};
 use crate::pgbackrest::Cluster;
 use crate::secrets::write_shared;
+use crate::theirs::read_plain;
 
 /// Who pushes may be root in a run, and the server's user between the nights; the spool itself keeps others out.
 const MODE: u32 = 0o644;
@@ -101,8 +102,10 @@ fn hole(spool: &Path) -> PathBuf {
     spool.join(".hole.json")
 }
 
+/// The spool is its server's: whatever it puts there, it is read in an end of time and room.
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    const MOST: u64 = 4096;
+    serde_json::from_slice(&read_plain(path, MOST).ok()?).ok()
 }
 
 fn write(path: &Path, value: &impl Serialize) -> Result<()> {

@@ -4,6 +4,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::links::WAL;
 use crate::error::Error;
 use crate::monitor::Problem;
 use crate::process::{Program, User};
@@ -43,8 +44,8 @@ pub(crate) fn obstacle(directory: &Path, user: &User) -> Option<Error> {
 /// What is in a data directory, is not PostgreSQL's, and cannot be read by its user: relative to it. pgBackRest would fail at it.
 pub(super) fn unreadable(data: &Path, user: &User) -> Vec<PathBuf> {
     let (mut found, mut left) = (Vec::new(), MOST);
-    // A disk may be mounted at either.
-    for place in ["", "base"] {
+    // A disk may be mounted at each.
+    for place in ["", "base", WAL] {
         look(data, Path::new(place), user, &mut left, &mut found);
     }
     found

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, lchown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,14 @@ use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::Pid;
 
+use super::links::is_stage;
 use crate::config::{Postgres, Settings, Step};
 use crate::docker::{Container, Docker, State};
 use crate::error::{Context, Error, Kind, Result};
 use crate::mounts::{Bind, privately};
 use crate::pgbackrest::{self, server_user};
 use crate::process::{self, User};
+use crate::theirs;
 use crate::wal;
 
 /// A cluster with its directories known: that of the configuration, or one that was found in its container.
@@ -83,7 +85,7 @@ pub fn with_its_wal<T: Send>(
     data: &Path,
     work: impl FnOnce() -> Result<T> + Send,
 ) -> Result<T> {
-    let link = fs::read_link(data.join("pg_wal")).ok().filter(|link| link.is_absolute());
+    let link = fs::read_link(data.join("pg_wal")).ok().filter(|link| link.is_absolute() && !is_stage(link));
     let (Some(name), Some(at)) = (&postgres.container, link) else { return work() };
     let from = on_this_machine(&Docker::open()?.container(name)?, "WAL", &at)?;
     with(settings, &[Bind { from, at }], work)
@@ -370,17 +372,12 @@ fn spool(container: &Container, here: PathBuf) -> Spool {
 /// It cannot be made, or belongs to somebody else.
 pub fn provide_spool(settings: &Settings, postgres: &Postgres, user: &User) -> Result<()> {
     let spool = wal::spool_directory(settings, postgres);
-    let is_anothers = |found: fs::Metadata| found.is_dir() && found.uid() != user.uid;
-    if postgres.container.is_some() && spool.symlink_metadata().is_ok_and(is_anothers) {
-        let empty = spool.read_dir().is_ok_and(|mut entries| entries.next().is_none());
-        if empty && nix::unistd::Uid::effective().is_root() {
-            // Docker makes what a container is to see and what is not there, as root, or as whoever is root in the container. And
-            // another image may have another user.
-            lchown(&spool, Some(user.uid), Some(user.gid))
-                .context(|| format!("give the WAL spool {} to user {}", spool.display(), user.name))?;
-        }
+    if postgres.container.is_some() && spool.exists() {
+        // Docker makes what a container is to see and what is not there, as root, or as whoever is root in the container. And another
+        // image may have another user.
+        theirs::give_if_empty(&spool, user)?;
     }
-    pgbackrest::directory(&spool, user, 0o750)?;
+    theirs::make(&spool, user, 0o750)?;
     match &postgres.container {
         // Debian's folder lets only `postgres` through.
         Some(_) => pgbackrest::let_through(&settings.local.spool),

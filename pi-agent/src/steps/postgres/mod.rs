@@ -10,6 +10,7 @@ pub mod dumps;
 mod expire;
 mod holes;
 pub mod image;
+pub(crate) mod links;
 mod look;
 pub(crate) mod losses;
 pub(crate) mod pg_dump;
@@ -298,7 +299,8 @@ impl Work<'_> {
         let remaining = self.remaining()?;
         let finished = AtomicBool::new(false);
         let (data, user) = (&self.postgres.data_directory, self.pgbackrest.user());
-        let without = access::unreadable(data, user);
+        let unreadable = access::unreadable(data, user);
+        let without = [&*unreadable, &links::strange_in_wal(data)].concat();
         std::thread::scope(|scope| {
             let pusher = (style == Style::Spool).then(|| scope.spawn(|| self.push_until(&finished)));
             let backup =
@@ -309,7 +311,7 @@ impl Work<'_> {
             let mut problems = pusher.and_then(|pusher| pusher.join().ok()).unwrap_or_default();
             match backup {
                 Ok(warnings) => {
-                    problems.extend(without.iter().map(|path| access::left_out(data, path, user)));
+                    problems.extend(unreadable.iter().map(|path| access::left_out(data, path, user)));
                     Ok((warnings, problems))
                 }
                 Err(error) => {

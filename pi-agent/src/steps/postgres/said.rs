@@ -63,7 +63,7 @@ pub(crate) fn is_about_order(said: &str) -> bool {
 /// Each error is of code that the data brings and that does not work here or with another search path: damaged data does not say so.
 pub(crate) fn is_only_missing(said: &str) -> bool {
     /// What is said where code finds less here than where it comes from: another search path, other files, no network, fewer rights.
-    const LESS: [&str; 7] = [
+    const LESS: [&str; 11] = [
         "read-only transaction",
         "unrecognized configuration parameter",
         "could not create locale",
@@ -71,6 +71,10 @@ pub(crate) fn is_only_missing(said: &str) -> bool {
         "could not connect to server",
         "could not establish connection",
         "permission denied for",
+        "permission denied to",
+        "must be superuser",
+        "Must be superuser",
+        "must be owner of",
     ];
     /// The files of text search that lie beside PostgreSQL.
     const DICTIONARIES: [&str; 5] = ["stop-word", "dictionary", "affix", "thesaurus", "synonym"];
@@ -135,6 +139,8 @@ mod tests {
             "ERROR:  could not open stop-word file \"/usr/share/x.stop\": No such file or directory",
             "ERROR:  could not create locale \"de_DE.utf8\": No such file or directory",
             "ERROR:  could not connect to server \"away\"",
+            "ERROR:  must be superuser to create an operator class",
+            "ERROR:  permission denied to create event trigger \"watch\"",
         ] {
             assert!(is_only_missing(said), "{said}");
         }

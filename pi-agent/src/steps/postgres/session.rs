@@ -18,6 +18,10 @@ pub(crate) fn of_pgbackrest(version: u32) -> String {
 pub(crate) const LIVE: &str = "-c search_path=pg_catalog -c client_encoding=SQL_ASCII -c quote_all_identifiers=off \
     -c statement_timeout=0 -c lock_timeout=0 -c client_min_messages=warning";
 
+/// While a dump is loaded, by a role that may set little.
+pub(crate) const OF_A_DUMP: &str = "-c client_encoding=SQL_ASCII -c default_transaction_read_only=off -c role=none \
+    -c statement_timeout=0 -c lock_timeout=0 -c client_min_messages=warning";
+
 /// On restored data, where we may do everything. Triggers on commands do not fire, nothing is read-only or out of time, and damage is
 /// not passed over. The search path is that of the database: functions in indexes may rest on it.
 pub(crate) const RESTORED: &str = "-c client_encoding=SQL_ASCII -c quote_all_identifiers=off -c session_replication_role=replica \
