@@ -20,5 +20,5 @@ exec unshare --mount --propagation private bash -euo pipefail -c '
     mount --rbind /dev "$system/dev"
     mount -t tmpfs tmpfs "$system/tmp"
     exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin PI_AGENT_BINARY=/target/debug/pi-agent PI_AGENT_TEST_CACHE="$cache" \
-        PI_AGENT_TEST_EFFORT="${PI_AGENT_TEST_EFFORT:-short}" chroot "$system" "/target/${program#"$target/"}" "$@"
+        PI_AGENT_TEST_EFFORT="${PI_AGENT_TEST_EFFORT:-short}" ${PI_AGENT_TEST_SEED:+PI_AGENT_TEST_SEED="$PI_AGENT_TEST_SEED"} chroot "$system" "/target/${program#"$target/"}" "$@"
 ' in-chroot.sh "$@"

@@ -10,7 +10,7 @@ need_root "$0"
 suite=${1:-}
 system=$cache/$suite
 
-packages=attr,btrfs-progs,ca-certificates,e2fsprogs,faketime,iproute2,openssl,pgbackrest,postgresql,procps,restic,util-linux
+packages=acl,attr,btrfs-progs,ca-certificates,e2fsprogs,faketime,iproute2,openssl,pgbackrest,postgresql,procps,restic,util-linux
 case $suite in
 trixie)
     packages=$packages,postgresql-15

@@ -20,6 +20,7 @@ use crate::restore::{self, At};
 use crate::run::{self, Options, Watcher};
 use crate::secrets::{CREDENTIALS, Secrets, write_shared};
 use crate::shown;
+use crate::shown::{harmless, harmless_json};
 use crate::state::{Opened, State};
 use crate::terminal::Terminal;
 use crate::{alarms, boot, doctor, kit, live, logs, notify, process, recover, repair, setup, steps, systemd, wal};
@@ -270,8 +271,14 @@ struct Output {
 }
 
 impl Output {
+    /// Whatever is told comes from elsewhere in part: names, hosts, what a server said.
     fn print(&self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) -> Result<()> {
-        let text = if self.json { format!("{:#}\n", json()) } else { text() };
+        self.print_styled(json, || harmless(&text()))
+    }
+
+    /// The same of text that was made harmless before it got its colours.
+    fn print_styled(&self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) -> Result<()> {
+        let text = if self.json { harmless_json(&format!("{:#}\n", json())) } else { text() };
         std::io::stdout().lock().write_all(text.as_bytes()).context(|| "write the result".into())
     }
 
@@ -465,7 +472,7 @@ fn status(settings: &Settings, directory: &StateDirectory, html: Option<PathBuf>
     let mut status = Status::now(settings, directory, state.as_ref())?;
     status.next_run = systemd::next_run();
     let Some(file) = html else {
-        return output.print(|| status.json(), || status.text(Look::of_stdout())).map(|()| 0);
+        return output.print_styled(|| status.json(), || status.text(Look::of_stdout())).map(|()| 0);
     };
     let file = std::path::absolute(&file).context(|| format!("understand {}", file.display()))?;
     let history = History::gather(settings, state.as_ref(), status.generated_at)?;

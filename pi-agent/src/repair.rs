@@ -12,7 +12,6 @@ use crate::monitor::Monitor;
 use crate::repository::{Purpose, Repository};
 use crate::secrets::Secrets;
 use crate::setup::Dialogue;
-use crate::shown::harmless;
 use crate::storage::place::{self, Machine, Unowned};
 use crate::storage::{Store, disk, token};
 
@@ -64,7 +63,7 @@ pub fn repair(
     };
     beyond.extend(diagnosis.beyond.iter().cloned());
     for line in &beyond {
-        say!("cannot be mended: {}", harmless(line));
+        say!("cannot be mended: {line}");
     }
     let in_the_end = if beyond.is_empty() { 0 } else { 5 };
     if diagnosis.is_well() {
@@ -73,7 +72,7 @@ pub fn repair(
         return Ok(in_the_end);
     }
     for line in &diagnosis.lines {
-        say!("{}", harmless(line));
+        say!("{line}");
     }
     say!("a backup first stores again what the sources still hold, and less is lost: pi-agent run {}", step.name);
     say!("what is set aside is kept in {store}/set-aside; no pack is deleted");
@@ -88,10 +87,10 @@ pub fn repair(
     }
     let findings = repository.mend(diagnosis, &watch(&format!("repair of {}", step.name)))?;
     for problem in lock.release() {
-        say!("{}", harmless(&problem.message));
+        say!("{}", problem.message);
     }
     for finding in &findings.errors {
-        say!("still damaged: {}", harmless(finding));
+        say!("still damaged: {finding}");
     }
     if !findings.errors.is_empty() {
         return Ok(3);

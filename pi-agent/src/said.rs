@@ -7,7 +7,10 @@ use std::io::Write;
 
 /// A line on standard output, if somebody reads it.
 macro_rules! say {
-    ($($text:tt)*) => { $crate::said::line(&mut std::io::stdout().lock(), format_args!($($text)*)) };
+    ($($text:tt)*) => {{
+        let text = $crate::shown::harmless(&format!($($text)*));
+        $crate::said::line(&mut std::io::stdout().lock(), format_args!("{text}"))
+    }};
 }
 
 /// A line on standard error, if somebody reads it.

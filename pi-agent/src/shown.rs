@@ -67,6 +67,19 @@ pub fn harmless(text: &str) -> String {
     harmless
 }
 
+/// The same JSON, in which such characters are escaped.
+pub fn harmless_json(json: &str) -> String {
+    let mut harmless = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            // None is outside of the first plane, and none but an end of a line stands outside of a text.
+            c if misleads(c) && c != '\n' => harmless.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => harmless.push(c),
+        }
+    }
+    harmless
+}
+
 /// Control characters, ends of lines, and what turns the direction of writing.
 fn misleads(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -96,6 +109,14 @@ mod tests {
     #[test]
     fn a_text_keeps_its_lines_and_nothing_worse() {
         assert_eq!(harmless("a\n\tb\r\u{1b}[2J\u{9b}"), "a\n\tb\\r\\u{1b}[2J\\u{9b}");
+    }
+
+    #[test]
+    fn json_means_the_same() {
+        let value = serde_json::json!({"host": "x\u{1b}[2J\u{9b}1m\u{202e}\u{7f}\n", "plain": "Bücher 😀"});
+        let harmless = harmless_json(&format!("{value:#}"));
+        assert!(!harmless.chars().any(|c| misleads(c) && c != '\n'), "{harmless}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&harmless).expect("JSON"), value);
     }
 
     #[test]

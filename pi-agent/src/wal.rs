@@ -85,7 +85,7 @@ pub fn push(settings: &Settings, step: &Step, postgres: &Postgres, whose: Whose<
         Err(TryLockError::WouldBlock) => return Ok(PushReport::default()),
         Err(TryLockError::Error(error)) => return Err(Error::new("lock the WAL spool").caused_by(error)),
     }
-    let names = waiting(&spool)?;
+    let mut names = waiting(&spool)?;
     if names.is_empty() {
         return Ok(PushReport::default());
     }
@@ -96,6 +96,8 @@ pub fn push(settings: &Settings, step: &Step, postgres: &Postgres, whose: Whose<
     let live = system_id_of(&postgres.data_directory);
     let mut report = PushReport::default();
     let mut ledger = Ledger::open(&spool);
+    // A history is small, and whoever does not know of a timeline begins another of its number.
+    names.sort_by_key(|name| !is_history(name));
     for name in &names {
         match push_one(&pgbackrest, &spool.join(name), live, &step.name, &mut ledger) {
             Ok(hole) => {
@@ -114,6 +116,11 @@ pub fn push(settings: &Settings, step: &Step, postgres: &Postgres, whose: Whose<
     }
     report.waiting = waiting(&spool)?.len() as u64;
     Ok(report)
+}
+
+/// The history of a timeline.
+pub(crate) fn is_history(name: &str) -> bool {
+    name.ends_with(".history")
 }
 
 /// The files in the spool that are WAL, oldest first. None when PostgreSQL has not archived anything yet.
@@ -187,7 +194,8 @@ fn push_one(
                 error: Error::new(doing())
                     .hint("the repository has the beginning of this segment; what came later is in the pg_wal of the server alone")
                     .caused_by(error),
-                stop: true,
+                // Nothing of its timeline comes behind it.
+                stop: false,
             }
         }
         Some(Code::ARCHIVE_DUPLICATE) => Refused { error: duplicate(pgbackrest, file, step, error), stop: false },

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::in_place::kept;
 use crate::postgres::Host;
+use crate::timelines::begin_a_timeline;
 
 /// Nobody archives from now on, and three segments are finished meanwhile.
 fn fall_behind(host: &Host) -> PathBuf {
@@ -115,4 +116,40 @@ fn what_cannot_be_taken_is_told_and_nobody_is_told_to_remove_it() {
     assert!(!ran.stdout.contains("rm -rf"), "{ran}");
     assert!(kept(host.cluster.data())[0].join("pg_wal").exists());
     assert_eq!(rows(host.cluster.start()), "one two");
+}
+
+/// A server died, was started again, and died once more in the same segment; then somebody began a timeline by hand.
+#[test]
+fn no_timeline_gets_the_number_of_one_that_waited_to_be_archived() {
+    let host = Host::local();
+    host.insert("one");
+    host.good_run();
+    std::thread::sleep(Duration::from_millis(1100));
+    let first = host.moment_alone();
+    host.insert("two");
+    host.cluster.crash();
+    host.agent.ok(["wal", "push"]);
+    host.cluster.start();
+    host.insert("three");
+    host.cluster.crash();
+    // It hands over another beginning of that segment, and the history of its timeline.
+    begin_a_timeline(&host);
+    host.insert("four");
+    host.cluster.finish_segment();
+    host.cluster.stop();
+
+    host.agent.ok(["restore", "database", "--in-place", "--yes", "--at", &first]).says("already exists");
+    assert_eq!(rows(host.cluster.start()), "one");
+    let segment = host.cluster.sql("select pg_walfile_name(pg_current_wal_lsn())");
+    assert!(segment.starts_with("00000003"), "{segment}");
+    host.insert("five");
+    host.good_run();
+    // Both are whole.
+    for (timeline, wanted) in [("2", "one two three four"), ("3", "one five")] {
+        let to = host.scratch.join(timeline);
+        host.agent.ok(["restore", "database", "--to", to.to_str().unwrap(), "--timeline", timeline]);
+        let clone = Cluster::existing(&host.scratch, &to);
+        assert_eq!(rows(clone.start()), wanted, "timeline {timeline}");
+        clone.stop();
+    }
 }

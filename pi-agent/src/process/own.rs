@@ -5,7 +5,7 @@ use std::process::Command;
 use std::task::Poll;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,6 +28,12 @@ pub fn with_little_memory() {
         let arguments = std::env::args_os().skip(1);
         let _ = Command::new(program).args(arguments).env(ARENAS, "1").env("RAYON_NUM_THREADS", "2").exec();
     }
+}
+
+/// No image of the memory of this process, or of one that it starts, is ever written: keys are in there.
+pub fn without_core_files() {
+    // Nobody keeps a process from asking for less.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
 }
 
 /// For a process that is started: it gives back at once what it frees, a buffer of a quarter of a MiB too. An unchanged night of 50,000 files takes

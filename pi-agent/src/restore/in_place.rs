@@ -176,6 +176,14 @@ impl<'a> InPlace<'a> {
                 .hint("`pi-agent wal push` says why; an older moment is restored with --at TIME"));
         }
 
+        let waiting = wal::waiting(&wal::spool_directory(self.settings, database))?;
+        if let Some(history) = waiting.iter().find(|name| wal::is_history(name)) {
+            return Err(Error::new(format!(
+                "{history} is not in the repository: what is restored would begin a timeline of a number that is taken"
+            ))
+            .hint("`pi-agent wal push` says why"));
+        }
+
         // 2. Beside it, then in its place.
         let before = self.end_cut_off(beside)?;
         let restored = beside.restore(&self.step.name, &request.at, &[], &mut |request| {

@@ -146,7 +146,13 @@ impl Model {
         } else {
             // Of a server that was started and did nothing yet no trace is in the repository.
             let mut commits = self.timelines[&life.timeline].commits.iter();
-            let idle = !commits.any(|commit| (life.from..=time).contains(&commit.time));
+            // What is lost of its WAL tells nobody that the database was on it.
+            let is_told = |commit: &&Commit| match self.held.get(&(life.timeline, commit.position / SEGMENT)) {
+                Some(Held::Whole) => true,
+                Some(Held::Until(position)) => commit.position <= *position,
+                None => false,
+            };
+            let idle = !commits.any(|commit| (life.from..=time).contains(&commit.time) && is_told(&commit));
             if idle {
                 timelines.extend(next.checked_sub(2).map(|before| self.lives[before].timeline));
             }
