@@ -41,6 +41,14 @@ impl Cluster {
         cluster
     }
 
+    /// The newest installed version: that of each cluster for which no other is asked.
+    pub fn newest() -> u32 {
+        let entries = fs::read_dir(VERSIONS).expect("PostgreSQL is installed by tests/setup.sh");
+        let versions = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let newest = versions.filter(|version| folder(*version).join("initdb").exists()).max();
+        newest.expect("PostgreSQL is installed by tests/setup.sh")
+    }
+
     /// Makes the data directory anew: another cluster at the same place.
     pub fn initialise(&self, settings: &str) {
         if self.data.exists() {
@@ -240,10 +248,7 @@ impl Drop for Cluster {
 
 /// The programs of the newest installed version.
 fn programs() -> PathBuf {
-    let entries = fs::read_dir(VERSIONS).expect("PostgreSQL is installed by tests/setup.sh");
-    let versions = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let newest = versions.filter(|version| folder(*version).join("initdb").exists()).max();
-    folder(newest.expect("PostgreSQL is installed by tests/setup.sh"))
+    folder(Cluster::newest())
 }
 
 fn programs_of(version: u32) -> PathBuf {

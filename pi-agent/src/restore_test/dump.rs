@@ -133,6 +133,9 @@ fn into_a_database(work: &Work<'_>, psql: &Psql<'_>, file: &Path, original: Opti
     let name = format!("pi_agent_dump_{}", std::process::id());
     let like = original.map_or_else(|| Ok(String::new()), |original| encoding_and_locale(psql, original))?;
     psql.system(ALWAYS_THERE, &format!("create role {name} login"), ASKING)?;
+    for setting in session::GIVEN {
+        psql.system(ALWAYS_THERE, &format!("alter role {name} set {setting}"), ASKING)?;
+    }
     psql.ask(ALWAYS_THERE, &format!("create database {name} owner {name} template template0 {like}"), ASKING)?;
     psql.system(&name, &format!("alter schema public owner to {name}"), ASKING)?;
     let mut schemas = vec!["public".to_owned()];

@@ -13,9 +13,12 @@ pub(super) struct Damage {
     pub words: &'static str,
     /// It can be with the others of these in one backup, each of another relation.
     pub together: bool,
+    /// From that version on nobody sees it: a dump brings numbers of pages from another cluster, so that fewer prove nothing.
+    pub unseen_from: u32,
 }
 
 const PAGE: u64 = 8192;
+const NEVER: u32 = u32::MAX;
 
 /// Each is of another relation.
 pub(super) const DAMAGES: &[Damage] = &[
@@ -25,6 +28,7 @@ pub(super) const DAMAGES: &[Damage] = &[
         check: "pg_amcheck",
         words: "public.notes",
         together: true,
+        unseen_from: 18,
     },
     Damage {
         name: "a table's file is gone",
@@ -32,6 +36,7 @@ pub(super) const DAMAGES: &[Damage] = &[
         check: "samples",
         words: "public.ledger",
         together: false,
+        unseen_from: NEVER,
     },
     Damage {
         name: "a sequence's file is gone",
@@ -39,6 +44,7 @@ pub(super) const DAMAGES: &[Damage] = &[
         check: "pg_amcheck",
         words: "public.numbers",
         together: true,
+        unseen_from: NEVER,
     },
     Damage {
         name: "an index has lost its end",
@@ -46,6 +52,7 @@ pub(super) const DAMAGES: &[Damage] = &[
         check: "pg_amcheck",
         words: "public.by_word",
         together: true,
+        unseen_from: 18,
     },
     Damage {
         name: "an index's file is gone",
@@ -53,6 +60,7 @@ pub(super) const DAMAGES: &[Damage] = &[
         check: "samples",
         words: "public.ledger",
         together: false,
+        unseen_from: NEVER,
     },
     Damage {
         name: "a leaf of an index is another",
@@ -60,6 +68,7 @@ pub(super) const DAMAGES: &[Damage] = &[
         check: "pg_amcheck",
         words: "public.by_entry",
         together: false,
+        unseen_from: NEVER,
     },
     Damage {
         name: "a row's bytes are others",
@@ -67,6 +76,7 @@ pub(super) const DAMAGES: &[Damage] = &[
         check: "pg_amcheck",
         words: "public.",
         together: false,
+        unseen_from: NEVER,
     },
 ];
 
@@ -77,8 +87,10 @@ fn cut(file: &PathBuf) {
     file.set_len(PAGE).unwrap();
 }
 
+/// Changes bytes of a page from there on: where a row lies in it is another place in each version.
 fn flip(file: &PathBuf, at: u64) {
     let mut content = fs::read(file).unwrap();
-    content[usize::try_from(at).unwrap()] ^= 0x15;
+    let at = usize::try_from(at).unwrap();
+    content[at..at + 190].iter_mut().step_by(19).for_each(|byte| *byte ^= 0x15);
     fs::write(file, content).unwrap();
 }

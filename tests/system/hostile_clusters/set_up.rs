@@ -30,8 +30,10 @@ pub(super) struct Hostile {
     pub later: &'static str,
     /// What else is done last.
     pub also: fn(&Host),
-    /// What of it cannot be tested, each `CHECK: OBJECT: WORDS`.
+    /// What of it cannot be tested, each `CHECK: OBJECT: WORDS`; behind `before 17: ` in versions before that.
     pub untested: &'static [&'static str],
+    /// From that version on the run says that it cannot dump all of it.
+    pub told_from: u32,
 }
 
 pub(super) const NOTHING: Hostile = Hostile {
@@ -44,6 +46,7 @@ pub(super) const NOTHING: Hostile = Hostile {
     later: "",
     also: |_| (),
     untested: &[],
+    told_from: u32::MAX,
 };
 
 /// The session of a script is none of the hostile ones.
@@ -131,6 +134,9 @@ impl Original {
             hostile.iter().flat_map(|one| [filled(text(one)), "\n".into()]).collect()
         };
         let settings: String = together(|one| one.settings);
+        // It ended with 15.
+        let known = |line: &&str| Cluster::newest() < 16 || !line.starts_with("promote_trigger_file");
+        let settings: String = settings.lines().filter(known).flat_map(|line| [line, "\n"]).collect();
         let cluster = Cluster::make(&scratch, "server", &(archive_setting(&spool_of(&scratch)) + "\n" + &settings));
         hostile.iter().for_each(|one| (one.stopped)(&cluster));
         let (config, step): (_, String) = (Config::local(scratch.path()), together(|one| one.step));

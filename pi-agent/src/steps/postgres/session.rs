@@ -20,7 +20,11 @@ pub(crate) const LIVE: &str = "-c search_path=pg_catalog -c client_encoding=SQL_
 
 /// While a dump is loaded, by a role that may set little.
 pub(crate) const OF_A_DUMP: &str = "-c client_encoding=SQL_ASCII -c default_transaction_read_only=off -c role=none \
-    -c statement_timeout=0 -c lock_timeout=0 -c client_min_messages=warning";
+    -c local_preload_libraries= -c statement_timeout=0 -c lock_timeout=0 -c client_min_messages=warning";
+
+/// What such a role cannot set for itself, and is given. Of libraries SQL knows no empty list: this one is always there.
+pub(crate) const GIVEN: [&str; 3] =
+    ["session_preload_libraries = 'plpgsql'", "session_replication_role = replica", "lc_messages = 'C'"];
 
 /// On restored data, where we may do everything. Triggers on commands do not fire, nothing is read-only or out of time, and damage is
 /// not passed over. The search path is that of the database: functions in indexes may rest on it.
