@@ -11,7 +11,7 @@ demo: ## three nights of a household, a disaster, and everything restored (under
 test: ## every test in its short form: PostgreSQL 15 and 17, pgBackRest, restic, an S3 server, whole machines (25 minutes; the first time 20 more, and 6 GB; as root)
 	@tests/run.sh short
 
-test-long: ## every test at full strength, on both packages, and with the PostgreSQL of Debian unstable (two hours)
+test-long: ## every test at full strength, on both packages, and with the PostgreSQL of Debian 13 and unstable (an hour and a quarter)
 	@tests/run.sh full
 
 test-trixie: ## the PostgreSQL tests in a Debian 13: PostgreSQL 17 and pgBackRest 2.55

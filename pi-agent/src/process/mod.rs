@@ -38,6 +38,19 @@ mod tests {
     }
 
     #[test]
+    fn who_started_it_may_ask_it_to_end() {
+        let stop = Stop::default();
+        let program = shell("trap 'exit 7' INT; echo ready; while :; do sleep 0.05; done").stopped_by(&stop);
+        let output = program.run(&mut |_, _| stop.ask()).unwrap();
+        assert_eq!(output.status.code(), Some(7));
+        // Asked before, it ends as soon as it runs.
+        let stop = Stop::default();
+        stop.ask();
+        let output = shell("sleep 30").stopped_by(&stop).run(&mut |_, _| ()).unwrap();
+        assert!(!output.status.success());
+    }
+
+    #[test]
     fn output_of_both_streams_and_the_exit_code_come_back() {
         let mut seen = Vec::new();
         let output = shell("echo one; echo two >&2; exit 7")
