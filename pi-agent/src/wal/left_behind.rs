@@ -202,20 +202,27 @@ fn marked(data: &Path, kind: &str) -> BTreeSet<String> {
     names.filter(|name| Name::of(name).is_some()).collect()
 }
 
-/// The segments of the last timeline that hold what their names say; others wait to be used again.
+/// The segments of the last timeline that hold what their names say, one behind the other; others wait to be used again. One of those may
+/// have come by its own number, from another timeline: nothing was written behind a gap.
 fn open_segments(data: &Path, is_open: impl Fn(&String) -> bool) -> BTreeSet<String> {
     let id = system_id_of(data);
-    let holds = |name: &String| {
-        let header = Header::check(&data.join("pg_wal").join(name)).ok();
-        header.is_some_and(|header| Some(header.system_id) == id && header.is_of(name))
+    let begins = |name: &String| {
+        let header = Header::check(&data.join("pg_wal").join(name)).ok()?;
+        (Some(header.system_id) == id && header.is_of(name)).then_some((header.begins, header.segment_size))
     };
     let names: BTreeSet<_> = names_in(&data.join("pg_wal"))
         .into_iter()
         .filter(|name| name.len() == 24 && Name::of(name) == Some(Name::Segment))
-        .filter(holds)
         .collect();
-    let timeline = names.last().map(|name| name[..8].to_owned()).unwrap_or_default();
-    names.into_iter().filter(|name| name.starts_with(&timeline) && is_open(name)).collect()
+    let held: Vec<_> = names.into_iter().filter_map(|name| Some((begins(&name)?, name))).collect();
+    let timeline = held.last().map(|(_, name)| name[..8].to_owned()).unwrap_or_default();
+    let mut next = None;
+    let whole = held.into_iter().filter(|(_, name)| name.starts_with(&timeline)).take_while(|((begins, size), _)| {
+        let follows = next.is_none_or(|next| next == *begins);
+        next = Some(begins + size);
+        follows
+    });
+    whole.map(|(_, name)| name).filter(|name| is_open(name)).collect()
 }
 
 fn names_in(folder: &Path) -> Vec<String> {
