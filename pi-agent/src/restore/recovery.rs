@@ -195,8 +195,9 @@ impl Cluster<'_> {
         let Self { data, pgbackrest, .. } = self;
         let (user, runtime) = (pgbackrest.user(), &self.settings.local.runtime);
         let desk = handover::desk(runtime)?;
-        hand_over(desk.path(), user)?;
+        // While nobody else can exchange a name in there.
         let handover = Handover::make(desk.path(), user)?;
+        hand_over(desk.path(), user)?;
         let programs =
             self.programs.open(self.version, runtime, user, &[&[*data, desk.path()], self.elsewhere].concat())?;
         let control = || with_a_name(self.settings, user, || Control::read(&programs, user, data));
