@@ -265,7 +265,8 @@ fn locks_of_a_backup_that_was_ended_or_killed_are_in_nobodys_way() {
     home.config.write().ok(["run"]);
     let mut random = Random::new(2);
     let mut begun = || {
-        fs::write(home.source.join("new"), random.bytes(9_000_000)).unwrap();
+        // Half a minute: on a busy machine seconds pass until its lock is seen.
+        fs::write(home.source.join("new"), random.bytes(30_000_000)).unwrap();
         let slow = home.config.clone().table("[limits]\nread = \"1MiB\"").write();
         let run = slow.start(["run", "data", "--json"]);
         home.wait_for_a_lock();
