@@ -11,6 +11,7 @@ use harness::{
     Agent, Cluster, Config, Household, LoopDisk, Ran, Random, Scratch, Size, Tree, TypedInto, by_effort, sh,
 };
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::health::with_clock;
 use crate::postgres::{Host, STANZA};
@@ -574,7 +575,7 @@ fn a_key_on_a_bad_place_of_the_disk_is_told_and_stops_no_night() {
     let _ = home.night("third").expect(0);
     let (ran, _) = home.restore();
     assert_eq!(ran.code(), Some(0), "{ran}");
-    home.agent.run(["check", "data"]).expect(3).says("its key file keys/").says("Input/output error");
+    home.agent.run(["check", "data"]).expect(3).says("keys/").says("Input/output error");
     home.agent.run(["repair", "data"]).expect(5).says("cannot be mended").says("Input/output error");
     // The other one opens it, also where no key was kept.
     fs::remove_dir_all(home.config.secrets().join("master-keys")).unwrap();
@@ -605,6 +606,49 @@ fn a_damaged_key_file_beside_a_whole_one_stops_no_night() {
         let night = agent.ok(["run", "data", "--json"]);
         assert_eq!(night.step("data")["outcome"], "succeeded", "{night}");
         fs::write(&key, &whole).unwrap();
+    }
+}
+
+/// Whoever may write to the storage, without any key, says in key files what opening them costs, and how many there are.
+#[test]
+fn key_files_that_cost_too_much_are_left_out() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    fs::write(source.join("file"), "kept").unwrap();
+    let config = Config::local(scratch.path()).directory("data", &[&source], "");
+    let agent = config.write();
+    agent.ok(["run"]);
+    let keys = config.storage_folder().join("data/keys");
+    let ours = fs::read_dir(&keys).unwrap().next().unwrap().unwrap().path();
+    let ours: Value = serde_json::from_slice(&fs::read(ours).unwrap()).unwrap();
+    let mut number = 0;
+    let mut add = |cost: [u64; 3]| {
+        number += 1;
+        let mut key = ours.clone();
+        (key["N"], key["r"], key["p"]) = (cost[0].into(), cost[1].into(), cost[2].into());
+        (key["hostname"], key["data"]) = (format!("other-{number}").into(), ours["salt"].clone());
+        let content = key.to_string();
+        let name: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        fs::write(keys.join(&name), content).unwrap();
+        name
+    };
+    let refused = [
+        ([1 << 22, 8, 1], "to open it takes 4096 MiB"),
+        ([1 << 40, 8, 1], "it is no key file of restic's"),
+        ([0, 0, 0], "N = 0"),
+        ([1 << 15, 8, 1_000_000], "MiB of memory"),
+        ([1 << 15, 1 << 30, 1], "MiB of memory"),
+    ]
+    .map(|(cost, told)| (add(cost), told));
+    // These cost what others do. This host's own is tried before them.
+    (0..200).for_each(|_| drop(add([1 << 15, 8, 1])));
+    fs::remove_dir_all(config.secrets().join("master-keys")).unwrap();
+    let night = agent.ok(["run", "data", "--json"]);
+    assert_eq!(night.step("data")["outcome"], "succeeded", "{night}");
+    let report = night.json().to_string();
+    for (name, told) in refused {
+        let rest = report.split_once(&name).unwrap_or_else(|| panic!("{name}: {night}")).1;
+        assert!(rest.split_once("another key file").unwrap().0.contains(told), "{told}: {night}");
     }
 }
 

@@ -11,12 +11,12 @@ use serde_json::json;
 use super::cipher::{self, Cipher};
 use super::pack::{self, Entry};
 use super::{Repository, Snapshot};
+use crate::Result;
 use crate::config::Settings;
 use crate::error::Kind;
 use crate::monitor::Problem;
 use crate::secrets::{Secrets, read_private};
 use crate::storage::Store;
-use crate::{Error, Result};
 
 /// A file of the repository that is not what its name says.
 pub(super) struct Damaged {
@@ -135,8 +135,7 @@ impl Repository {
         for (key, _) in self.store().list(&format!("{kind}/"))? {
             // What has another kind of name is none of the repository's.
             let Some(name) = key.rsplit('/').next().filter(|name| name.parse::<Id>().is_ok()) else { continue };
-            // Key files are opened by passwords.
-            let opens = |content| kind == "keys" || Cipher::of(&self.key).open(content).is_some();
+            let opens = |content| Cipher::of(&self.key).open(content).is_some();
             let why = match self.content(&key)? {
                 Ok(content) if cipher::name(&content) == name && opens(&content) => continue,
                 Ok(_) => String::new(),
@@ -219,35 +218,7 @@ impl Repository {
         if let Some(key) = kept.and_then(|key| serde_json::from_str(key.reveal()).ok()) {
             return Ok(key);
         }
-        match self.opened_by(&secrets.restic_key()?)? {
-            Some(opened) => Ok(opened.key),
-            None => Err(self.key_trouble()?.unwrap_or_else(|| self.not_its_password())),
-        }
-    }
-
-    /// Notes key files that are damaged, where another one has opened the repository.
-    pub(super) fn remark_on_keys(&mut self) {
-        for Damaged { name, why } in self.damaged_files("keys").unwrap_or_default() {
-            let message = format!("keys/{name} in {} is damaged{why}; another key file opens it", self.store());
-            let hint = "put a copy of it back; or remove it, if nobody needs its password any more".into();
-            self.remarks.push(Problem { message, hint: Some(hint) });
-        }
-    }
-
-    /// Why no password may open it.
-    ///
-    /// # Errors
-    /// Storage fails.
-    pub fn key_trouble(&self) -> Result<Option<Error>> {
-        let what = match (self.store().list("keys/")?.is_empty(), self.damaged_files("keys")?.first()) {
-            (true, _) => "it has no key file any more".to_owned(),
-            (_, Some(Damaged { name, why })) => format!("its key file keys/{name} is damaged{why}"),
-            _ => return Ok(None),
-        };
-        let step = &self.step;
-        Ok(Some(Error::new(format!("open {}: {what}, and without one nothing in it can be read", self.store())).hint(
-            format!("put a copy of keys/ back; or master-keys/{step}.json from the secrets of the machine that made it into this one's"),
-        )))
+        Ok(self.opened_by(&secrets.restic_key()?)??.0.key)
     }
 }
 

@@ -1,10 +1,12 @@
 //! The key file that `restic.key` opens. This machine keeps the key that is in it, and would go on without: but nobody else could read
 //! what it stores.
 
-use rustic_core::repofile::{KeyFile, MasterKey};
+use rustic_core::repofile::MasterKey;
 
-use super::{Repository, cipher};
-use crate::error::{Error, Result};
+use super::damage::Damaged;
+use super::key_files::{Candidate, WORK_OF_ALL};
+use super::{NOT_ITS_PASSWORD, Repository};
+use crate::error::{Error, Kind, Result};
 use crate::monitor::Problem;
 use crate::secrets::{Secret, Secrets};
 
@@ -32,37 +34,50 @@ impl Repository {
         if let Some((file, size)) = self.backend.below("keys/")?.iter().find(is_known) {
             return Ok(Ok(fact(file, *size, &stamp)));
         }
-        if let Some(opened) = self.opened_by(&secrets.restic_key()?)? {
-            return Ok(Ok(fact(&opened.file, opened.size, &stamp)));
-        }
-        let trouble = self.key_trouble()?.unwrap_or_else(|| {
-            let (step, store) = (&self.step, self.store());
-            Error::new(format!("restic.key opens none of the key files in {store}: this machine alone can read it")).hint(format!(
-                "put the password back with which it was made or changed; else keep a copy of master-keys/{step}.json from the secrets \
-                 of this machine"
-            ))
-        });
+        let trouble = match self.opened_by(&secrets.restic_key()?)? {
+            Ok((opened, _)) => return Ok(Ok(fact(&opened.file, opened.size, &stamp))),
+            Err(error) if error.kind() == Kind::Usage => {
+                let (step, store) = (&self.step, self.store());
+                Error::new(format!("restic.key opens none of the key files in {store}: this machine alone can read it")).hint(format!(
+                    "put the password back with which it was made or changed; else keep a copy of master-keys/{step}.json from the \
+                     secrets of this machine"
+                ))
+            }
+            Err(trouble) => trouble,
+        };
         Ok(Err((&trouble).into()))
     }
 
-    /// The first key file that the password opens. Damaged ones are passed over: another one may open it.
+    /// The first key file that the password opens, and those that are damaged; or why it opens none.
     ///
     /// # Errors
     /// Storage fails.
-    pub(super) fn opened_by(&self, password: &Secret) -> Result<Option<Opened>> {
-        for (file, size) in self.store().list("keys/")? {
-            let Ok(content) = self.content(&file)? else { continue };
-            let Ok(parsed) = serde_json::from_slice::<KeyFile>(&content) else { continue };
-            if !file.ends_with(&cipher::name(&content)) {
-                continue;
+    pub(super) fn opened_by(&self, password: &Secret) -> Result<Result<(Opened, Vec<Damaged>)>> {
+        let (candidates, damaged) = self.key_files()?;
+        let whole = candidates.len();
+        let (mut work, mut tried) = (0, 0);
+        for Candidate { file, size, content, work: more } in candidates {
+            work += more;
+            if work > WORK_OF_ALL {
+                break;
             }
-            if let Ok(opened) = parsed.key_from_password(&password.reveal()) {
+            tried += 1;
+            if let Ok(opened) = content.key_from_password(&password.reveal()) {
                 let (encrypt, k, r) = opened.to_keys();
                 let mut key = MasterKey::new();
                 (key.encrypt, key.mac.k, key.mac.r) = (encrypt, k, r);
-                return Ok(Some(Opened { file, size, key }));
+                return Ok(Ok((Opened { file, size, key }, damaged)));
             }
         }
-        Ok(None)
+        let store = self.store();
+        Ok(Err(match self.trouble_of(whole, &damaged) {
+            Some(trouble) if whole == 0 => trouble,
+            _ if tried < whole => Error::usage(format!(
+                "open {store}: the password in restic.key opens none of the first {tried} of its {whole} key files, and to try all takes too long"
+            ))
+            .hint("remove the key files that nobody made: a repository has one for each of its passwords"),
+            _ => Error::usage(format!("open {store}: {NOT_ITS_PASSWORD}"))
+                .hint("put the password it was made with into restic.key"),
+        }))
     }
 }

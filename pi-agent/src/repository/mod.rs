@@ -20,6 +20,7 @@ mod graft;
 mod hold;
 mod index_parts;
 mod key_file;
+mod key_files;
 mod key_in_use;
 mod library;
 mod listing;
@@ -177,24 +178,11 @@ impl Repository {
             }
         }
         let password = secrets.restic_key()?;
-        match this.with_credentials(&Credentials::password(password.reveal())) {
-            Ok(opened) => this.key = opened.key(),
-            // rustic ends at a key file that is damaged; behind it may be one that is not.
-            Err(error) => {
-                let trouble = this.key_trouble().ok().flatten();
-                let Some(opened) = trouble.as_ref().and_then(|_| this.opened_by(&password).ok().flatten()) else {
-                    return Err(match error.is_incorrect_password() {
-                        _ if let Some(trouble) = trouble => trouble,
-                        true => this.not_its_password(),
-                        false => this.failed("open", &error).error,
-                    });
-                };
-                this.key = opened.key;
-                this.backend.look_again();
-                this.attempt("open", || this.rustic()).map_err(|failed| failed.error)?;
-                this.remark_on_keys();
-            }
-        }
+        let (opened, damaged) = this.opened_by(&password)??;
+        this.key = opened.key;
+        this.backend.look_again();
+        this.attempt("open", || this.rustic()).map_err(|failed| failed.error)?;
+        this.remark_on_keys(&damaged);
         this.keep_key(&file);
         Ok(Some(this))
     }
@@ -238,11 +226,6 @@ impl Repository {
         made.map_err(|failed| failed.error)?;
         this.keep_key(&secrets.master_key_file(step));
         Ok(this)
-    }
-
-    fn not_its_password(&self) -> Error {
-        Error::usage(format!("open {}: {NOT_ITS_PASSWORD}", self.store()))
-            .hint("put the password it was made with into restic.key")
     }
 
     fn closed(settings: &Settings, step: &str, store: Store) -> Self {
