@@ -141,7 +141,7 @@ impl Home {
 
     /// Puts a package there and gives it to apt.
     pub fn install(&self, package: &Package) -> Ran {
-        self.machine.write("/etc/systemd/system/pi-agent-.service.d/busy.conf", 0o644, AS_ANYBODY.as_bytes());
+        self.machine.write("/etc/systemd/system/service.d/busy.conf", 0o644, AS_ANYBODY.as_bytes());
         self.machine.write("/root/pi-agent.deb", 0o644, &package.bytes());
         self.machine.run("apt-get install --yes --quiet /root/pi-agent.deb").expect(0)
     }
