@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, write};
 
@@ -161,35 +161,6 @@ impl View {
         for (from, at) in &self.binds {
             mount(Some(from.as_c_str()), at.as_c_str(), None::<&CStr>, MsFlags::MS_BIND, None::<&CStr>)?;
         }
-        Ok(())
-    }
-}
-
-/// What a process in a container sees: its files and its network, for a program of ours that is to see the same.
-#[derive(Debug)]
-pub struct Inside {
-    files: File,
-    network: File,
-}
-
-impl Inside {
-    /// That of this process.
-    ///
-    /// # Errors
-    /// It has ended, or we are not root.
-    pub fn of(pid: u32) -> Result<Self> {
-        let open = |name: &str| {
-            let path = format!("/proc/{pid}/ns/{name}");
-            File::open(&path)
-                .map_err(|error| Error::new(format!("open {path}")).hint("run pi-agent as root").caused_by(error))
-        };
-        Ok(Self { files: open("mnt")?, network: open("net")? })
-    }
-
-    /// Between fork and exec: makes system calls and nothing else.
-    pub(crate) fn enter(&self) -> io::Result<()> {
-        setns(&self.network, CloneFlags::CLONE_NEWNET)?;
-        setns(&self.files, CloneFlags::CLONE_NEWNS)?;
         Ok(())
     }
 }

@@ -13,11 +13,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 use super::below::end_session;
-use super::session::{Orphaned, enter, lead, leave_network};
+use super::confined::Place;
+use super::session::{Orphaned, enter, lead};
 use super::tail::Tail;
 use super::{Piped, User};
 use crate::error::{Context, Error, Kind, Result};
-use crate::mounts::{Bind, Inside, View};
+use crate::mounts::{Bind, View};
 
 /// A program to run to its end.
 #[derive(Clone, Debug)]
@@ -34,10 +35,8 @@ pub struct Program {
     pub directory: PathBuf,
     /// Files that it and what it starts find at other paths than everybody else.
     pub binds: Vec<Bind>,
-    /// The container whose files and network it has instead of this machine's.
-    pub inside: Option<Arc<Inside>>,
-    /// It has no network: as root, and where the kernel allows that.
-    pub without_network: bool,
+    /// Where it runs, when it is not to reach what we do.
+    pub place: Place,
     /// Whoever asks it to end before.
     pub stop: Option<Stop>,
     /// Ended with everything it started when this is over.
@@ -95,8 +94,7 @@ impl Program {
             user: None,
             directory: "/".into(),
             binds: Vec::new(),
-            inside: None,
-            without_network: false,
+            place: Place::Here,
             stop: None,
             deadline: Duration::from_secs(60),
         }
@@ -123,10 +121,13 @@ impl Program {
         self
     }
 
-    /// Leaves it no network. Sockets in the file system work.
+    /// Leaves it no network, no processes but its own, and none of the system calls that no server needs: it works on what somebody
+    /// else has written. Sockets in the file system work. A program of a container is as confined already.
     #[must_use]
-    pub fn without_network(mut self) -> Self {
-        self.without_network = true;
+    pub fn confined(mut self) -> Self {
+        if matches!(self.place, Place::Here) {
+            self.place = Place::Alone;
+        }
         self
     }
 
@@ -219,7 +220,8 @@ impl Program {
     }
 
     fn spawn(&self) -> Result<Child> {
-        self.command()?.spawn().map_err(|error| {
+        let mut command = self.command()?;
+        self.place.bear(|| command.spawn()).map_err(|error| {
             let kind = match error.kind() {
                 io::ErrorKind::NotFound => Kind::NotFound,
                 _ => Kind::Permanent,
@@ -246,10 +248,7 @@ impl Program {
             enter(&mut command, View::of(&self.binds)?);
         }
         let user = self.user.as_ref().filter(|_| Uid::effective().is_root());
-        if self.without_network && self.inside.is_none() {
-            leave_network(&mut command);
-        }
-        lead(&mut command, user, Orphaned::Dies, self.inside.clone());
+        lead(&mut command, user, Orphaned::Dies, &self.place);
         Ok(command)
     }
 }

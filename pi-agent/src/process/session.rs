@@ -3,13 +3,12 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::Arc;
 
-use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
 
 use super::User;
-use crate::mounts::{Inside, View};
+use super::confined::Place;
+use crate::mounts::View;
 
 /// What becomes of a process whose parent dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,38 +29,23 @@ pub(super) fn enter(command: &mut Command, view: View) {
     }
 }
 
-/// Gives `command` an empty network namespace. Where that is refused (to who is not root, or in a container), it works all the same.
-#[allow(unsafe_code)]
-pub(super) fn leave_network(command: &mut Command) {
-    // SAFETY: between fork and exec a single system call is made.
-    unsafe {
-        command.pre_exec(|| {
-            let _ = unshare(CloneFlags::CLONE_NEWNET);
-            Ok(())
-        });
-    }
-}
-
 /// Makes `command` lead a session of its own.
 pub fn lead_session(command: &mut Command, orphaned: Orphaned) {
-    lead(command, None, orphaned, None);
+    lead(command, None, orphaned, &Place::Here);
 }
 
-/// The same, as `user` and in a container when given.
+/// The same, as `user` when given, in that place, which whoever starts it must be told too.
 #[allow(unsafe_code)]
-pub(super) fn lead(command: &mut Command, user: Option<&User>, orphaned: Orphaned, inside: Option<Arc<Inside>>) {
+pub(super) fn lead(command: &mut Command, user: Option<&User>, orphaned: Orphaned, place: &Place) {
     let user = user.cloned();
+    let mut way = place.way();
     let parent = nix::unistd::getpid();
     // SAFETY: between fork and exec only async-signal-safe calls are made, on memory prepared before the fork.
     unsafe {
         command.pre_exec(move || {
             nix::unistd::setsid()?;
             group_by_niceness();
-            if let Some(inside) = &inside {
-                inside.enter()?;
-                // What its image has of programs that make root of their user does not do that for it.
-                nix::sys::prctl::set_no_new_privs()?;
-            }
+            way.enter()?;
             if let Some(user) = &user {
                 // Through libc: nix would need a slice of its own type, and so an allocation.
                 if libc::setgroups(user.groups.len(), user.groups.as_ptr()) != 0 {
@@ -75,11 +59,13 @@ pub(super) fn lead(command: &mut Command, user: Option<&User>, orphaned: Orphane
             if libc::prctl(libc::PR_SET_PDEATHSIG, signal) != 0 {
                 return Err(io::Error::last_os_error());
             }
-            // The parent may have died before the line above took effect.
-            if orphaned == Orphaned::Dies && nix::unistd::getppid() != parent {
+            // The parent may have died before the line above took effect. In a namespace of its own a process has none, as it seems.
+            let seen = nix::unistd::getppid();
+            let orphan = if seen.as_raw() == 0 { !way.has_parent() } else { seen != parent };
+            if orphaned == Orphaned::Dies && orphan {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
-            Ok(())
+            way.give_up_calls()
         });
     }
 }

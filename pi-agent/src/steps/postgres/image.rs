@@ -16,8 +16,7 @@ use tempfile::TempDir;
 use super::programs::major;
 use crate::docker::Docker;
 use crate::error::{Context, Error, Result};
-use crate::mounts::Inside;
-use crate::process::{Program, User};
+use crate::process::{Inside, Place, Program, User};
 
 /// What the container and the directory in which it is noted are called, before what makes the name its own.
 const NAME: &str = "pi-agent-image-";
@@ -119,7 +118,7 @@ impl Image {
 
     /// A program of this machine becomes one of the image.
     pub(super) fn lead(&self, program: Program) -> Program {
-        Program { inside: Some(Arc::clone(&self.inside)), ..program.env("PATH", &self.path) }
+        Program { place: Place::Inside(Arc::clone(&self.inside)), ..program.env("PATH", &self.path) }
     }
 }
 
