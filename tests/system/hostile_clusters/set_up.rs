@@ -134,8 +134,11 @@ impl Original {
             hostile.iter().flat_map(|one| [filled(text(one)), "\n".into()]).collect()
         };
         let settings: String = together(|one| one.settings);
-        // It ended with 15.
-        let known = |line: &&str| Cluster::newest() < 16 || !line.starts_with("promote_trigger_file");
+        // One ended with 15, the other began with 18.
+        let known = |line: &&str| match Cluster::newest() {
+            16.. if line.starts_with("promote_trigger_file") => false,
+            version => version >= 18 || !line.starts_with("max_active_replication_origins"),
+        };
         let settings: String = settings.lines().filter(known).flat_map(|line| [line, "\n"]).collect();
         let cluster = Cluster::make(&scratch, "server", &(archive_setting(&spool_of(&scratch)) + "\n" + &settings));
         hostile.iter().for_each(|one| (one.stopped)(&cluster));

@@ -235,7 +235,7 @@ alter server away options (set host '127.0.0.1', set port '{port}', add connect_
         ..NOTHING
     };
     subscriptions_and_many_origins: Hostile {
-        settings: "max_replication_slots = 60\nmax_wal_senders = 60\nwal_level = logical",
+        settings: "max_replication_slots = 60\nmax_active_replication_origins = 60\nmax_wal_senders = 60\nwal_level = logical",
         script: r"create table taken (i int primary key); create publication given for table taken;
 create subscription taking connection 'host=127.0.0.1 port={port} connect_timeout=1' publication given with (connect = false, slot_name = 'x');
 alter subscription taking enable; select pg_create_logical_replication_slot('kept', 'pgoutput'); select pg_create_physical_replication_slot('also', true);
