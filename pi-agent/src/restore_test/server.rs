@@ -83,7 +83,8 @@ impl Clone<'_> {
     /// # Errors
     /// It does not start, with what it said; else what the work returns.
     pub fn running<T>(&self, monitor: &Monitor, work: impl FnOnce(&Psql<'_>) -> Result<T>) -> Result<T> {
-        let configuration = self.configure()?;
+        let control = Control::read(self.programs, self.user, self.data)?;
+        let configuration = self.configure(&control)?;
         let psql = Psql {
             connection: [
                 "--no-password".into(),
@@ -93,7 +94,7 @@ impl Clone<'_> {
             ],
             user: self.user,
             programs: self.programs,
-            options: session::RESTORED,
+            options: session::restored(control.version),
         };
         let (said, stop) = (&Mutex::new(String::new()), &Stop::default());
         std::thread::scope(|scope| {
@@ -124,7 +125,7 @@ impl Clone<'_> {
     }
 
     /// Small, and open to whoever reaches the socket.
-    fn configure(&self) -> Result<Configuration<'_>> {
+    fn configure(&self, control: &Control) -> Result<Configuration<'_>> {
         let home = self.home;
         let doing = || format!("make a server's directory {}", home.display());
         if nix::unistd::Uid::effective().is_root() {
@@ -143,8 +144,7 @@ impl Clone<'_> {
             ("fsync", "off"),
         ];
         let configuration = Configuration { directory: home, user: self.user };
-        let control = Control::read(self.programs, self.user, self.data)?;
-        configuration.ours(&control, &restored::lines(&own), "local all all trust\n")?;
+        configuration.ours(control, &restored::lines(&own), "local all all trust\n")?;
         Ok(configuration)
     }
 }

@@ -134,7 +134,7 @@ impl Original {
             hostile.iter().flat_map(|one| [filled(text(one)), "\n".into()]).collect()
         };
         let settings: String = together(|one| one.settings);
-        // One ended with 15, the other began with 18.
+        // The first ended with 15, the others began with 18.
         let known = |line: &&str| match Cluster::newest() {
             16.. if line.starts_with("promote_trigger_file") => false,
             version => version >= 18 || !line.starts_with("max_active_replication_origins"),

@@ -292,9 +292,10 @@ update pg_collation set collversion = '1' where collname = 'blind'; update pg_da
     damage_is_passed_over: Hostile {
         reload: "zero_damaged_pages = on\nignore_checksum_failure = on\njit = on\njit_above_cost = 0\nenable_seqscan = off\n\
                  enable_indexscan = off\nrow_security = off\nsession_replication_role = replica\nallow_in_place_tablespaces = on",
-        script: "alter role all set zero_damaged_pages = on; alter role all set ignore_checksum_failure = on; alter role all set row_security = off;
+        script: r#"alter role all set zero_damaged_pages = on; alter role all set ignore_checksum_failure = on; alter role all set row_security = off;
 alter database shop set default_table_access_method = 'heap';
-alter database shop set dynamic_library_path = '/of/another/machine'; alter database shop set default_text_search_config = 'no.such';",
+alter database shop set dynamic_library_path = '/of/another/machine'; alter database shop set default_text_search_config = 'no.such';
+select 'alter database shop set extension_control_path = "/of/another/machine"' where current_setting('server_version_num')::int >= 180000 \gexec"#,
         ..NOTHING
     };
 }

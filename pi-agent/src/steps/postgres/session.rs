@@ -1,6 +1,8 @@
 //! What our sessions set for themselves. The configuration, `ALTER DATABASE` and `ALTER ROLE` set what suits a person's or a program's:
 //! time limits, forms of texts, schemas that stand before PostgreSQL's own. libpq's `PGOPTIONS` outweighs them all.
 
+use std::sync::LazyLock;
+
 /// libpq's environment variable for them.
 pub(crate) const VARIABLE: &str = "PGOPTIONS";
 
@@ -23,12 +25,22 @@ pub(crate) const OF_A_DUMP: &str = "-c client_encoding=SQL_ASCII -c default_tran
     -c local_preload_libraries= -c statement_timeout=0 -c lock_timeout=0 -c client_min_messages=warning";
 
 /// What such a role cannot set for itself, and is given. Of libraries SQL knows no empty list: this one is always there.
-pub(crate) const GIVEN: [&str; 3] =
-    ["session_preload_libraries = 'plpgsql'", "session_replication_role = replica", "lc_messages = 'C'"];
+pub(crate) const GIVEN: [&str; 4] = [
+    "session_preload_libraries = 'plpgsql'",
+    "session_replication_role = replica",
+    "dynamic_library_path = '$libdir'",
+    "lc_messages = 'C'",
+];
 
-/// On restored data, where we may do everything. Triggers on commands do not fire, nothing is read-only or out of time, and damage is
-/// not passed over. The search path is that of the database: functions in indexes may rest on it.
-pub(crate) const RESTORED: &str = "-c client_encoding=SQL_ASCII -c quote_all_identifiers=off -c session_replication_role=replica \
+/// On restored data, where we may do everything. Triggers on commands do not fire, nothing is read-only or out of time, damage is not
+/// passed over, and extensions are those of the programs that run it. The search path is that of the database: functions in indexes
+/// may rest on it.
+pub(crate) fn restored(version: u32) -> &'static str {
+    static SINCE_18: LazyLock<String> = LazyLock::new(|| format!("{RESTORED} -c extension_control_path=$system"));
+    if version >= 18 { &SINCE_18 } else { RESTORED }
+}
+
+const RESTORED: &str = "-c client_encoding=SQL_ASCII -c quote_all_identifiers=off -c session_replication_role=replica \
     -c default_transaction_read_only=off -c transaction_read_only=off -c role=none -c session_preload_libraries= \
-    -c local_preload_libraries= -c statement_timeout=0 -c lock_timeout=0 -c lc_messages=C -c zero_damaged_pages=off \
+    -c local_preload_libraries= -c dynamic_library_path=$libdir -c statement_timeout=0 -c lock_timeout=0 -c lc_messages=C -c zero_damaged_pages=off \
     -c ignore_checksum_failure=off -c row_security=off -c client_min_messages=warning";
