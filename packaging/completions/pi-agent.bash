@@ -1163,7 +1163,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__restore)
-            opts="-h -V --to --in-place --at --timeline --path --overwrite --yes --json --config --state-directory --no-limits --help --version"
+            opts="-h -V --to --in-place --at --timeline --path --overwrite --privileges --yes --json --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

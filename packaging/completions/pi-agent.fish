@@ -148,6 +148,7 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l config -d 
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l in-place -d 'Where it was: who uses it is stopped and started, what is there is kept beside it'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l overwrite -d 'Even if the directory holds something'
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l privileges -d 'With set-id bits, capabilities and device files too, which come back in their own places anyway'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l yes -d 'Ask nothing'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l json -d 'As JSON'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand restore" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'

@@ -142,6 +142,9 @@ enum Command {
         /// Even if the directory holds something
         #[arg(long)]
         overwrite: bool,
+        /// With set-id bits, capabilities and device files too, which come back in their own places anyway
+        #[arg(long)]
+        privileges: bool,
         /// Ask nothing
         #[arg(long)]
         yes: bool,
@@ -387,7 +390,7 @@ impl Cli {
                 }
                 Ok(u8::from(!points.failures.is_empty()))
             }
-            Command::Restore { step, to, in_place, at, timeline, paths, overwrite, yes, output } => {
+            Command::Restore { step, to, in_place, at, timeline, paths, overwrite, privileges, yes, output } => {
                 let absolute =
                     |to: PathBuf| std::path::absolute(&to).context(|| format!("understand {}", to.display()));
                 let at = at.as_deref().map(restore::at::parse).transpose()?;
@@ -396,7 +399,7 @@ impl Cli {
                     None => at,
                 };
                 let to = to.map(absolute).transpose()?;
-                let wanted = Asked { step, to, in_place, at, paths, overwrite, yes };
+                let wanted = Asked { step, to, in_place, at, paths, overwrite, privileges, yes };
                 restore(&settings()?, &directory, wanted, &output)
             }
             Command::Recover { kit, at, overwrite, start_timers, only_files, output } => {

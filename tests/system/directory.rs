@@ -44,7 +44,7 @@ fn slow_restic_and_we_restore_everything_a_file_system_allows() {
     assert!(checked.contains("no errors were found"), "{checked}");
 
     let ours = scratch.join("ours");
-    let restored = agent.ok(["restore", "odd", "--to", ours.to_str().unwrap()]);
+    let restored = agent.ok(["restore", "odd", "--to", ours.to_str().unwrap(), "--privileges"]);
     before.assert_equals(below(&ours, &source));
     assert!(!restored.stdout.contains("\n! "), "nothing is other than it was: {restored}");
 

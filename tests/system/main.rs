@@ -20,6 +20,7 @@ mod file_systems;
 mod health;
 mod history;
 mod hostile_clusters;
+mod hostile_storage;
 mod in_place;
 mod interruptions;
 mod limits;

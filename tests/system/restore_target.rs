@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{Agent, Config, LoopDevice, LoopDisk, Ran, Random, Scratch, Tmpfs, by_effort, sh};
+use harness::{Agent, Config, LoopDevice, LoopDisk, Ran, Random, Scratch, Tmpfs, Tree, by_effort, sh};
 
 const MIB: u64 = 1 << 20;
 const EXT4: &[&str] = &["mkfs.ext4", "-q", "-F"];
@@ -191,6 +191,42 @@ fn a_disk_without_links_and_attributes_gets_all_contents() {
     names(&ran, "srv/hl", "no hard link");
     names(&ran, "srv/readme", "upper and lower case");
     names(&ran, "srv/what?", "was not restored");
+}
+
+/// Whoever can write to the storage could have put them there, and others may reach the target.
+#[test]
+fn rights_of_others_come_back_only_where_they_were_or_where_that_is_wanted() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    for name in ["plain", "set-id", "capable"] {
+        fs::write(source.join(name), name).unwrap();
+    }
+    fs::set_permissions(source.join("set-id"), fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::create_dir(source.join("shared")).unwrap();
+    fs::set_permissions(source.join("shared"), fs::Permissions::from_mode(0o2775)).unwrap();
+    sh(Command::new("setcap").arg("cap_net_raw+ep").arg(source.join("capable")));
+    sh(Command::new("mknod").arg(source.join("disk")).args(["b", "7", "0"]));
+    let agent = backed_up(&scratch, &source);
+    let before = Tree::read(&source);
+
+    let to = scratch.join("to");
+    let ran = restore(&agent, &to, &[]).expect(5);
+    names(
+        &ran,
+        "srv/set-id",
+        "left out, because others may reach what is restored there: set-id bits or capabilities of files: 2, device files: 1",
+    );
+    ran.says("--privileges");
+    let mode = |name: &str| below(&to, &source).join(name).metadata().map(|found| found.mode() & 0o7777).ok();
+    assert_eq!([mode("set-id"), mode("shared"), mode("disk")], [Some(0o755), Some(0o2775), None], "{ran}");
+    assert!(xattr::get(below(&to, &source).join("capable"), "security.capability").unwrap().is_none());
+    assert_eq!(fs::read(below(&to, &source).join("capable")).unwrap(), b"capable");
+
+    let _ = restored(&agent, &to, &["--privileges", "--overwrite"]);
+    before.assert_equals(below(&to, &source));
+    fs::remove_dir_all(&source).unwrap();
+    let _ = agent.run(["restore", "data", "--in-place", "--yes"]).expect(0);
+    before.assert_equals(&source);
 }
 
 #[test]

@@ -225,7 +225,7 @@ fn agreed(scratch: &Scratch, name: &str, paths: &[&Path], more: &str, kept: &[&P
     agent.ok(["prune"]);
 
     let (ours, theirs) = (root.join("ours"), root.join("theirs"));
-    agent.ok(["restore", "odd", "--to", ours.to_str().unwrap()]);
+    agent.ok(["restore", "odd", "--to", ours.to_str().unwrap(), "--privileges"]);
     restic(&["restore", "latest", "--target", theirs.to_str().unwrap()]);
     for to in [&ours, &theirs] {
         for (path, tree) in kept.iter().zip(&trees) {

@@ -6,6 +6,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
 
+use super::mask::Mask;
 use crate::error::{Context, Error, Result};
 use crate::secrets::Secret;
 
@@ -82,7 +83,7 @@ impl Http {
 
     /// Sends it.
     pub fn post(&self, post: &Post) -> Answer {
-        self.ask(&post.url, |url| {
+        self.ask(&post.url, post.token.as_ref(), |url| {
             let mut request = self.client.post(url);
             if let Some(token) = &post.token {
                 request = request.bearer_auth(token.reveal());
@@ -96,14 +97,15 @@ impl Http {
 
     /// Asks what is there.
     pub fn get(&self, url: &Secret) -> Answer {
-        self.ask(url, |url| self.client.get(url))
+        self.ask(url, None, |url| self.client.get(url))
     }
 
-    fn ask(&self, url: &Secret, request: impl FnOnce(Url) -> RequestBuilder) -> Answer {
+    fn ask(&self, url: &Secret, token: Option<&Secret>, request: impl FnOnce(Url) -> RequestBuilder) -> Answer {
         let url = match Url::parse(url.reveal()) {
             Ok(url) => url,
             Err(error) => return Answer::Unknown(format!("its address is not a URL: {error}")),
         };
+        let told = Mask::told(&url, token);
         let answered = self.runtime.block_on(async {
             let mut response = request(url).send().await?;
             let mut body = Vec::new();
@@ -116,7 +118,8 @@ impl Http {
             Ok((response.status(), response.headers().clone(), String::from_utf8_lossy(&body).into_owned()))
         });
         match answered {
-            Ok((status, headers, body)) => judge(status, &headers, body),
+            // Whatever it says again of what it was told.
+            Ok((status, headers, body)) => judge(status, &headers, told.cover(&body)),
             Err::<_, reqwest::Error>(error) => {
                 Answer::NotNow(Error::new("no answer").caused_by(error.without_url()).chain())
             }

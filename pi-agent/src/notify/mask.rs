@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use reqwest::Url;
+
 use crate::config::Settings;
+use crate::secrets::Secret;
 
 /// What must not be shown.
 #[derive(Clone, Default)]
@@ -24,6 +27,21 @@ impl Mask {
         }
         let urls = settings.notify.ping_urls.iter().chain(&settings.notify.webhooks).chain(&settings.notify.ntfy_urls);
         values.extend(urls.cloned());
+        Self::covering(values)
+    }
+
+    /// What a service is told by a request: its own address, which is all that one needs to write there, and a token.
+    pub fn told(url: &Url, token: Option<&Secret>) -> Self {
+        let mut values = vec![url.to_string(), url.path().into()];
+        values.extend(url.path_segments().into_iter().flatten().map(str::to_owned));
+        values.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
+        values.extend(url.query().into_iter().flat_map(|query| query.split(['&', '='])).map(str::to_owned));
+        values.extend(url.password().map(str::to_owned));
+        values.extend(token.map(|token| token.reveal().to_owned()));
+        Self::covering(values)
+    }
+
+    fn covering(mut values: Vec<String>) -> Self {
         values.retain(|value| value.len() >= SHORTEST);
         // A key that contains another is taken whole.
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
@@ -71,5 +89,29 @@ mod tests {
         let mask = Mask(values);
         let text = "server said: abc/def+ghi is not correct horse battery, keys";
         assert_eq!(mask.cover(text), "server said: [secret] is not [secret], keys");
+    }
+
+    #[test]
+    fn what_a_service_was_told_is_covered_however_it_says_it_again() {
+        let url =
+            Url::parse("https://user:password1@discord.example/api/webhooks/1/T0kenT0ken?key=aWVyeSBs%2B&wait=true")
+                .unwrap();
+        let mask = Mask::told(&url, Some(&Secret::new("bearer-token")));
+        for said in [
+            "no such hook /api/webhooks/1/T0kenT0ken",
+            "T0kenT0ken",
+            "api\\/webhooks\\/1\\/T0kenT0ken",
+            "aWVyeSBs+",
+            "aWVyeSBs%2B",
+            "password1",
+            "bearer-token",
+        ] {
+            let covered = mask.cover(said);
+            assert!(
+                covered.contains("[secret]") && !covered.contains("T0ken") && !covered.contains("WVye"),
+                "{said}: {covered}"
+            );
+        }
+        assert_eq!(mask.cover("wait, true"), "wait, true");
     }
 }

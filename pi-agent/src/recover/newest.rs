@@ -16,7 +16,8 @@ use crate::secrets::Secret;
 pub fn configuration(kit: &mut Found, trial: &Settings, aside: &Path, at: &At) -> Option<Timestamp> {
     let file = kit.settings.file.clone();
     let to = aside.join("agent");
-    let request = Request { to: to.clone(), at: at.clone(), paths: vec![file.clone()], overwrite: false };
+    let request =
+        Request { to: to.clone(), at: at.clone(), paths: vec![file.clone()], overwrite: false, privileges: false };
     // Without one, the kit's own is the best there is.
     let restored = restore::restore(trial, AGENT, &request, &Monitor::silent()).ok()?;
     // A kit tells its second only: what was saved within the same one was saved before it was made.

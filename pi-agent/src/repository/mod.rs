@@ -33,6 +33,7 @@ mod mend;
 mod metadata;
 mod pack;
 mod permits;
+mod privileges;
 mod progress;
 mod promised;
 mod prove;

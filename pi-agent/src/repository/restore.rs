@@ -12,6 +12,7 @@ use rustic_core::repofile::Node;
 use rustic_core::{IndexedFullStatus, Repository as Rustic, RusticResult};
 
 use super::metadata::Compared;
+use super::privileges::{KeptBack, without};
 use super::target::Target;
 use super::writing::{Takes, Writing, Written};
 use super::{Repository, Snapshot};
@@ -32,16 +33,18 @@ pub struct Selection {
     pub paths: Vec<PathBuf>,
     /// The target is empty or does not exist.
     pub fresh: bool,
+    /// Set-id bits, capabilities and device files come back too.
+    pub privileges: bool,
 }
 
 impl Selection {
     /// Everything, or these paths of it; `/` is everything.
     #[must_use]
-    pub fn new(snapshot: Snapshot, to: PathBuf, mut paths: Vec<PathBuf>, fresh: bool) -> Self {
+    pub fn new(snapshot: Snapshot, to: PathBuf, mut paths: Vec<PathBuf>, fresh: bool, privileges: bool) -> Self {
         if paths.iter().any(|path| path.parent().is_none()) {
             paths.clear();
         }
-        Self { snapshot, to, paths, fresh }
+        Self { snapshot, to, paths, fresh, privileges }
     }
 
     pub(super) fn wants(&self, path: &Path) -> bool {
@@ -156,6 +159,17 @@ impl Repository {
         selection: &Selection,
         nodes: impl Iterator<Item = RusticResult<(PathBuf, Node)>> + Clone,
     ) -> RusticResult<Result<Written>> {
+        let mut kept_back = KeptBack::default();
+        if !selection.privileges {
+            for item in nodes.clone() {
+                let (path, node) = item?;
+                kept_back.count(&path, &node);
+            }
+        }
+        let nodes = nodes.filter_map(|item| match item {
+            Ok((path, node)) if !selection.privileges => without(node).map(|node| Ok((path, node))),
+            item => Some(item),
+        });
         let mut takes = Takes::default();
         if let Err(error) = has_room(&mut takes, rustic, selection, nodes.clone())? {
             return Ok(Err(error));
@@ -174,6 +188,7 @@ impl Repository {
         let (bytes, full) = (made.bytes, made.refused.full);
         let mut problems = made.refused.into_problems();
         problems.extend(compared.problems());
+        problems.extend(kept_back.problem(&selection.to));
         Ok(Ok(Written { bytes, problems, full }))
     }
 }

@@ -163,7 +163,8 @@ impl Beside {
         work: &mut dyn FnMut(&Request) -> Result<Restored>,
     ) -> Result<Restored> {
         let (stage, doing) = (&self.stage, || format!("restore into {}", self.stage.display()));
-        let mut request = Request { to: stage.clone(), at: at.clone(), paths: paths.into(), overwrite: false };
+        let mut request =
+            Request { to: stage.clone(), at: at.clone(), paths: paths.into(), overwrite: false, privileges: true };
         match Unfinished::of(stage) {
             None => {
                 for theirs in self.staged() {

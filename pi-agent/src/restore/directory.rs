@@ -70,7 +70,7 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
     if fresh {
         Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
     }
-    let selection = Selection::new(snapshot, request.to.clone(), request.paths.clone(), fresh);
+    let selection = Selection::new(snapshot, request.to.clone(), request.paths.clone(), fresh, request.privileges);
     let Written { bytes, mut problems, full } = repository.restore(&selection, monitor)?;
     if is_repaired(&selection.snapshot) {
         let message = "this restore point was repaired: what it had lost is not in it".into();

@@ -62,7 +62,7 @@ pub fn restore(
     if fresh {
         Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
     }
-    let selection = Selection { snapshot, to: request.to.clone(), paths: Vec::new(), fresh };
+    let selection = Selection { snapshot, to: request.to.clone(), paths: Vec::new(), fresh, privileges: false };
     let Written { bytes, problems, full } = repository.restore(&selection, monitor)?;
     let user = server_user(settings, step, postgres).map_or_else(|_| "postgres".into(), |user| user.name);
     let next = next(&user, postgres, &selection.snapshot, &request.to)?;

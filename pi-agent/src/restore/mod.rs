@@ -144,6 +144,8 @@ pub struct Request {
     pub paths: Vec<PathBuf>,
     /// The target may hold something already.
     pub overwrite: bool,
+    /// Directories: with set-id bits, capabilities and device files, as in their own places.
+    pub privileges: bool,
 }
 
 /// What was restored.

@@ -51,7 +51,7 @@ fn try_to(work: &Work<'_>, psql: &Psql<'_>, found: &Catalogue, to: &Path, sheet:
         return Ok(());
     }
     let time = snapshot.time;
-    let selection = Selection { snapshot, to: to.to_owned(), paths: Vec::new(), fresh: true };
+    let selection = Selection { snapshot, to: to.to_owned(), paths: Vec::new(), fresh: true, privileges: false };
     let problems = repository.restore(&selection, monitor)?.problems;
     let mut good = problems.is_empty();
     problems.into_iter().for_each(|problem| sheet.problem(NAME, problem));

@@ -20,7 +20,13 @@ pub(super) fn saved(work: &Work<'_>) -> Result<Option<State>> {
     let Some((snapshot, _)) = newest(&snapshots, settings.step(AGENT)?, ahead) else { return Ok(None) };
     let Some(path) = repository.find(snapshot, "state.db")? else { return Ok(None) };
     let to = work.place.fresh("history")?;
-    let selection = Selection { snapshot: snapshot.clone(), to: to.clone(), paths: vec![path.clone()], fresh: true };
+    let selection = Selection {
+        snapshot: snapshot.clone(),
+        to: to.clone(),
+        paths: vec![path.clone()],
+        fresh: true,
+        privileges: false,
+    };
     repository.restore(&selection, work.monitor)?;
     State::open_read_only(&to.join(path.strip_prefix("/").unwrap_or(&path)))
 }

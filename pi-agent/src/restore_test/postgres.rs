@@ -190,7 +190,7 @@ impl Test<'_> {
         place.fresh("database.tablespaces")?;
         let dump = place.fresh(DUMP)?;
         fs::create_dir(&dump).context(|| format!("make {}", dump.display()))?;
-        let request = Request { to: to.clone(), at, paths: Vec::new(), overwrite: false };
+        let request = Request { to: to.clone(), at, paths: Vec::new(), overwrite: false, privileges: false };
         let restored = restore(settings, step, self.postgres, &request, monitor)?;
         let holes: Vec<_> = restored.problems.iter().filter(|_| restored.hole).cloned().collect();
         match holes.is_empty() {

@@ -399,8 +399,13 @@ impl Work<'_> {
         let directory = to.parent().unwrap_or(Path::new("/"));
         let failed = || format!("cannot write {}", to.display());
         let aside = tempfile::tempdir_in(directory).context(failed)?;
-        let selection =
-            Selection { snapshot: snapshot.clone(), to: aside.path().into(), paths: vec![saved], fresh: true };
+        let selection = Selection {
+            snapshot: snapshot.clone(),
+            to: aside.path().into(),
+            paths: vec![saved],
+            fresh: true,
+            privileges: false,
+        };
         repository.restore(&selection, self.monitor)?;
         fs::rename(below(aside.path(), &selection.paths[0]), to).context(failed)?;
         Ok(StepResult { restore_point: Some(snapshot.id.clone()), ..StepResult::of(Outcome::Succeeded) })

@@ -46,6 +46,21 @@ const PIECE: usize = 16 * 1024;
 const SLOWEST: f64 = 10_000.0;
 const MOST_BUFFERED: usize = 4 << 20;
 
+/// Bytes of an object that is read as a whole. Our largest have 4 MiB; restic makes packs of up to 128.
+const LARGEST: usize = 160 << 20;
+/// Bytes of a page of a listing: a thousand names, each of a KiB, of which each byte may be six in XML.
+const LISTING: usize = 8 << 20;
+/// Bytes of an answer that says whether something was done.
+const SHORT: usize = 64 << 10;
+/// Characters of what the server says of an error.
+const MOST_WORDS: usize = 500;
+/// Objects of a listing: of a repository of 3 TB, in packs of our size. Their names take 130 MB of memory.
+const MOST_OBJECTS: usize = 1_000_000;
+/// Pages of a listing, one after the other, in which there is nothing.
+const MOST_EMPTY: u32 = 100;
+/// Bytes per second of an answer, besides the time that may pass without any.
+const SLOWEST_ANSWER: f64 = 1000.0;
+
 /// A prefix in a bucket.
 #[derive(Clone, Debug)]
 pub struct S3 {
@@ -64,7 +79,8 @@ struct Inner {
     meter: Arc<Meter>,
     timeout: Duration,
     retry_for: Duration,
-    access_key: String,
+    /// What no message may show, whatever the server says.
+    keys: Vec<String>,
     /// Bytes per second of the last larger upload, answer included; 0: none yet.
     upload_rate: AtomicU64,
     /// Until when the server's certificate is good, from its first answer.
@@ -109,7 +125,11 @@ impl S3 {
             meter,
             timeout: storage.timeout,
             retry_for: storage.retry_for,
-            access_key: keys.access_key.reveal().into(),
+            keys: [Some(&keys.access_key), Some(&keys.secret_key), keys.session_token.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(|key| key.reveal().to_owned())
+                .collect(),
             upload_rate: AtomicU64::new(0),
             certificate_end: OnceLock::new(),
             clock_ahead: Mutex::new(None),
@@ -138,7 +158,7 @@ impl S3 {
         self.request(Operation::Get, key, async |what, object, _| {
             let request = self.inner.signed(Method::GET, object, None).await?;
             let response = self.inner.send(what, request).await?;
-            self.inner.body(what, response).await
+            self.inner.body(what, response, LARGEST).await
         })
     }
 
@@ -163,7 +183,7 @@ impl S3 {
             if response.status() != StatusCode::PARTIAL_CONTENT {
                 return Err(Error::new(format!("{what}: the server does not give parts of objects")));
             }
-            let bytes = self.inner.body(what, response).await?;
+            let bytes = self.inner.body(what, response, length).await?;
             if bytes.len() == length {
                 Ok(bytes)
             } else {
@@ -187,7 +207,7 @@ impl S3 {
         let deleted = self.request(Operation::Delete, key, async |what, object, _| {
             let request = self.inner.signed(Method::DELETE, object, None).await?;
             let response = self.inner.send(what, request).await?;
-            self.inner.body(what, response).await.map(drop)
+            self.inner.body(what, response, SHORT).await.map(drop)
         });
         match deleted {
             Err(error) if error.kind() == Kind::NotFound => Ok(()),
@@ -196,8 +216,7 @@ impl S3 {
     }
 
     pub(super) fn list(&self, prefix: &str, after: &str) -> Result<Vec<(String, u64)>> {
-        let mut found = Vec::new();
-        let mut token = None;
+        let (mut found, mut empty, mut token) = (Vec::new(), 0, None);
         loop {
             let page = self.request(Operation::List, prefix, async |what, prefix, _| {
                 let mut queries =
@@ -209,13 +228,14 @@ impl S3 {
                 }
                 let request = self.inner.signed(Method::GET, "/", Some(queries)).await?;
                 let response = self.inner.send(what, request).await?;
-                let body = self.inner.body(what, response).await?;
+                let body = self.inner.body(what, response, LISTING).await?;
                 // What is not a whole listing may be half an answer: it is asked for again.
                 let text = std::str::from_utf8(&body)
                     .map_err(|error| Error::transient(format!("{what}: the answer is no listing")).caused_by(error))?;
                 quick_xml::de::from_str::<ListBucketResult>(text)
                     .map_err(|error| Error::transient(format!("{what}: the answer is no listing")).caused_by(error))
             })?;
+            empty = if page.contents.is_empty() { empty + 1 } else { 0 };
             for object in page.contents {
                 let key = object.key.strip_prefix(&self.prefix).ok_or_else(|| {
                     Error::new(format!(
@@ -230,7 +250,19 @@ impl S3 {
             }
             token = match (page.is_truncated, page.next_continuation_token) {
                 (false, _) => return Ok(found),
-                (true, Some(next)) => Some(next),
+                (true, Some(next))
+                    if token.as_ref() != Some(&next) && found.len() < MOST_OBJECTS && empty < MOST_EMPTY =>
+                {
+                    Some(next)
+                }
+                (true, Some(_)) => {
+                    let message = format!(
+                        "list {}{prefix}: the server's listing has no end after {} objects",
+                        self.prefix,
+                        found.len()
+                    );
+                    return Err(Error::new(message).hint("is that the right server and bucket? check [storage]"));
+                }
                 (true, None) => {
                     return Err(Error::new(format!("list {}{prefix}: the server cut the listing short", self.prefix)));
                 }
@@ -253,7 +285,7 @@ impl S3 {
                 .and_then(|range| range.to_str().ok()?.rsplit_once('/')?.1.parse().ok())
                 .ok_or_else(|| Error::new(format!("{what}: the server does not tell sizes")))?;
             // Drained, so that the connection can be used again.
-            let _ = self.inner.body(what, response).await;
+            let _ = self.inner.body(what, response, SHORT).await;
             Ok(size)
         })
     }
@@ -322,26 +354,38 @@ impl Inner {
             return Ok(response);
         }
         // Half an answer does not say whether the object is missing or something else is.
-        let body = self.body(what, response).await?;
+        let body = self.body(what, response, SHORT).await?;
         let mut answer = Answer::parse(&String::from_utf8_lossy(&body));
-        answer.message = answer.message.replace(&self.access_key, "…");
+        for text in [&mut answer.code, &mut answer.message] {
+            let covered = self.keys.iter().fold(std::mem::take(text), |text, key| text.replace(key, "…"));
+            *text = covered.chars().take(MOST_WORDS).collect();
+        }
         Err(answered(what, status, &answer))
     }
 
-    /// Reads a body into one buffer of its size.
-    async fn body(&self, what: &str, response: Response) -> Result<Bytes> {
+    /// Reads a body, of so many bytes at most, into one buffer of its size.
+    async fn body(&self, what: &str, response: Response, most: usize) -> Result<Bytes> {
         let expected = response.content_length().and_then(|length| usize::try_from(length).ok());
-        let buffer = Vec::with_capacity(expected.unwrap_or(0).min(64 << 20));
-        self.body_into(what, response, buffer, usize::MAX).await.map(Bytes::from)
+        let buffer = Vec::with_capacity(expected.unwrap_or(0).min(most));
+        let read = self.body_into(what, response, buffer, most + 1).await?;
+        match read.len() <= most {
+            true => Ok(read.into()),
+            false => Err(Error::new(format!(
+                "{what}: the server's answer does not end after {most} bytes, and none is longer"
+            ))
+            .hint("is that the right server? check [storage] endpoint")),
+        }
     }
 
     /// Reads a body, or as much of it. That is done by the runtime's thread, to which its pieces come: each that is passed on to
     /// another wakes it, which takes longer than to read it.
     async fn body_into(&self, what: &str, mut response: Response, mut buffer: Vec<u8>, most: usize) -> Result<Vec<u8>> {
-        let (meter, patience) = (self.meter.clone(), self.timeout);
+        let (meter, patience, started) = (self.meter.clone(), self.timeout, Instant::now());
         let read = tokio::spawn(async move {
             while buffer.len() < most {
-                match tokio::time::timeout(patience, response.chunk()).await {
+                let allowed = patience + Duration::from_secs_f64(buffer.len() as f64 / SLOWEST_ANSWER);
+                let left = allowed.saturating_sub(started.elapsed()).min(patience);
+                match tokio::time::timeout(left, response.chunk()).await {
                     Ok(Ok(Some(chunk))) => {
                         meter.down(chunk.len());
                         buffer.extend_from_slice(&chunk[..chunk.len().min(most - buffer.len())]);
@@ -392,7 +436,7 @@ impl Inner {
             }
         };
         let response = self.good(what, response).await?;
-        self.body(what, response).await?;
+        self.body(what, response, SHORT).await?;
         if length >= 1 << 16 {
             let rate = length as f64 / started.elapsed().as_secs_f64().max(0.001);
             self.upload_rate.store(rate as u64, Relaxed);
@@ -415,7 +459,7 @@ impl Inner {
     }
 
     fn silence(&self, what: &str) -> Error {
-        Error::transient(format!("{what}: nothing moved for {} s", self.timeout.as_secs()))
+        Error::transient(format!("{what}: nothing moved for {} s, or hardly anything", self.timeout.as_secs()))
     }
 }
 

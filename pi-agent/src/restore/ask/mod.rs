@@ -26,6 +26,8 @@ pub struct Asked {
     pub paths: Vec<PathBuf>,
     /// The directory may hold something.
     pub overwrite: bool,
+    /// With set-id bits, capabilities and device files.
+    pub privileges: bool,
     /// Nothing is asked.
     pub yes: bool,
 }
@@ -82,10 +84,13 @@ pub fn complete<'a>(settings: &'a Settings, directory: &StateDirectory, wanted: 
 }
 
 fn order(settings: &Settings, wanted: Asked) -> Result<Order<'_>> {
-    let Asked { step, to, in_place, at, paths, overwrite, .. } = wanted;
+    let Asked { step, to, in_place, at, paths, overwrite, privileges, .. } = wanted;
     let step = step.unwrap_or_default();
     let in_place = in_place.then(|| InPlace::plan(settings, &step, &paths)).transpose()?;
-    let request = Request { to: to.unwrap_or_default(), at: at.unwrap_or(At::Latest), paths, overwrite };
+    let to = to.unwrap_or_default();
+    // There everything comes into its own place.
+    let privileges = privileges || to.parent().is_none() && to.is_absolute();
+    let request = Request { to, at: at.unwrap_or(At::Latest), paths, overwrite, privileges };
     Ok(Order { step, request, in_place })
 }
 
