@@ -178,7 +178,7 @@ fn problems(ran: &Ran) -> String {
 fn others_keep_away(home: &Home) {
     let (quick, config) = (home.config.write(), home.config.clone());
     quick.ok(["run"]);
-    fs::write(home.source.join("new"), Random::new(2).bytes(9_000_000)).unwrap();
+    fs::write(home.source.join("new"), Random::new(2).bytes(20_000_000)).unwrap();
     let agent = config.table("[limits]\nread = \"1MiB\"").write();
     if let Some((proxy, _)) = &home.server {
         proxy.take_traffic();

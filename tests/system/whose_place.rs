@@ -236,7 +236,7 @@ fn a_new_name_is_told_whatever_ends_the_step() {
 
     // 2. It is killed, and says nothing any more.
     name_it(&config, "second", "third");
-    fs::write(data.join("more"), Random::new(2).bytes(9_000_000)).unwrap();
+    fs::write(data.join("more"), Random::new(2).bytes(30_000_000)).unwrap();
     let slow = config.clone().table("[limits]\nread = \"1MiB\"").write();
     name_it(&config, "test-host", "third");
     proxy.take_traffic();
@@ -331,7 +331,7 @@ fn the_status_is_not_written_to_a_disk_that_was_pulled() {
     let disk = Tmpfs::mount(scratch.join("storage"), 64 << 20);
     let data = [scratch.directory("srv/small"), scratch.directory("srv/large")];
     fs::write(data[0].join("file"), "one").unwrap();
-    fs::write(data[1].join("file"), Random::new(1).bytes(9_000_000)).unwrap();
+    fs::write(data[1].join("file"), Random::new(1).bytes(30_000_000)).unwrap();
     let config = Config::local(scratch.path()).directory("small", &[&data[0]], "").directory("large", &[&data[1]], "");
     config.write().ok(["run", "small"]);
     let agent = config.table("[limits]\nread = \"1MiB\"").write();

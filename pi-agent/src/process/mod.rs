@@ -66,6 +66,15 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_an_end_takes_no_more_memory_than_one_may_have() {
+        let mut longest = 0;
+        let output =
+            shell("head -c 100000000 /dev/zero").run(&mut |_, line| longest = longest.max(line.len())).unwrap();
+        assert!(output.status.success());
+        assert_eq!((longest, output.stdout.len()), (32 << 20, 64 << 20));
+    }
+
+    #[test]
     fn a_missing_program_is_not_found() {
         let error = Program::new("no-such-program", [""; 0]).run(&mut |_, _| ()).unwrap_err();
         assert_eq!(error.kind(), Kind::NotFound);

@@ -83,6 +83,10 @@ pub struct Output {
 /// Where programs are looked for: what Debian's cron and systemd use, so that a hand-started run finds the same ones.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const STDOUT_LIMIT: usize = 64 << 20;
+/// Bytes of a line. The longest that is meant to be read is a JSON document of pgBackRest's.
+const LONGEST_LINE: u64 = 32 << 20;
+/// Lines that have not been taken yet.
+const LINES: usize = 64;
 
 impl Program {
     /// A program with arguments; no environment, our own user, one minute.
@@ -122,12 +126,10 @@ impl Program {
     }
 
     /// Leaves it no network, no processes but its own, and none of the system calls that no server needs: it works on what somebody
-    /// else has written. Sockets in the file system work. A program of a container is as confined already.
+    /// else has written. Sockets in the file system work.
     #[must_use]
     pub fn confined(mut self) -> Self {
-        if matches!(self.place, Place::Here) {
-            self.place = Place::Alone;
-        }
+        self.place = Place::Alone;
         self
     }
 
@@ -155,7 +157,7 @@ impl Program {
         let name = self.program.display();
         let mut child = self.spawn()?;
         let session = Pid::from_raw(child.id().cast_signed());
-        let (sender, lines) = mpsc::channel();
+        let (sender, lines) = mpsc::sync_channel(LINES);
         let out = child.stdout.take().map(|pipe| read_lines(pipe, Stream::Out, sender.clone()));
         let err = child.stderr.take().map(|pipe| read_lines(pipe, Stream::Err, sender));
 
@@ -256,12 +258,13 @@ impl Program {
 fn read_lines(
     pipe: impl Read + Send + 'static,
     stream: Stream,
-    lines: mpsc::Sender<(Stream, String)>,
+    lines: mpsc::SyncSender<(Stream, String)>,
 ) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut reader = BufReader::new(pipe);
         let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+        // A longer one is cut into several.
+        while reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
             if lines.send((stream, String::from_utf8_lossy(&line).into_owned())).is_err() {
                 return;
             }

@@ -16,7 +16,7 @@ use crate::report::words;
 use crate::repository::{NOT_ITS_PASSWORD, Repository};
 use crate::restore::At;
 use crate::secrets::Secrets;
-use crate::storage::{Store, place};
+use crate::storage::{SMALL, Store, place};
 
 /// What the storage tells.
 pub struct Told {
@@ -133,6 +133,6 @@ fn wrong_key(store: &Store, kit: &Found, error: Error) -> Error {
 /// When the newest key of a repository was made.
 fn changed(store: &Store) -> Option<Timestamp> {
     let keys = store.list("keys/").ok()?;
-    let created = |key: &str| serde_json::from_slice::<KeyFile>(&store.get(key).ok()?).ok()?.created;
+    let created = |key: &str| serde_json::from_slice::<KeyFile>(&store.get_small(key, SMALL).ok()?).ok()?.created;
     keys.iter().filter_map(|(key, _)| created(key)).max()
 }

@@ -17,7 +17,7 @@ use super::permits::{Permit, Permits};
 use super::uploads::Uploads;
 use crate::Error;
 use crate::error::Kind;
-use crate::storage::Store;
+use crate::storage::{SMALL, Store};
 
 /// How many packs may be in memory for reading at once.
 /// Two gave 52–77 MiB resident at no loss of speed; from a server, whose answers take their time, a third is worth its memory.
@@ -123,7 +123,7 @@ impl Backend {
         if kept.is_some() {
             return Ok(kept);
         }
-        match self.store.get("config") {
+        match self.store.get_small("config", SMALL) {
             Ok(config) => {
                 if let Some(repository) = repository {
                     self.kept_config.write(&repository, &config);

@@ -9,9 +9,8 @@ use super::cipher;
 use super::damage::Damaged;
 use crate::error::{Error, Kind, Result};
 use crate::monitor::Problem;
+use crate::storage::SMALL;
 
-/// restic's are some 450 bytes long.
-const LENGTH: u64 = 64 << 10;
 /// Bytes of memory. rustic's own key files take 134 MB, restic's 32 to 64.
 const MEMORY: u64 = 160 << 20;
 /// N × r × p that one may take: 64 times restic's N and r, of which a Pi goes through some four a second.
@@ -39,9 +38,9 @@ impl Repository {
         for (file, size) in self.store().list("keys/")? {
             // What has another kind of name is none of the repository's.
             let Some(name) = file.rsplit('/').next().filter(|name| name.parse::<Id>().is_ok()) else { continue };
-            let read = match size {
-                ..=LENGTH => self.content(&file)?,
-                _ => Err(Error::new(format!("it has {size} bytes"))),
+            let read = match self.store().get_small(&file, SMALL) {
+                Err(error) if error.is_unread() => return Err(error),
+                read => read,
             };
             let why = match read.map(|content| (cipher::name(&content) == name).then(|| judged(&content))) {
                 Ok(Some(Ok((content, work)))) => {

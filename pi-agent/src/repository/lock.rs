@@ -17,7 +17,7 @@ use super::damage::restic_names;
 use super::lock_file::{Here, LARGEST, LockFile, RENEWED, STALE};
 use crate::error::{Context, Kind};
 use crate::monitor::{Monitor, Problem};
-use crate::storage::Store;
+use crate::storage::{SMALL, Store};
 use crate::{Error, Result};
 
 /// A lock that nobody renews is stale by then: only one that somebody holds is waited for in vain.
@@ -220,7 +220,7 @@ impl Others<'_> {
                 continue;
             }
             let file = match size {
-                0..=LARGEST => match store.get(&key(&name)) {
+                0..=LARGEST => match store.get_small(&key(&name), SMALL) {
                     Err(error) if error.kind() == Kind::NotFound => continue,
                     Err(error) if error.is_transient() => return Err(error),
                     content => content.ok().and_then(|content| LockFile::open(&content, &cipher)),

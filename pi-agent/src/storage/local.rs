@@ -88,16 +88,25 @@ impl Local {
         modes.into_iter().chain(others).chain(names).collect()
     }
 
-    pub(super) fn get(&self, key: &str) -> Result<Bytes> {
+    pub(super) fn get(&self, key: &str, most: usize) -> Result<Bytes> {
         let path = self.begin(Operation::Get, key);
-        let bytes = fs::read(&path).map_err(|error| self.failed(Operation::Get, &path, error))?;
+        let read = open(&path).and_then(|file| {
+            let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+            let mut bytes = Vec::with_capacity(length.min(most));
+            file.take(most as u64 + 1).read_to_end(&mut bytes)?;
+            match bytes.len() <= most {
+                true => Ok(bytes),
+                false => Err(io::Error::other(format!("it is longer than {most} bytes, and none is"))),
+            }
+        });
+        let bytes = read.map_err(|error| self.failed(Operation::Get, &path, error))?;
         self.meter.down(bytes.len());
         Ok(bytes.into())
     }
 
     pub(super) fn get_into(&self, key: &str, most: usize, mut buffer: Vec<u8>) -> Result<Vec<u8>> {
         let path = self.begin(Operation::Get, key);
-        File::open(&path)
+        open(&path)
             .and_then(|file| file.take(most as u64).read_to_end(&mut buffer))
             .map_err(|error| self.failed(Operation::Get, &path, error))?;
         self.meter.down(buffer.len());
@@ -107,7 +116,7 @@ impl Local {
     pub(super) fn get_range(&self, key: &str, offset: u64, length: usize) -> Result<Bytes> {
         let path = self.begin(Operation::Get, key);
         let mut buffer = vec![0; length];
-        File::open(&path)
+        open(&path)
             .and_then(|file| file.read_exact_at(&mut buffer, offset))
             .map_err(|error| self.failed(Operation::Get, &path, error))?;
         self.meter.down(length);
@@ -322,6 +331,16 @@ impl std::fmt::Display for Local {
     }
 }
 
+/// An object's file. What others put there is not waited for: a pipe has no end, and a device may have none.
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    match file.metadata()? {
+        found if found.is_file() => Ok(file),
+        found if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        _ => Err(io::Error::other("it is no file")),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -340,7 +359,7 @@ mod tests {
         assert_eq!(store.list("", "").unwrap(), []);
         store.put("data/ab/x", &[Bytes::from("one "), Bytes::from("two")]).unwrap();
         store.put("config", &[]).unwrap();
-        assert_eq!(store.get("data/ab/x").unwrap(), "one two");
+        assert_eq!(store.get("data/ab/x", 7).unwrap(), "one two");
         assert_eq!(store.get_range("data/ab/x", 4, 3).unwrap(), "two");
         assert!(store.get_range("data/ab/x", 4, 4).is_err());
         assert_eq!((store.size("data/ab/x").unwrap(), store.size("config").unwrap()), (7, 0));
@@ -362,7 +381,19 @@ mod tests {
         assert_eq!((mode("step/data/ab"), mode("step/data/ab/x")), (0o700, 0o600));
         store.delete("config").unwrap();
         store.delete("config").unwrap();
-        assert_eq!(store.get("config").unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(store.get("config", 7).unwrap_err().kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn what_has_no_end_is_no_object() {
+        let root = tempfile::tempdir().unwrap();
+        let store = store(root.path());
+        store.put("long", &[Bytes::from("12345678")]).unwrap();
+        nix::unistd::mkfifo(&root.path().join("step/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(store.get("long", 7).unwrap_err().chain().contains("longer than 7 bytes"));
+        assert_eq!(store.get("long", 8).unwrap(), "12345678");
+        assert!(store.get("pipe", 7).unwrap_err().chain().contains("is no file"));
+        assert!(store.get_into("pipe", 7, Vec::new()).is_err() && store.get_range("pipe", 0, 1).is_err());
     }
 
     #[test]
@@ -372,7 +403,7 @@ mod tests {
         let store = store(&root);
         let errors = [
             store.list("", "").unwrap_err(),
-            store.get("x").unwrap_err(),
+            store.get("x", 7).unwrap_err(),
             store.put("x", &[]).unwrap_err(),
             store.delete("x").unwrap_err(),
         ];

@@ -61,6 +61,11 @@ pub enum Store {
     S3(s3::S3),
 }
 
+/// Bytes of an object that is read as a whole. Our largest have 4 MiB; restic makes packs of up to 128.
+const LARGEST: usize = 160 << 20;
+/// Bytes of a small document, of which each has less than a KiB.
+pub const SMALL: usize = 64 << 10;
+
 impl Store {
     /// Opens a place. Nothing is asked of the storage yet, but the CA file and the secrets are read.
     ///
@@ -118,11 +123,19 @@ impl Store {
     /// A whole object.
     ///
     /// # Errors
-    /// Kind `NotFound` when there is none of that key.
+    /// Kind `NotFound` when there is none of that key; also when it is longer than any that is read as a whole.
     pub fn get(&self, key: &str) -> Result<Bytes> {
+        self.get_small(key, LARGEST)
+    }
+
+    /// A whole object of so many bytes at most.
+    ///
+    /// # Errors
+    /// Kind `NotFound` when there is none of that key; also when it is longer.
+    pub fn get_small(&self, key: &str, most: usize) -> Result<Bytes> {
         match self {
-            Self::Local(local) => local.get(key),
-            Self::S3(s3) => s3.get(key),
+            Self::Local(local) => local.get(key, most),
+            Self::S3(s3) => s3.get(key, most),
         }
     }
 

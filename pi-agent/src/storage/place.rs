@@ -7,8 +7,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Store;
 use super::disk::Disk;
+use super::{SMALL, Store};
 use crate::error::{Context, Kind};
 use crate::{Error, Result};
 
@@ -116,7 +116,7 @@ pub fn machine_id(root: &Path) -> Result<String> {
 /// # Errors
 /// It cannot be read, or is no such record.
 pub fn owner(store: &Store) -> Result<Option<Owner>> {
-    match store.get(KEY) {
+    match store.get_small(KEY, SMALL) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
             Error::new(format!("{store}/{KEY} is not readable"))
                 .hint("look at it; pi-agent adopt writes it anew")

@@ -46,8 +46,6 @@ const PIECE: usize = 16 * 1024;
 const SLOWEST: f64 = 10_000.0;
 const MOST_BUFFERED: usize = 4 << 20;
 
-/// Bytes of an object that is read as a whole. Our largest have 4 MiB; restic makes packs of up to 128.
-const LARGEST: usize = 160 << 20;
 /// Bytes of a page of a listing: a thousand names, each of a KiB, of which each byte may be six in XML.
 const LISTING: usize = 8 << 20;
 /// Bytes of an answer that says whether something was done.
@@ -154,11 +152,11 @@ impl S3 {
         *self.inner.clock_ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn get(&self, key: &str) -> Result<Bytes> {
+    pub(super) fn get(&self, key: &str, most: usize) -> Result<Bytes> {
         self.request(Operation::Get, key, async |what, object, _| {
             let request = self.inner.signed(Method::GET, object, None).await?;
             let response = self.inner.send(what, request).await?;
-            self.inner.body(what, response, LARGEST).await
+            self.inner.body(what, response, most).await
         })
     }
 

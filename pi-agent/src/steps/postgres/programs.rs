@@ -77,28 +77,30 @@ impl Found {
         Err(none)
     }
 
-    /// Ready to be started. In an image they see these directories and no others of this machine.
+    /// Ready to be started on restored data, confined. In an image they see these directories and no others of this machine.
     ///
     /// # Errors
     /// Docker's.
     pub fn open(&self, version: u32, runtime: &Path, user: &User, directories: &[&Path]) -> Result<Programs> {
         Ok(match self {
-            Self::Here(folder) => Programs { folder: folder.clone(), image: None },
+            Self::Here(folder) => Programs { folder: folder.clone(), image: None, confined: true },
             Self::Image(image) => {
                 let image = Image::start(image, version, runtime, user, directories)?;
-                Programs { folder: PathBuf::new(), image: Some(image) }
+                Programs { folder: PathBuf::new(), image: Some(image), confined: true }
             }
         })
     }
 }
 
-/// Programs of one version, which can be started.
+/// Programs of one version, which can be started. The default are those in the path, for a server that is not ours.
 #[derive(Debug, Default)]
 pub struct Programs {
     /// Empty: those in the path.
     folder: PathBuf,
     /// It is there as long as this.
     image: Option<Image>,
+    /// They work on what somebody else has written.
+    confined: bool,
 }
 
 impl Programs {
@@ -107,6 +109,7 @@ impl Programs {
         let program = Program::new(self.folder.join(name), arguments);
         match &self.image {
             Some(image) => image.lead(program),
+            None if self.confined => program.confined(),
             None => program,
         }
     }

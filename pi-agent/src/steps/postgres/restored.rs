@@ -113,7 +113,7 @@ impl Configuration<'_> {
         self.directory.join("postgresql.conf")
     }
 
-    /// PostgreSQL with that configuration, confined, not yet started: in single-user mode in that database, or as a
+    /// PostgreSQL with that configuration, not yet started: in single-user mode in that database, or as a
     /// server.
     pub fn program(&self, programs: &Programs, data: &Path, single: Option<&str>) -> Program {
         let mut config = OsString::from("config_file=");
@@ -122,7 +122,7 @@ impl Configuration<'_> {
         arguments.extend(single.map(|_| OsString::from("--single")));
         arguments.extend(["-D".into(), data.into(), "-c".into(), config]);
         arguments.extend(single.map(OsString::from));
-        programs.program("postgres", arguments).as_user(self.user).confined()
+        programs.program("postgres", arguments).as_user(self.user)
     }
 }
 
