@@ -5,7 +5,7 @@ use crate::home::Home;
 /// systemd's measure of what a service could do if it were taken over: 10 is everything.
 const EXPOSURE: [(&str, f64); 7] = [
     ("pi-agent-backup.service", 3.6),
-    ("pi-agent-restore-test.service", 3.8),
+    ("pi-agent-restore-test.service", 4.0),
     ("pi-agent-boot.service", 2.0),
     ("pi-agent-wal.service", 2.0),
     ("pi-agent-alarms.service", 2.0),

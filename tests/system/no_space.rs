@@ -38,6 +38,25 @@ fn a_full_repository_disk_fails_the_step_and_keeps_the_older_points() {
     assert!(!names.lines().any(|name| name.contains("tmp")), "half-written files stayed: {names}");
 }
 
+/// What a night stored before the disk was full is in no index, and nobody would ever come to remove it.
+#[test]
+fn one_night_that_is_too_large_is_the_only_one_that_fails() {
+    let scratch = Scratch::new();
+    let disk = Tmpfs::mount(scratch.join("storage"), 40 * MIB);
+    let source = scratch.directory("srv");
+    let agent = Config::local(scratch.path()).directory("data", &[&source], "").write();
+    let random = |seed, bytes| harness::Random::new(seed).bytes(bytes);
+    std::fs::write(source.join("kept"), random(1, 8_000_000)).unwrap();
+    agent.ok(["run"]);
+    std::fs::write(source.join("large"), random(2, 50_000_000)).unwrap();
+    agent.run(["run"]).expect(3).says("No space left on device");
+    std::fs::remove_file(source.join("large")).unwrap();
+    std::fs::write(source.join("more"), random(3, 12_000_000)).unwrap();
+    agent.ok(["run"]);
+    agent.ok(["check"]);
+    drop(disk);
+}
+
 #[test]
 fn a_full_state_disk_costs_history_but_no_backup() {
     let scratch = Scratch::new();

@@ -270,6 +270,59 @@ fn tablespaces_come_back_beside_the_data_and_not_at_their_old_place() {
     assert_eq!(before.differences(&harness::Tree::read(&space)), Vec::<String>::new());
 }
 
+/// Replaying `CREATE TABLESPACE` leads whoever replays it to the directory that the statement named, and there the original is at work.
+#[test]
+fn a_tablespace_that_came_after_the_backup_stays_the_originals() {
+    let host = Host::local();
+    host.good_run();
+    let space = host.scratch.directory("space");
+    give_to_postgres(&space);
+    host.cluster.sql(&format!("create tablespace later location '{}'", space.display()));
+    host.cluster.sql("create table votes tablespace later as select 'before' as what");
+    let moment = host.moment_alone();
+    host.cluster.sql("update votes set what = 'after'");
+    host.cluster.sql("vacuum full votes");
+    host.cluster.finish_segment();
+    host.agent.ok(["wal", "push"]);
+    host.cluster.sql("checkpoint");
+    let original = harness::Tree::read(&space);
+    let is_untouched = || assert_eq!(original.differences(&harness::Tree::read(&space)), Vec::<String>::new());
+
+    let to = host.scratch.join("copy");
+    host.agent.ok(["restore", "database", "--to", to.to_str().unwrap(), "--at", &moment]);
+    is_untouched();
+    let copy = Cluster::existing(&host.scratch, &to);
+    assert_eq!(copy.start().sql("select what from votes"), "before");
+    copy.sql("drop table votes");
+    copy.stop();
+    is_untouched();
+    host.agent.run(["restore-test", "database"]);
+    is_untouched();
+
+    host.cluster.stop();
+    let done = host.agent.ok(["restore", "database", "--in-place", "--yes", "--at", &moment]);
+    assert_eq!(host.cluster.start().sql("select what from votes"), "before", "{done}");
+    host.cluster.stop();
+    // What is kept has what it had, and where it had it.
+    let data = host.cluster.data();
+    let kept = fs::read_dir(data.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let kept = kept.filter(|path| path.join("PG_VERSION").exists()).find(|path| path != data).unwrap();
+    fs::rename(data, host.scratch.join("away")).unwrap();
+    fs::rename(kept, data).unwrap();
+    assert_eq!(host.cluster.start().sql("select what from votes"), "after");
+}
+
+/// So that whatever is made belongs to one role.
+#[test]
+fn a_role_that_a_database_sets_is_not_ours() {
+    let host = Host::local();
+    host.cluster.sql("create role web");
+    host.cluster.sql("create schema private; create table private.votes (id int)");
+    host.cluster.sql("alter database postgres set role = 'web'");
+    host.good_run();
+    assert!(!host.dumps().is_empty());
+}
+
 #[test]
 fn an_archive_command_that_already_runs_pgbackrest_is_accepted() {
     let scratch = Scratch::new();

@@ -88,7 +88,7 @@ fn a_file_of_a_person_with_the_name_of_the_note_stays() {
     let beside = scratch.join("srv/data.restoring.unfinished");
     fs::write(&beside, "my chapter").unwrap();
     agent.run(["restore", "data", "--in-place", "--yes"]).expect(2).says("data.restoring.unfinished");
-    // With `--overwrite` there is no note.
+    // With `--overwrite` the note lies in the directory.
     agent.ok([&restore(&to)[..], &["--overwrite"]].concat());
     for file in [&theirs, &beside] {
         assert_eq!(fs::read_to_string(file).unwrap(), "my chapter");

@@ -230,6 +230,40 @@ fn rights_of_others_come_back_only_where_they_were_or_where_that_is_wanted() {
 }
 
 #[test]
+fn a_refused_restore_leaves_no_note_and_one_that_writes_over_others_has_one() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    fs::write(source.join("large"), Random::new(1).bytes(40_000_000)).unwrap();
+    let agent = backed_up(&scratch, &source);
+    let small = Tmpfs::mount(scratch.join("small"), 20 * MIB);
+    let to = small.path().join("to");
+    restore(&agent, &to, &[]).expect(1).says("are needed");
+    let left: Vec<_> = small.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, [""; 0], "nothing was begun");
+    // So what a person puts there is theirs.
+    fs::create_dir(&to).unwrap();
+    fs::write(to.join("mine"), "mine").unwrap();
+    restore(&agent, &to, &[]).expect(2).says("not empty");
+
+    let to = scratch.directory("full");
+    fs::create_dir_all(below(&to, &source)).unwrap();
+    fs::write(below(&to, &source).join("large"), Random::new(2).bytes(40_000_000)).unwrap();
+    let running = agent.start(["restore", "data", "--to", to.to_str().unwrap(), "--overwrite"]);
+    let note = scratch.join("full.unfinished");
+    let began = std::time::Instant::now();
+    while !note.exists() {
+        assert!(began.elapsed() < Duration::from_secs(60), "no note of what may be torn");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    running.signal(nix::sys::signal::Signal::SIGKILL);
+    let _ = running.wait();
+    assert!(note.exists(), "some of it may be torn");
+    let _ = restored(&agent, &to, &["--overwrite"]);
+    assert!(!note.exists());
+    Tree::read(&source).assert_equals(below(&to, &source));
+}
+
+#[test]
 fn an_access_list_that_is_lost_is_told_and_grants_nobody_more() {
     let scratch = Scratch::new();
     let source = scratch.directory("srv");

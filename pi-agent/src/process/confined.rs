@@ -2,12 +2,16 @@
 //! data. It runs where it reaches nobody: it knows only the processes that it starts, which end with it, has no network, gains no
 //! privileges, and the kernel refuses it whatever no server needs.
 
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_no_new_privs;
@@ -83,15 +87,34 @@ impl Place {
         }
     }
 
-    /// What a child needs to go there.
-    pub(super) fn way(&self) -> Way {
-        Way { place: self.clone(), filter: Filter::new(), parent: parent() }
+    /// What a child needs to go there; alone, it reaches so much.
+    pub(super) fn way(&self, reach: &Reach) -> io::Result<Way> {
+        let text = |path: &Path| Ok::<_, io::Error>(CString::new(path.as_os_str().as_bytes())?);
+        let both = |(from, at): &(PathBuf, PathBuf)| Ok::<_, io::Error>((text(from)?, text(at)?));
+        Ok(Way {
+            place: self.clone(),
+            writes: reach.writes.iter().map(|path| text(path)).collect::<io::Result<_>>()?,
+            instead: reach.instead.iter().map(both).collect::<io::Result<_>>()?,
+            filter: Filter::new(),
+            parent: parent(),
+        })
     }
+}
+
+/// What a program reaches that runs alone.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// All that it may write to, when there is any; else what its user may.
+    pub writes: Vec<PathBuf>,
+    /// Directories that it finds in the place of others, and may write to. Where that cannot be, it does not start.
+    pub instead: Vec<(PathBuf, PathBuf)>,
 }
 
 /// Prepared before the fork: between fork and exec only system calls are made.
 pub(super) struct Way {
     place: Place,
+    writes: Vec<CString>,
+    instead: Vec<(CString, CString)>,
     filter: Filter,
     parent: Option<OwnedFd>,
 }
@@ -108,8 +131,11 @@ impl Way {
                 if getpid().as_raw() == 1 && unshare(CloneFlags::CLONE_NEWNS).is_ok() {
                     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
                     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
+                    self.limit_files()?;
                     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
                     let _ = mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>);
+                } else if !self.instead.is_empty() {
+                    return Err(Errno::EPERM.into());
                 }
             }
             Place::Inside(inside) => {
@@ -121,6 +147,38 @@ impl Way {
         keep_no_files();
         // What there is of programs that make root of their user does not do that for it.
         Ok(set_no_new_privs()?)
+    }
+
+    /// In a mount namespace of its own.
+    fn limit_files(&self) -> io::Result<()> {
+        let bind = |from: &CStr, at: &CStr| {
+            mount(Some(from), at, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        };
+        for (from, at) in &self.instead {
+            match bind(from, at) {
+                // What is not there cannot be reached.
+                Err(Errno::ENOENT) => {}
+                done => done?,
+            }
+        }
+        if self.writes.is_empty() {
+            return Ok(());
+        }
+        for path in &self.writes {
+            bind(path, path)?;
+        }
+        // Kernels before 5.12 cannot.
+        if set_read_only(c"/", true).is_ok() {
+            for path in self.writes.iter().chain(self.instead.iter().map(|(_, at)| at)) {
+                match set_read_only(path, false) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    done => done?,
+                }
+            }
+            // Its memory that processes share.
+            let _ = set_read_only(c"/dev/shm", false);
+        }
+        Ok(())
     }
 
     /// When it is nobody but its user any more.
@@ -148,6 +206,34 @@ fn keep_no_files() {
     }
 }
 
+/// Of all that is mounted there and below.
+#[allow(unsafe_code)]
+fn set_read_only(path: &CStr, read_only: bool) -> io::Result<()> {
+    /// `struct mount_attr` of Linux: what to set, what to clear.
+    #[repr(C)]
+    struct Attributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        users: u64,
+    }
+    const READ_ONLY: u64 = 1;
+    let (set, clear) = if read_only { (READ_ONLY, 0) } else { (0, READ_ONLY) };
+    let attributes = Attributes { set, clear, propagation: 0, users: 0 };
+    // SAFETY: a path and a structure that live longer than the call, which is told how long it is.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[allow(unsafe_code)]
 fn poll_now(file: &mut libc::pollfd) -> i32 {
     // SAFETY: one structure, which lives longer than the call.
@@ -169,6 +255,7 @@ fn parent() -> Option<OwnedFd> {
 mod tests {
     use nix::unistd::Uid;
 
+    use super::Reach;
     use crate::process::Program;
 
     fn confined(script: &str) -> (Option<i32>, String) {
@@ -191,6 +278,33 @@ mod tests {
         let own = std::process::id();
         assert_eq!(confined("echo $$; ls -d /proc/[1-9]*; tail -n +3 /proc/net/dev | grep -v lo:").1, "1\n/proc/1\n");
         assert_ne!(confined(&format!("kill -0 {own}")).0, Some(0));
+    }
+
+    #[test]
+    fn it_writes_where_it_may_and_finds_one_directory_in_the_place_of_another() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        ["data", "live", "copy"].iter().for_each(|name| std::fs::create_dir(path(name)).unwrap());
+        std::fs::write(path("live/file"), "live").unwrap();
+        let script = "touch data/made; touch made; cat live/file; touch live/made; chmod 700 live";
+        let program = Program { directory: root.path().into(), ..Program::new("sh", ["-c", script]) };
+        let instead = vec![(path("copy"), path("live")), (path("copy"), path("not there"))];
+        let reach = Reach { writes: vec![path("data")], instead };
+        let output = program.confined().reaching(reach).run(&mut |_, _| ()).unwrap();
+        let refused: Vec<_> = output.stderr.lines().map(|line| line.rsplit(": ").next().unwrap()).collect();
+        assert_eq!(
+            (refused, output.status.code()),
+            (vec!["Read-only file system", "No such file or directory"], Some(0))
+        );
+        assert!(
+            path("data/made").exists()
+                && path("copy/made").exists()
+                && !path("live/made").exists()
+                && !path("made").exists()
+        );
     }
 
     #[test]

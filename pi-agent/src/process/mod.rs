@@ -18,7 +18,7 @@ pub use acting_as::acting_as;
 pub use below::{
     adopt_orphans, become_guard, descendants_io, end_descendants, end_outliving, family, go_on, read_by, stand_still,
 };
-pub use confined::{Inside, Place};
+pub use confined::{Inside, Place, Reach};
 pub use own::{
     GIVES_BACK, MOVES_MUCH, on_end, on_sigterm, peak_memory, survive_hangup, with_little_memory, without_core_files,
 };

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 use super::below::end_session;
-use super::confined::Place;
+use super::confined::{Place, Reach};
 use super::session::{Orphaned, enter, lead};
 use super::tail::Tail;
 use super::{Piped, User};
@@ -37,6 +37,8 @@ pub struct Program {
     pub binds: Vec<Bind>,
     /// Where it runs, when it is not to reach what we do.
     pub place: Place,
+    /// What it reaches when it runs alone.
+    pub reach: Reach,
     /// Whoever asks it to end before.
     pub stop: Option<Stop>,
     /// Ended with everything it started when this is over.
@@ -99,6 +101,7 @@ impl Program {
             directory: "/".into(),
             binds: Vec::new(),
             place: Place::Here,
+            reach: Reach::default(),
             stop: None,
             deadline: Duration::from_secs(60),
         }
@@ -130,6 +133,13 @@ impl Program {
     #[must_use]
     pub fn confined(mut self) -> Self {
         self.place = Place::Alone;
+        self
+    }
+
+    /// Says what a confined one reaches.
+    #[must_use]
+    pub fn reaching(mut self, reach: Reach) -> Self {
+        self.reach = reach;
         self
     }
 
@@ -250,7 +260,11 @@ impl Program {
             enter(&mut command, View::of(&self.binds)?);
         }
         let user = self.user.as_ref().filter(|_| Uid::effective().is_root());
-        lead(&mut command, user, Orphaned::Dies, &self.place);
+        let way = match self.place {
+            Place::Here => None,
+            _ => Some(self.place.way(&self.reach).context(|| format!("prepare {}", self.program.display()))?),
+        };
+        lead(&mut command, user, Orphaned::Dies, way);
         Ok(command)
     }
 }

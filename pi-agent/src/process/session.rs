@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::unistd::{Gid, Uid};
 
 use super::User;
-use super::confined::Place;
+use super::confined::Way;
 use crate::mounts::View;
 
 /// What becomes of a process whose parent dies.
@@ -31,21 +31,20 @@ pub(super) fn enter(command: &mut Command, view: View) {
 
 /// Makes `command` lead a session of its own.
 pub fn lead_session(command: &mut Command, orphaned: Orphaned) {
-    lead(command, None, orphaned, &Place::Here);
+    lead(command, None, orphaned, None);
 }
 
-/// The same, as `user` when given, in that place, which whoever starts it must be told too.
+/// The same, as `user` when given, and that way to its place, which whoever starts it must know too.
 #[allow(unsafe_code)]
-pub(super) fn lead(command: &mut Command, user: Option<&User>, orphaned: Orphaned, place: &Place) {
+pub(super) fn lead(command: &mut Command, user: Option<&User>, orphaned: Orphaned, mut way: Option<Way>) {
     let user = user.cloned();
-    let mut way = place.way();
     let parent = nix::unistd::getpid();
     // SAFETY: between fork and exec only async-signal-safe calls are made, on memory prepared before the fork.
     unsafe {
         command.pre_exec(move || {
             nix::unistd::setsid()?;
             group_by_niceness();
-            way.enter()?;
+            way.as_ref().map_or(Ok(()), Way::enter)?;
             if let Some(user) = &user {
                 // Through libc: nix would need a slice of its own type, and so an allocation.
                 if libc::setgroups(user.groups.len(), user.groups.as_ptr()) != 0 {
@@ -61,11 +60,14 @@ pub(super) fn lead(command: &mut Command, user: Option<&User>, orphaned: Orphane
             }
             // The parent may have died before the line above took effect. In a namespace of its own a process has none, as it seems.
             let seen = nix::unistd::getppid();
-            let orphan = if seen.as_raw() == 0 { !way.has_parent() } else { seen != parent };
+            let orphan = match &way {
+                Some(way) if seen.as_raw() == 0 => !way.has_parent(),
+                _ => seen != parent,
+            };
             if orphaned == Orphaned::Dies && orphan {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
-            way.give_up_calls()
+            way.as_mut().map_or(Ok(()), Way::give_up_calls)
         });
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Backend {
     last_snapshot: Mutex<Option<Id>>,
     readers: Arc<Permits>,
     uploads: Uploads,
+    /// The packs that were written to a disk, by their keys.
+    written: Mutex<Vec<String>>,
     cipher: Mutex<Option<Cipher>>,
     /// What stands in for a config that is lost.
     assumed_config: Mutex<Option<Bytes>>,
@@ -69,6 +71,7 @@ impl Backend {
             held: Mutex::default(),
             last_snapshot: Mutex::default(),
             uploads: Uploads::default(),
+            written: Mutex::default(),
             cipher: Mutex::default(),
             assumed_config: Mutex::default(),
             left_out: Mutex::default(),
@@ -227,6 +230,11 @@ impl Backend {
         *lock(&self.cipher) = Some(Cipher::of(key));
     }
 
+    /// The packs that were written to a disk since the last time that was asked.
+    pub(super) fn take_written(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.written))
+    }
+
     /// Remembers why storage failed.
     pub(super) fn failed(&self, error: Error) -> Box<RusticError> {
         let text = error.chain();
@@ -259,7 +267,10 @@ impl Backend {
         self.store.put(&name, content.slice())?;
         match kind {
             FileType::Config => *lock(&self.config) = None,
-            FileType::Pack => return Ok(()),
+            FileType::Pack => {
+                lock(&self.written).push(name);
+                return Ok(());
+            }
             FileType::Snapshot => *lock(&self.last_snapshot) = Some(*id),
             FileType::Index | FileType::Key => {}
         }

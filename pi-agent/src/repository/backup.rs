@@ -1,10 +1,11 @@
 //! Making a snapshot.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustic_core::repofile::SnapshotFile;
+use rustic_core::repofile::{IndexFile, SnapshotFile};
 use rustic_core::{BackupOptions, IndexedIdsStatus, ParentOptions, Repository as Rustic, SnapshotOptions};
 
 use super::source::{Source, Sources, Tally};
@@ -39,7 +40,30 @@ impl Repository {
     /// Storage fails (no snapshot is then made), or a configured path cannot be looked at.
     pub fn backup(&self, sources: Sources, known: &[Snapshot], monitor: &Monitor) -> Result<Backup> {
         let source = Arc::new(Source::new(sources)?);
-        self.watched(monitor, || self.back_up(&source, known))
+        self.backend.take_written();
+        let made = self.watched(monitor, || self.back_up(&source, known));
+        if made.is_err()
+            && let Err(error) = self.remove_orphans()
+        {
+            log::warn!("what the backup had stored stays until a prune: {}", error.chain());
+        }
+        made
+    }
+
+    /// Removes the packs that a failed backup wrote to a disk and no index names: on a full disk each night would add some, and no
+    /// night would come as far as a prune.
+    fn remove_orphans(&self) -> Result<()> {
+        let written = self.backend.take_written();
+        if written.is_empty() {
+            return Ok(());
+        }
+        self.backend.look_again();
+        let files = self.cached("read the index of", |rustic| rustic.stream_files::<IndexFile>()?.collect())?;
+        let files: Vec<(_, IndexFile)> = files;
+        let packs = files.iter().flat_map(|(_, file)| file.packs.iter().chain(&file.packs_to_delete));
+        let named: HashSet<String> = packs.map(|pack| pack.id.to_hex().as_str().to_owned()).collect();
+        let is_named = |key: &str| key.rsplit('/').next().is_some_and(|name| named.contains(name));
+        written.iter().filter(|key| !is_named(key)).try_for_each(|key| self.store().delete(key))
     }
 
     fn back_up(&self, source: &Arc<Source>, known: &[Snapshot]) -> Result<Backup> {

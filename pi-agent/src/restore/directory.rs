@@ -67,9 +67,7 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
     let (snapshot, passed_over) = choose(&snapshots, step, &request.at, repository.store())?;
     let snapshot = snapshot.clone();
     let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
-    if fresh {
-        Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
-    }
+    Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
     let selection = Selection::new(snapshot, request.to.clone(), request.paths.clone(), fresh, request.privileges);
     let Written { bytes, mut problems, full } = repository.restore(&selection, monitor)?;
     if is_repaired(&selection.snapshot) {
@@ -123,7 +121,11 @@ fn choose<'a>(
             .into_iter()
             .rfind(|snapshot| snapshot.time <= *time)
             .map(|snapshot| (snapshot, None))
-            .ok_or_else(|| nothing(step, &format!("there is no snapshot at or before {time}"))),
+            .ok_or_else(|| nothing(step, &format!("there is no snapshot at or before {time}")))
+            .map_err(|error| match snapshots.iter().any(|snapshot| snapshot.label.is_empty() && snapshot.time <= *time) {
+                true => error.hint("other programs made or changed (restic tag, rewrite) some of that time: pi-agent points lists them, --at ID takes one"),
+                false => error,
+            }),
         At::Id(id) => by_id(snapshots, step, id).map(|snapshot| (snapshot, None)),
         At::Timeline { .. } => Err(Error::usage(format!("restore of {}: --timeline is for databases", step.name))),
     }

@@ -59,9 +59,7 @@ pub fn restore(
     let _lock = repository.lock(Purpose::Restore, true, None, monitor)?;
     let snapshot = by_id(&repository.readable_snapshots()?, step, id)?.clone();
     let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
-    if fresh {
-        Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
-    }
+    Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
     let selection = Selection { snapshot, to: request.to.clone(), paths: Vec::new(), fresh, privileges: false };
     let Written { bytes, problems, full } = repository.restore(&selection, monitor)?;
     let user = server_user(settings, step, postgres).map_or_else(|_| "postgres".into(), |user| user.name);

@@ -7,6 +7,7 @@ mod course;
 pub mod directory;
 pub mod dumps;
 mod handover;
+mod hidden;
 mod in_place;
 mod lives;
 pub mod new_timeline;
@@ -232,7 +233,8 @@ pub fn restore(settings: &Settings, step: &str, request: &Request, monitor: &Mon
             }
         }
         Source::Directory(_) | Source::Agent(_) => directory::restore(settings, step, &request, monitor),
-    }?;
+    }
+    .inspect_err(|_| Unfinished::never_was(&request.to))?;
     if restored.unfinished {
         let again = "the disk is full: make room, and start the same command again; it goes on from here";
         restored.next.insert(0, again.into());

@@ -375,7 +375,7 @@ fn remove(stage: &Path) -> io::Result<()> {
 }
 
 /// In one moment: without its link a tablespace would be forgotten.
-fn relink(data: &Theirs<'_>, link: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn relink(data: &Theirs<'_>, link: &Path, to: &Path) -> io::Result<()> {
     let new = data.inside("pi-agent.link");
     let _ = fs::remove_file(&new);
     symlink(to, &new)?;

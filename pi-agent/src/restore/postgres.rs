@@ -123,9 +123,8 @@ fn restore_as(
     let delta = place.prepare(&user)?;
     if delta {
         place.forget_a_dead_server(&user)?;
-    } else {
-        Unfinished::begin(&step.name, request, None)?;
     }
+    Unfinished::begin(&step.name, request, None)?;
     place.has_room(backup)?;
     if let Some(there) = there {
         place.outside.iter().try_for_each(|outside| outside.prepare(&user, delta, there.data))?;
@@ -151,6 +150,8 @@ fn restore_as(
         version: backup.version,
         data: &place.to,
         elsewhere: &places,
+        tablespaces: &place.tablespaces,
+        original: there.map(|there| there.data).or(place.original.as_deref()),
         left: &course.left,
     };
     let recovery = within_reach(runtime, &[&[&*place.to], &places[..]].concat(), user.uid, || {

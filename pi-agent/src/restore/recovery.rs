@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::handover::{self, Handover};
+use super::hidden::Hidden;
 use super::postgres::hand_over;
 use crate::config::Settings;
 use crate::error::{Context, Error, Result};
@@ -140,6 +141,10 @@ pub(super) struct Cluster<'a> {
     pub data: &'a Path,
     /// What it leads to.
     pub elsewhere: &'a [&'a Path],
+    /// Where further tablespaces come.
+    pub tablespaces: &'a Path,
+    /// The data directory of the original, if that is there.
+    pub original: Option<&'a Path>,
     /// The timelines that it recovers along before the last one, each with the position at which it was left.
     pub left: &'a [(u32, u64)],
 }
@@ -151,14 +156,22 @@ impl Cluster<'_> {
     /// # Errors
     /// What PostgreSQL says, or why WAL that is there could not be fetched.
     pub fn recover(&self, monitor: &Monitor) -> Result<Recovery> {
-        let aim = restored::set_aside(self.data, self.pgbackrest.user())?;
-        let first = self.recover_once(monitor, &aim)?;
+        let user = self.pgbackrest.user();
+        let aim = restored::set_aside(self.data, user)?;
+        let hidden = Hidden::of(self.original, self.data, self.tablespaces, user)?;
+        let recovery = self.recover_to(monitor, &aim, &hidden)?;
+        hidden.lead_back(self.data, user)?;
+        Ok(recovery)
+    }
+
+    fn recover_to(&self, monitor: &Monitor, aim: &str, hidden: &Hidden) -> Result<Recovery> {
+        let first = self.recover_once(monitor, aim, hidden)?;
         if !first.ended_early {
             return Ok(first);
         }
         // PostgreSQL refuses to end recovery without having seen a transaction later than the moment asked for. When the
         // archive simply ends before, its end is that moment as far as anybody knows.
-        let second = self.recover_once(monitor, &without_a_moment(&aim))?;
+        let second = self.recover_once(monitor, &without_a_moment(aim), hidden)?;
         Ok(Recovery {
             ended_early: true,
             last_transaction: second.last_transaction.or(first.last_transaction),
@@ -191,7 +204,7 @@ impl Cluster<'_> {
         Ok(Has::Beginning)
     }
 
-    fn recover_once(&self, monitor: &Monitor, aim: &str) -> Result<Recovery> {
+    fn recover_once(&self, monitor: &Monitor, aim: &str, hidden: &Hidden) -> Result<Recovery> {
         let Self { data, pgbackrest, .. } = self;
         let (user, runtime) = (pgbackrest.user(), &self.settings.local.runtime);
         let desk = handover::desk(runtime)?;
@@ -214,7 +227,8 @@ impl Cluster<'_> {
 
         let (mut last, given) = (None, Mutex::new(Given::default()));
         monitor.phase("recovering");
-        let program = configuration.program(&programs, data, Some(ALWAYS_THERE)).within(A_WEEK);
+        let mut program = configuration.program(&programs, data, Some(ALWAYS_THERE)).within(A_WEEK);
+        program.reach.instead = hidden.instead();
         let fetch = |name: &str, to: &str| {
             monitor.alive();
             let to = data.join("pg_wal").join(to);

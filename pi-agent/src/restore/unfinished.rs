@@ -1,7 +1,8 @@
 //! `TO.unfinished`: what is being restored into `TO`, until all of it is there. With it the same command goes on where a
 //! killed one stopped; without it, what lies in `TO` is somebody's. So is a file of that name that holds no note of ours.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, DirBuilder, Metadata};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -59,17 +60,18 @@ impl Unfinished {
         serde_json::from_slice(&fs::read(note).ok()?).ok()
     }
 
-    /// Says that this restore has begun; one that goes on has said so before, and one that may overwrite needs no such leave.
+    /// Says that this restore has begun; one that goes on has said so before. What another one has begun stays unfinished.
     ///
     /// # Errors
     /// The note cannot be written.
     pub fn begin(step: &str, request: &Request, point: Option<&str>) -> Result<()> {
         let is_this = |begun: &Self| begun.is_of(step, request) && begun.point.as_deref() == point;
-        if request.overwrite || Self::of(&request.to).as_ref().is_some_and(is_this) {
+        if Self::of(&request.to).is_some_and(|begun| request.overwrite || is_this(&begun)) {
             return Ok(());
         }
         let [note, inside] = Self::notes(&request.to);
-        if fs::symlink_metadata(&note).is_ok() && Self::read(&note).is_none() {
+        let is_taken = |note: &Path| fs::symlink_metadata(note).is_ok() && Self::read(note).is_none();
+        if is_taken(&note) && (!request.overwrite || is_taken(&inside)) {
             return Err(Error::usage(format!(
                 "restore into {}: its note would be {}, and that is somebody's file",
                 shown(&request.to),
@@ -85,6 +87,15 @@ impl Unfinished {
             paths: request.paths.clone(),
             whole: None,
         };
+        if is_taken(&note) && point.is_none() {
+            // A database's directory holds nothing but its own.
+            return Ok(());
+        }
+        if is_taken(&note) {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&request.to);
+            made.context(|| format!("make {}", shown(&request.to)))?;
+            return this.write(&inside);
+        }
         if let Some(parent) = note.parent() {
             fs::create_dir_all(parent).context(|| format!("make {}", shown(parent)))?;
         }
@@ -129,6 +140,16 @@ impl Unfinished {
             fs::remove_file(&note).context(|| format!("remove {}", shown(&note)))?;
         }
         Ok(())
+    }
+
+    /// Takes back that one has begun which was refused before it wrote anything: with its note, what a person puts there would be
+    /// taken for its own.
+    pub fn never_was(to: &Path) {
+        if super::is_empty(to).unwrap_or(false) {
+            for note in Self::notes(to).iter().filter(|note| Self::read(note).is_some()) {
+                let _ = fs::remove_file(note);
+            }
+        }
     }
 
     /// It is the note of that restore.

@@ -117,14 +117,19 @@ fn encoding_and_locale(psql: &Psql<'_>, database: &str) -> Result<String> {
 }
 
 /// The extensions of a database: the schema of each, and statements that make both. Their scripts are this server's.
-fn extensions(psql: &Psql<'_>, database: &str, owner: &str) -> Result<Vec<(String, [String; 2])>> {
+fn extensions(psql: &Psql<'_>, database: &str, owner: &str) -> Result<Vec<(String, Vec<String>)>> {
     let sql = "select coalesce(json_agg(json_build_array(n.nspname, \
                  format('create schema if not exists %I authorization ', n.nspname), \
                  format('create extension if not exists %I schema %I cascade', e.extname, n.nspname)) order by e.oid), '[]') \
                from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname <> 'plpgsql'";
     let made: Vec<(String, String, String)> = serde_json::from_str(&psql.system(database, sql, ASKING)?)
         .context(|| format!("understand the list of extensions of {database}"))?;
-    Ok(made.into_iter().map(|(name, schema, extension)| (name, [schema + owner, extension])).collect())
+    // Those of the system are there, and nobody may make one of such a name.
+    let statements = |name: &str, schema: String, extension| match name.starts_with("pg_") {
+        true => vec![extension],
+        false => vec![schema + owner, extension],
+    };
+    Ok(made.into_iter().map(|(name, schema, extension)| (name.clone(), statements(&name, schema, extension))).collect())
 }
 
 /// Restores a dump into a database of our own, which is removed again; what pg_restore said of errors. It goes on behind one.
@@ -132,7 +137,7 @@ fn into_a_database(work: &Work<'_>, psql: &Psql<'_>, file: &Path, original: Opti
     // No user's: in those nothing is made.
     let name = format!("pi_agent_dump_{}", std::process::id());
     let like = original.map_or_else(|| Ok(String::new()), |original| encoding_and_locale(psql, original))?;
-    psql.system(ALWAYS_THERE, &format!("create role {name} login"), ASKING)?;
+    psql.system(ALWAYS_THERE, &format!("create role {name} login bypassrls"), ASKING)?;
     for setting in session::GIVEN {
         psql.system(ALWAYS_THERE, &format!("alter role {name} set {setting}"), ASKING)?;
     }
@@ -182,6 +187,10 @@ fn load(work: &Work<'_>, psql: &Psql<'_>, file: &Path, role: &str, schemas: &[St
 
 /// A line of pg_restore's list of what is there already, in each database or with an extension.
 fn is_made_before(line: &str, schemas: &[String]) -> bool {
-    let is_schema = |schema: &String| line.contains(&format!(" SCHEMA - {schema} "));
+    // Name and owner stand beside each other: what has a space in it may be the rest of a longer name.
+    let is_schema = |schema: &String| match line.split_once(&format!(" SCHEMA - {schema} ")) {
+        Some((_, owner)) => !owner.contains(' '),
+        None => false,
+    };
     line.contains(" EXTENSION - ") || line.contains(" COMMENT - EXTENSION ") || schemas.iter().any(is_schema)
 }

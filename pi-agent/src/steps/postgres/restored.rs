@@ -12,9 +12,11 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::control::Control;
+use super::links::links;
 use super::programs::Programs;
 use crate::error::{Context, Result};
-use crate::process::{Program, User};
+use crate::process::{Program, Reach, User};
+use crate::restore::beside;
 use crate::shown;
 use crate::theirs::{Theirs, read_plain};
 
@@ -122,7 +124,13 @@ impl Configuration<'_> {
         arguments.extend(single.map(|_| OsString::from("--single")));
         arguments.extend(["-D".into(), data.into(), "-c".into(), config]);
         arguments.extend(single.map(OsString::from));
-        programs.program("postgres", arguments).as_user(self.user)
+        // What it may write to: its own, wherever that lies. WAL knows paths of the original's.
+        let own = [data.to_owned(), self.directory.to_owned(), beside(data, ".tablespaces")];
+        let led_to =
+            links(data).into_iter().map(|(link, led_to)| data.join(link.parent().unwrap_or(&link)).join(led_to));
+        let writes = own.into_iter().chain(led_to).filter(|path| path.is_dir()).collect();
+        let reach = Reach { writes, instead: Vec::new() };
+        programs.program("postgres", arguments).as_user(self.user).reaching(reach)
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) fn is_about_order(said: &str) -> bool {
 /// Each error is of code that the data brings and that does not work here or with another search path: damaged data does not say so.
 pub(crate) fn is_only_missing(said: &str) -> bool {
     /// What is said where code finds less here than where it comes from: another search path, other files, no network, fewer rights.
-    const LESS: [&str; 11] = [
+    const LESS: [&str; 17] = [
         "read-only transaction",
         "unrecognized configuration parameter",
         "could not create locale",
@@ -75,6 +75,13 @@ pub(crate) fn is_only_missing(said: &str) -> bool {
         "must be superuser",
         "Must be superuser",
         "must be owner of",
+        "only superuser can",
+        "transition data type cannot be",
+        "password is required",
+        "password or GSSAPI",
+        "query would be affected by row-level security",
+        // Another currency is set here.
+        "invalid input syntax for type money",
     ];
     /// The files of text search that lie beside PostgreSQL.
     const DICTIONARIES: [&str; 5] = ["stop-word", "dictionary", "affix", "thesaurus", "synonym"];

@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 pub(crate) const VARIABLE: &str = "PGOPTIONS";
 
 /// For pg_dump, which sets all else for itself.
-pub(crate) const OF_PG_DUMP: &str = "-c statement_timeout=0 -c lock_timeout=0 -c client_min_messages=warning";
+pub(crate) const OF_PG_DUMP: &str =
+    "-c role=none -c statement_timeout=0 -c lock_timeout=0 -c client_min_messages=warning";
 
 /// For pgBackRest, which sets all else for itself, and whose session waits while it copies.
 pub(crate) fn of_pgbackrest(version: u32) -> String {
@@ -17,12 +18,12 @@ pub(crate) fn of_pgbackrest(version: u32) -> String {
 
 /// On a live server, where we need not be a superuser. What we call is found in `pg_catalog` alone, or whoever may make a function
 /// with a fitting name would have it run by us. Texts come as they are stored: names in a database without an encoding may be in none.
-pub(crate) const LIVE: &str = "-c search_path=pg_catalog -c client_encoding=SQL_ASCII -c quote_all_identifiers=off \
+pub(crate) const LIVE: &str = "-c role=none -c search_path=pg_catalog -c client_encoding=SQL_ASCII -c quote_all_identifiers=off \
     -c statement_timeout=0 -c lock_timeout=0 -c client_min_messages=warning";
 
 /// While a dump is loaded, by a role that may set little.
 pub(crate) const OF_A_DUMP: &str = "-c client_encoding=SQL_ASCII -c default_transaction_read_only=off -c role=none \
-    -c local_preload_libraries= -c statement_timeout=0 -c lock_timeout=0 -c client_min_messages=warning";
+    -c local_preload_libraries= -c default_tablespace= -c temp_tablespaces= -c statement_timeout=0 -c lock_timeout=0 -c client_min_messages=warning";
 
 /// What such a role cannot set for itself, and is given. Of libraries SQL knows no empty list: this one is always there.
 pub(crate) const GIVEN: [&str; 4] = [
@@ -42,5 +43,5 @@ pub(crate) fn restored(version: u32) -> &'static str {
 
 const RESTORED: &str = "-c client_encoding=SQL_ASCII -c quote_all_identifiers=off -c session_replication_role=replica \
     -c default_transaction_read_only=off -c transaction_read_only=off -c role=none -c session_preload_libraries= \
-    -c local_preload_libraries= -c dynamic_library_path=$libdir -c statement_timeout=0 -c lock_timeout=0 -c lc_messages=C -c zero_damaged_pages=off \
+    -c local_preload_libraries= -c dynamic_library_path=$libdir -c default_tablespace= -c temp_tablespaces= -c statement_timeout=0 -c lock_timeout=0 -c lc_messages=C -c zero_damaged_pages=off \
     -c ignore_checksum_failure=off -c row_security=off -c client_min_messages=warning";
