@@ -28,7 +28,8 @@ impl Hidden {
             let name = link.file_name().and_then(|name| name.to_str()).filter(|name| name.parse::<u32>().is_ok());
             let Some(name) = name.filter(|_| link != Path::new(WAL) && led_to.is_absolute()) else { continue };
             match own.iter().find(|(known, _)| *known == link) {
-                Some((_, own)) if *own == led_to => continue,
+                // What lies in there would be hidden, too. It is all that the copy may write to.
+                Some((_, own)) if own.starts_with(&led_to) => continue,
                 Some((_, own)) => pairs.push((own.clone(), led_to)),
                 None => {
                     let own = tablespaces.join(name);
