@@ -8,7 +8,7 @@ help: ## this list
 demo: ## three nights of a household, a disaster, and everything restored (under three minutes after the build)
 	@demo/demo.sh
 
-test: ## every test in its short form: PostgreSQL 15 and 17, pgBackRest, restic, an S3 server, whole machines (25 minutes; the first time 20 more, and 6 GB; as root)
+test: ## every test in its short form: PostgreSQL 15 and 17, pgBackRest, restic, an S3 server, whole machines (20 minutes; the first time 20 more, and 6 GB; as root)
 	@tests/run.sh short
 
 test-long: ## every test at full strength, on both packages, and with the PostgreSQL of Debian 13 and unstable (an hour and a quarter)
