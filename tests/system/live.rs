@@ -100,7 +100,7 @@ impl Host {
     fn assert_restores(&self, agent: &Agent, at_least: usize) -> PathBuf {
         let to = self.scratch.join("restored");
         let _ = fs::remove_dir_all(&to);
-        agent.ok(["restore", "foundry", "--to", to.to_str().unwrap()]);
+        agent.ok(["restore", "foundry", "--to", to.to_str().unwrap(), "--privileges"]);
         let restored = to.join(self.data().strip_prefix("/").unwrap());
         let volume = format!("{}:/data", restored.display());
         let run = ["run", "--rm", "--network=none", "--volume", &volume, DockerEngine::IMAGE];

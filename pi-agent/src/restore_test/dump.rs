@@ -194,3 +194,23 @@ fn is_made_before(line: &str, schemas: &[String]) -> bool {
     };
     line.contains(" EXTENSION - ") || line.contains(" COMMENT - EXTENSION ") || schemas.iter().any(is_schema)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_is_not_taken_for_another_whose_name_begins_like_its() {
+        let schemas = ["public".to_owned(), "tools".to_owned()];
+        for line in [
+            "5; 2615 2200 SCHEMA - public pg_database_owner",
+            "7; 2615 16385 SCHEMA - tools web",
+            "2; 3079 16386 EXTENSION - citext ",
+        ] {
+            assert!(is_made_before(line, &schemas), "{line}");
+        }
+        for line in ["6; 2615 16390 SCHEMA - public stuff postgres", "215; 1259 16391 TABLE public votes postgres"] {
+            assert!(!is_made_before(line, &schemas), "{line}");
+        }
+    }
+}

@@ -148,6 +148,11 @@ mod tests {
             "ERROR:  could not connect to server \"away\"",
             "ERROR:  must be superuser to create an operator class",
             "ERROR:  permission denied to create event trigger \"watch\"",
+            "ERROR:  only superuser can define a leakproof function",
+            "ERROR:  aggregate transition data type cannot be internal",
+            "ERROR:  password is required",
+            "ERROR:  query would be affected by row-level security policy for table \"users\"",
+            "ERROR:  invalid input syntax for type money: \"12,34 €\"",
         ] {
             assert!(is_only_missing(said), "{said}");
         }
