@@ -150,3 +150,27 @@ fn a_repository_that_restic_key_opens_no_more_is_told_each_night() {
     fs::write(&password, before).unwrap();
     agent.ok(["run", "data"]);
 }
+
+/// The cache has it before storage does. Only what had arrived can have been removed.
+#[test]
+fn an_index_that_never_arrived_is_not_missed_and_one_that_had_is() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    fs::write(source.join("file"), "kept").unwrap();
+    let agent = Config::local(scratch.path()).directory("data", &[&source], "").write();
+    for (number, arrived) in [(0, false), (1, true)] {
+        fs::write(source.join("new"), number.to_string()).unwrap();
+        agent.ok(["run", "data"]);
+        for index in fs::read_dir(scratch.join("storage/data/index")).unwrap().map(|entry| entry.unwrap()) {
+            fs::remove_file(index.path()).unwrap();
+            let mark = format!("cache/repositories/data/{}.on-its-way", index.file_name().display());
+            if !arrived {
+                fs::write(scratch.join(mark), "").unwrap();
+            }
+        }
+        let night = agent.run(["run", "data", "--json"]);
+        assert_eq!(night.code(), Some(if arrived { 5 } else { 0 }), "{night}");
+        assert_eq!(night.to_string().contains("find out who removed them"), arrived, "{night}");
+        agent.ok(["check", "data"]);
+    }
+}

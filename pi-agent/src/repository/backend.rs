@@ -1,6 +1,7 @@
 //! restic's repository layout over a [`Store`], as rustic's backend.
 
 use std::collections::HashSet;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,6 +55,9 @@ pub(super) struct Backend {
     /// Index files that are shown and do not lie there.
     index: Mutex<Vec<(Id, Bytes)>>,
 }
+
+/// How the names of marks end.
+const ON_ITS_WAY: &str = ".on-its-way";
 
 impl Backend {
     /// `kept_config`: the file in which the config is kept.
@@ -244,6 +248,34 @@ impl Backend {
     }
 
     fn write(&self, kind: FileType, id: &Id, content: BytesList) -> crate::Result<()> {
+        // rustic has put it into the cache already. What never arrived must not be missed as if somebody had removed it.
+        let mark = (kind == FileType::Index).then(|| self.mark(id.to_hex().as_str()));
+        mark.iter().for_each(|mark| drop(fs::write(mark, "")));
+        self.write_now(kind, id, content)?;
+        mark.iter().for_each(|mark| drop(fs::remove_file(mark)));
+        Ok(())
+    }
+
+    /// There while an index file of that name is on its way to storage.
+    fn mark(&self, name: &str) -> PathBuf {
+        self.kept_config.0.with_file_name(format!("{name}{ON_ITS_WAY}"))
+    }
+
+    /// This machine began to write an index file of that name, and has not seen that it arrived.
+    pub(super) fn was_on_its_way(&self, name: &str) -> bool {
+        self.mark(name).exists()
+    }
+
+    /// What was on its way is compared with what lies there.
+    pub(super) fn forget_the_ways(&self) {
+        let marks =
+            self.kept_config.0.parent().into_iter().filter_map(|cache| fs::read_dir(cache).ok()).flatten().flatten();
+        for mark in marks.filter(|mark| mark.file_name().to_string_lossy().ends_with(ON_ITS_WAY)) {
+            let _ = fs::remove_file(mark.path());
+        }
+    }
+
+    fn write_now(&self, kind: FileType, id: &Id, content: BytesList) -> crate::Result<()> {
         if is_ending() {
             // Its lock is gone, or about to be.
             return Err(Error::new(format!("write {}: this process was told to end", key(kind, id))));

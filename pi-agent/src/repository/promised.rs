@@ -55,6 +55,7 @@ impl Repository {
         // Before rustic looks: it lets go of what it does not find in storage.
         let cached = self.cached_index()?;
         self.put_back(cached, &packs)?;
+        self.backend.forget_the_ways();
 
         let Some((missing, packs)) = self.missing(packs)? else { return Ok(()) };
         let consequence = ": earlier restore points may have lost content; what the sources still hold of it is stored again, and nothing is \
@@ -235,6 +236,11 @@ impl Repository {
         }
         let (name, content) = self.sealed(&lost)?;
         self.write_index(&name, content)?;
+        names.retain(|name| !self.backend.was_on_its_way(name));
+        if names.is_empty() {
+            log::info!("{}: what a backup that was cut off had stored is used", self.step);
+            return Ok(());
+        }
         self.damaged_with(
             format!(
                 "{} files of the index of {} were gone; where {} packs lie that only they named is written again, from this machine's copy",
