@@ -55,7 +55,9 @@ fn directories_change_places_with_what_is_there() {
     fs::write(&world, "overwritten").unwrap();
     fs::remove_dir_all(foundry.join("Data/worlds/world-0")).unwrap();
     let paths = [world.to_str().unwrap(), foundry.join("Data/worlds/world-0").to_str().unwrap()].map(str::to_owned);
-    agent.ok(["restore", "all", "--in-place", "--yes", "--path", &paths[0], "--path", &paths[1]]);
+    fs::hard_link(&world, scratch.join("other-name")).unwrap();
+    let ran = agent.ok(["restore", "all", "--in-place", "--yes", "--path", &paths[0], "--path", &paths[1]]);
+    ran.says(&format!("{} had other names (hard links): they keep what was there before", paths[0]));
     let old = kept(&world);
     assert_eq!(fs::read_to_string(&old[0]).unwrap(), "overwritten");
     fs::remove_file(&old[0]).unwrap();

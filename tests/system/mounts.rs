@@ -417,6 +417,15 @@ fn a_btrfs_subvolume_is_entered_and_a_snapshot_is_told() {
     let everything = below(&restored(&scratch, &all, "everything"), &data);
     assert!(everything.join(".snapshots/2/file").exists() && everything.join("mounted/file").exists());
 
+    // A path that is rolled back to a snapshot of itself lies on the same disk.
+    let path = pool.join("elsewhere");
+    let back = Config::local(scratch.directory("back")).directory("d", &[&path], "").write();
+    back.ok(["run"]);
+    btrfs(&["snapshot"], &[&path, &pool.join("again")]);
+    fs::rename(&path, pool.join("set-aside")).unwrap();
+    fs::rename(pool.join("again"), &path).unwrap();
+    back.ok(["run"]);
+
     // One that is gone is missed until somebody says that it may go, and so is one that a snapshot put back lacks.
     btrfs(&["delete"], &[&data.join("copy")]);
     let gone = format!("the subvolume {} is gone", data.join("copy").display());

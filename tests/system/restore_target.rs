@@ -264,6 +264,18 @@ fn a_refused_restore_leaves_no_note_and_one_that_writes_over_others_has_one() {
 }
 
 #[test]
+fn a_restore_goes_into_no_directory_of_our_own() {
+    let scratch = Scratch::new();
+    let source = scratch.directory("srv");
+    fs::write(source.join("file"), "content").unwrap();
+    let agent = backed_up(&scratch, &source);
+    for own in ["etc/secrets", "cache", "spool", "runtime"] {
+        restore(&agent, &scratch.join(own).join("to"), &[]).expect(2).says("a directory of pi-agent's own");
+        assert!(!scratch.join(own).join("to").exists());
+    }
+}
+
+#[test]
 fn an_access_list_that_is_lost_is_told_and_grants_nobody_more() {
     let scratch = Scratch::new();
     let source = scratch.directory("srv");

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use harness::{Agent, Config, Scratch, sh};
 use jiff::Timestamp;
@@ -73,6 +74,17 @@ fn a_restore_point_that_is_gone_is_told_by_the_next_run_once() {
     // One that was only rewritten is there.
     sh(config.restic("data").args(["tag", "--add", "kept", "latest"]));
     agent.ok(["run", "data"]);
+
+    // It is restored by its time, and stays longer than `keep` says: whoever tagged it may want it.
+    let then = Timestamp::now().to_string();
+    std::thread::sleep(Duration::from_secs(1));
+    fs::write(source.join("file"), "5").unwrap();
+    for _ in 0..4 {
+        agent.ok(["run", "data"]);
+    }
+    let to = scratch.join("then");
+    agent.ok(["restore", "data", "--at", &then, "--to", to.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(to.join(source.strip_prefix("/").unwrap()).join("file")).unwrap(), "4");
 }
 
 /// It has forgotten and not noted it: the plug was pulled in between.

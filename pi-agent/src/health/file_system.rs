@@ -26,6 +26,8 @@ pub struct FileSystem {
     source: Option<String>,
     /// Where it is mounted.
     mounted_at: PathBuf,
+    /// btrfs, whose id is another one in each subvolume.
+    has_subvolumes: bool,
 }
 
 /// Between the name and the mount point of a file system that is written down.
@@ -49,22 +51,33 @@ impl FileSystem {
         };
         // Sources such as `none` and `tmpfs` name nothing.
         let source = Some(source.clone()).filter(|source| !source.starts_with('/') && source.contains([':', '/', '@']));
-        Ok(Self { id, source, mounted_at })
+        Ok(Self { id, source, mounted_at, has_subvolumes: kind == "btrfs" })
     }
 
     /// Whether a remembered one is this one: by id, else by source, else by where it is mounted.
     pub fn is_remembered_as(&self, text: &str) -> bool {
         let Some((name, at)) = text.split_once(AT) else {
             // Only an id was remembered before there was more. Where ids do not last it proves nothing.
-            return self.id.as_ref().and_then(|id| id.strip_prefix(FSID)).is_none_or(|id| id == text);
+            return self.id.as_ref().and_then(|id| id.strip_prefix(FSID)).is_none_or(|id| self.same_id(id, text));
         };
         let same = |ours: &Option<String>, theirs: &str| ours.as_ref().map(|ours| ours == theirs);
+        let ids = |id: &String| match (id.strip_prefix(FSID), name.strip_prefix(FSID)) {
+            (Some(ours), Some(theirs)) => self.same_id(ours, theirs),
+            _ => id == name,
+        };
         let named = if name.starts_with(FSID) || name.starts_with(UUID) {
-            same(&self.id, name)
+            self.id.as_ref().map(ids)
         } else {
             name.strip_prefix(SOURCE).and_then(|source| same(&self.source, source))
         };
         named.unwrap_or_else(|| self.mounted_at == path_text::path(at))
+    }
+
+    /// Whether two ids of `statvfs` are those of one file system. btrfs adds the number of the subvolume to the upper half, and a
+    /// subvolume that is replaced by a snapshot of itself is on the same disk still.
+    fn same_id(&self, ours: &str, theirs: &str) -> bool {
+        let of_the_disk = |id: &str| u64::from_str_radix(id, 16).ok().map(|id| id as u32);
+        ours == theirs || (self.has_subvolumes && of_the_disk(ours).is_some_and(|id| of_the_disk(theirs) == Some(id)))
     }
 }
 
@@ -104,7 +117,12 @@ mod tests {
     use super::*;
 
     fn named(id: Option<&str>, source: Option<&str>, at: &str) -> FileSystem {
-        FileSystem { id: id.map(Into::into), source: source.map(Into::into), mounted_at: at.into() }
+        FileSystem {
+            id: id.map(Into::into),
+            source: source.map(Into::into),
+            mounted_at: at.into(),
+            has_subvolumes: false,
+        }
     }
 
     #[test]
@@ -135,6 +153,16 @@ mod tests {
         // XFS and NFS had the number of a device there.
         assert!(named(Some("uuid aa-bb"), None, "/mnt/usb").is_remembered_as("700"));
         assert!(named(None, Some("nas:/photos"), "/mnt/nas").is_remembered_as("device-39"));
+    }
+
+    #[test]
+    fn subvolumes_of_btrfs_are_one_disk() {
+        let btrfs = FileSystem { has_subvolumes: true, ..named(Some("fsid 10000000aabbccdd"), None, "/") };
+        for same in ["fsid 10000007aabbccdd at /", "10000007aabbccdd", "fsid 10000000aabbccdd at /mnt"] {
+            assert!(btrfs.is_remembered_as(same), "{same}");
+        }
+        assert!(!btrfs.is_remembered_as("fsid 10000000aabbccde at /"));
+        assert!(!named(Some("fsid 10000000aabbccdd"), None, "/").is_remembered_as("fsid 10000007aabbccdd at /"));
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::{Error, Result, shown};
 /// The tag of a snapshot that lacks files because time ran out. It is never "the latest", but the next backup's parent.
 pub const UNFINISHED: &str = "unfinished";
 
+/// What `program_version` begins with in snapshots of ours.
+pub(super) const PROGRAM: &str = "pi-agent ";
+
 /// A snapshot that was made.
 #[derive(Clone, Debug)]
 pub struct Backup {
@@ -140,7 +143,7 @@ impl Repository {
         self.backend.hold_snapshots();
         let archived = self.attempt("back up to", || {
             let mut snapshot = snapshot.to_snapshot()?;
-            snapshot.program_version = format!("pi-agent {}", env!("CARGO_PKG_VERSION"));
+            snapshot.program_version = format!("{PROGRAM}{}", env!("CARGO_PKG_VERSION"));
             tags.iter().for_each(|tag| snapshot.tags.add(tag.clone()));
             any_source::archive(&rustic, &options, source, snapshot, paths)
         });
@@ -280,6 +283,7 @@ mod tests {
             files: None,
             tags: Vec::new(),
             original: None,
+            lost_its_label: false,
         }
     }
 

@@ -69,6 +69,7 @@ use crate::storage::Store;
 use crate::{Error, Result};
 
 use backend::Backend;
+use backup::PROGRAM;
 use lookup::Lookup;
 use progress::{Bars, Gauge};
 
@@ -146,9 +147,18 @@ pub struct Snapshot {
     pub tags: Vec<String>,
     /// Of one that was rewritten: the id that it had.
     pub original: Option<String>,
+    /// Made by us, and written again by a program that knows no labels, such as `restic tag`.
+    pub lost_its_label: bool,
 }
 
 impl Snapshot {
+    /// It holds what that step backed up. Only what [`Self::label`] says so, too, is ever forgotten by us: whoever tags a snapshot
+    /// may want to keep it.
+    pub fn is_of(&self, step: &str) -> bool {
+        // A step has a repository of its own.
+        self.label == step || self.lost_its_label
+    }
+
     /// It is the one whose id begins so, as it was made or rewritten.
     pub fn was(&self, id: &str) -> bool {
         self.id.starts_with(id) || self.original.as_ref().is_some_and(|original| original.starts_with(id))
@@ -434,6 +444,7 @@ impl From<&SnapshotFile> for Snapshot {
             files: summary.map(|summary| summary.total_files_processed),
             tags: file.tags.iter().cloned().collect(),
             original: file.original.map(|original| original.to_hex().as_str().to_owned()),
+            lost_its_label: file.label.is_empty() && file.program_version.starts_with(PROGRAM),
         }
     }
 }

@@ -122,9 +122,12 @@ fn choose<'a>(
             .rfind(|snapshot| snapshot.time <= *time)
             .map(|snapshot| (snapshot, None))
             .ok_or_else(|| nothing(step, &format!("there is no snapshot at or before {time}")))
-            .map_err(|error| match snapshots.iter().any(|snapshot| snapshot.label.is_empty() && snapshot.time <= *time) {
-                true => error.hint("other programs made or changed (restic tag, rewrite) some of that time: pi-agent points lists them, --at ID takes one"),
-                false => error,
+            .map_err(|error| {
+                match snapshots.iter().any(|snapshot| !snapshot.is_of(&step.name) && snapshot.time <= *time) {
+                    true => error
+                        .hint("other programs made some of that time: pi-agent points lists them, --at ID takes one"),
+                    false => error,
+                }
             }),
         At::Id(id) => by_id(snapshots, step, id).map(|snapshot| (snapshot, None)),
         At::Timeline { .. } => Err(Error::usage(format!("restore of {}: --timeline is for databases", step.name))),

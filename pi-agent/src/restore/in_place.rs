@@ -4,7 +4,8 @@
 //! A database is stopped before it is restored: what it took in meanwhile would be lost in silence.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::beside::Beside;
@@ -88,7 +89,10 @@ impl<'a> InPlace<'a> {
     /// In words, a line each.
     pub fn lines(&self) -> Vec<String> {
         let replaced = self.places.iter().map(|place| match fs::symlink_metadata(&place.place) {
-            Ok(_) => format!("{} is replaced; what is there now stays as {}", shown(&place.place), place.kept_as()),
+            Ok(there) => {
+                let others = if has_other_names(&there) { ", also under its other names (hard links)" } else { "" };
+                format!("{} is replaced; what is there now stays as {}{others}", shown(&place.place), place.kept_as())
+            }
             Err(_) => format!("{} is made", shown(&place.place)),
         });
         let outside = self.outside.iter().map(|outside| {
@@ -147,8 +151,15 @@ impl<'a> InPlace<'a> {
 
         // 2. In one moment.
         monitor.phase("putting it into its place");
+        let linked =
+            self.places().filter(|place| fs::symlink_metadata(place).is_ok_and(|there| has_other_names(&there)));
+        let linked: Vec<_> = linked.map(shown).collect();
         let stopped = Stopped::begin(directory, step, &self.users)?;
         let mut restored = self.exchange(directory, stopped, restored, (before, Vec::new()))?;
+        for place in linked {
+            let other_names = format!("{place} had other names (hard links): they keep what was there before.");
+            restored.next.insert(0, other_names);
+        }
         if matches!(&self.step.source, Source::Directory(source) if !source.exclude.is_empty()) {
             restored.next.insert(0, "What the step excludes is in the old alone.".into());
         }
@@ -303,6 +314,11 @@ impl<'a> InPlace<'a> {
         beside.end()?;
         Ok(kept)
     }
+}
+
+/// Those keep what is there, because the name alone is replaced.
+fn has_other_names(there: &Metadata) -> bool {
+    there.is_file() && there.nlink() > 1
 }
 
 /// Without those that lie in another one of them and come back with it.

@@ -32,6 +32,17 @@ pub(super) fn check(settings: &Settings, step: &Step, request: &Request) -> Resu
             .hint("choose a directory outside of it"));
         }
     }
+    // What lies there is removed in time, or is taken for ours.
+    for ours in [&settings.secrets, &settings.local.cache, &settings.local.runtime, &settings.local.spool] {
+        if mounts.lies_in(&request.to, ours) {
+            return Err(Error::usage(format!(
+                "restore into {}: {} is a directory of pi-agent's own",
+                shown(&request.to),
+                shown(ours)
+            ))
+            .hint("choose a directory outside of it"));
+        }
+    }
     mounts.no_original_below(&request.to, paths)?;
     paths.iter().try_for_each(|path| no_link_above(&request.to, path))
 }

@@ -419,8 +419,8 @@ fn below(target: &Path, path: &Path) -> PathBuf {
 
 /// The complete snapshots of the step, oldest first; where the step has made none, another tool's.
 pub(crate) fn complete<'a>(snapshots: &'a [Snapshot], step: &Step) -> Vec<&'a Snapshot> {
-    let any_of_ours = snapshots.iter().any(|snapshot| snapshot.label == step.name);
-    let ours = |snapshot: &&Snapshot| snapshot.label == step.name || !any_of_ours;
+    let any_of_ours = snapshots.iter().any(|snapshot| snapshot.is_of(&step.name));
+    let ours = |snapshot: &&Snapshot| snapshot.is_of(&step.name) || !any_of_ours;
     let mut complete: Vec<_> = snapshots.iter().filter(|snapshot| !snapshot.unfinished).filter(ours).collect();
     complete.sort_by_key(|snapshot| snapshot.time);
     complete
@@ -544,6 +544,7 @@ mod tests {
             files: None,
             tags: Vec::new(),
             original: None,
+            lost_its_label: false,
         }
     }
 

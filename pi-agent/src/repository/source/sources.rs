@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{Directory, Location, Settings};
-use crate::health::FileSystem;
+use crate::health::{FileSystem, MountTable};
 use crate::repository::hold::Held;
 use crate::storage::shaper::Reading;
 use crate::{Error, Result, path_text, shown};
@@ -118,13 +118,16 @@ impl Sources {
             return Err(Error::new(format!("{} is a symbolic link", path.display()))
                 .hint(format!("name in `paths` what is to be backed up: it points to {}", shown(&target))));
         }
+        let place = fs::canonicalize(path).map_err(failed)?;
         let empty = match metadata.file_type() {
-            kind if kind.is_dir() => is_bare(path).map_err(failed)?,
+            kind if kind.is_dir() => {
+                no_directory_of_the_kernels(path, &place).map_err(failed)??;
+                is_bare(path).map_err(failed)?
+            }
             kind if kind.is_file() => metadata.len() == 0,
             kind => return Err(no_content(path, kind)),
         };
         let file_system = FileSystem::of(Path::new("/"), path).map_err(failed)?;
-        let place = fs::canonicalize(path).map_err(failed)?;
         Ok(Look { device: metadata.dev(), file_system, empty, place })
     }
 }
@@ -141,6 +144,17 @@ pub(crate) fn is_bare(directory: &Path) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// What the kernel makes up as it is read has no end, and could not be put back. A single file may be worth a copy.
+fn no_directory_of_the_kernels(path: &Path, place: &Path) -> io::Result<Result<()>> {
+    const MADE_UP: [&str; 7] = ["cgroup", "cgroup2", "debugfs", "proc", "securityfs", "sysfs", "tracefs"];
+    let table = MountTable::read(Path::new("/"))?;
+    let made_up = table.above(place).filter(|mount| MADE_UP.contains(&mount.kind.as_str()));
+    Ok(made_up.map_or(Ok(()), |mount| {
+        Err(Error::new(format!("{} lies on {}, which the kernel makes up as it is read", shown(path), mount.kind))
+            .hint("remove it from `paths`: there is nothing to back up"))
+    }))
 }
 
 /// A backup of it would succeed each night and hold nothing.
@@ -181,7 +195,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let pipe = directory.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
-        for (path, what) in [(pipe.as_path(), "a pipe"), (Path::new("/dev/null"), "a device")] {
+        let kernels = [Path::new("/proc"), Path::new("/sys/kernel")];
+        let kernels = kernels.map(|path| (path, "which the kernel makes up"));
+        for (path, what) in
+            [(pipe.as_path(), "a pipe"), (Path::new("/dev/null"), "a device")].into_iter().chain(kernels)
+        {
             let error = Sources::look(path).unwrap_err();
             assert!(error.to_string().contains(what) && error.advice().is_some(), "{error}");
         }

@@ -279,6 +279,7 @@ mod tests {
             files: None,
             tags,
             original: None,
+            lost_its_label: false,
         }
     }
 
