@@ -80,25 +80,51 @@ impl AwsCredentials {
     }
 }
 
-/// The secrets directory: `aws.env`, `restic.key`, `pgbackrest.key`, `discord.env`, `ntfy.env`, and the agent's own `master-keys/`.
+/// The secrets directory: `aws.env`, `aws-STEP.env`, `restic.key`, `pgbackrest.key`, `discord.env`, `ntfy.env`, and the agent's own `master-keys/`.
 #[derive(Clone, Debug)]
 pub struct Secrets {
     directory: PathBuf,
+    /// The file of the storage keys.
+    aws: String,
+}
+
+/// The storage keys of all that this machine stores.
+const AWS: &str = "aws.env";
+
+/// The storage keys of what the database's own user does for a step.
+fn aws_of(step: &str) -> String {
+    format!("aws-{step}.env")
 }
 
 impl Secrets {
     /// Names the directory; nothing is read yet.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self { directory: directory.into(), aws: AWS.into() }
     }
 
-    /// `aws.env`: lines `KEY=value`.
+    /// With the storage keys of the step's own, `aws-STEP.env`, if there are any. What pgBackRest knows, a superuser of the database can read:
+    /// those keys should open nothing else.
+    #[must_use]
+    pub fn for_the_user_of(mut self, step: &str) -> Self {
+        let own = aws_of(step);
+        if self.directory.join(&own).exists() {
+            self.aws = own;
+        }
+        self
+    }
+
+    /// Whether these are with keys of a step's own: where that file is or comes.
+    pub fn own_aws(&self, step: &str) -> (PathBuf, bool) {
+        (self.directory.join(aws_of(step)), self.aws != AWS)
+    }
+
+    /// The storage keys: lines `KEY=value`.
     ///
     /// # Errors
     /// Missing, readable by others (mode beyond 0600, or not owned by us or root), or without the two keys.
     pub fn aws(&self) -> Result<AwsCredentials> {
-        let text = self.read("aws.env", "lines AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=…")?;
-        AwsCredentials::parse(&text, &self.directory.join("aws.env"))
+        let text = self.read(&self.aws, "lines AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=…")?;
+        AwsCredentials::parse(&text, &self.directory.join(&self.aws))
     }
 
     /// `restic.key`: the repositories' password, one line.

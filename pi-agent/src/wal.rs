@@ -89,7 +89,7 @@ pub fn push(settings: &Settings, step: &Step, postgres: &Postgres, whose: Whose<
     if names.is_empty() {
         return Ok(PushReport::default());
     }
-    if !whose.allows(settings).context(|| "push WAL".into())? {
+    if !whose.allows(settings, step).context(|| "push WAL".into())? {
         return Ok(PushReport { waiting: names.len() as u64, ..PushReport::default() });
     }
     let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;

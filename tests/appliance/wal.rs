@@ -69,5 +69,15 @@ pub fn its_sandbox_lets_a_limit_be_kept(system: &str) {
     machine.until("test \"$(head -n 1 /var/spool/pgbackrest/hosts)\" = '127.0.0.1 localhost'");
     machine.ok("head -n 1 /etc/hosts | grep '^# of this machine'");
     assert_eq!(machine.ok("journalctl --unit=pi-agent-wal | grep 'not limited' || :"), "");
+
+    // A database with keys of its own is handed those, and of the machine's an empty file.
+    machine.ok("cd /etc/pi-agent/secrets; install -m 600 aws.env aws-database.env; pi-agent setup --unattended --kit-saved || test $? = 5");
+    let look =
+        "[Service]\nExecStartPre=/bin/sh -c 'cd $CREDENTIALS_DIRECTORY; wc -c aws* >/var/spool/pgbackrest/keys'\n";
+    machine.write("/etc/systemd/system/pi-agent-wal.service.d/look.conf", 0o644, look.as_bytes());
+    machine.ok("systemctl daemon-reload; systemctl stop pi-agent-wal; systemctl start --no-block pi-agent-wal");
+    machine.until("grep -q total /var/spool/pgbackrest/keys");
+    let keys = machine.ok("awk '{print $2, $1}' /var/spool/pgbackrest/keys");
+    assert_eq!(keys, "aws-database.env 44\naws.env 1\ntotal 45\n");
     machine.ok("systemctl stop pi-agent-wal.path pi-agent-wal.timer pi-agent-wal.service");
 }

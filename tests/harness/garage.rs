@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::Scratch;
+use crate::{Scratch, sh};
 
 /// A running Garage with one bucket and one key. Ended and removed when dropped.
 #[derive(Debug)]
@@ -63,6 +63,15 @@ impl Garage {
             .spawn()
             .expect("garage can be started");
         wait_for(&mut child, s3, &scratch.join("garage.log")).then_some(Self { child, address: s3, scratch })
+    }
+
+    /// Makes another key for the bucket.
+    pub fn add_key(&self, id: &str, key: &str) {
+        let garage = |arguments: &[&str]| {
+            sh(Command::new(binary()).arg("--config").arg(self.scratch.join("garage.toml")).args(arguments));
+        };
+        garage(&["key", "import", "--yes", "-n", id, id, key]);
+        garage(&["bucket", "allow", "--read", "--write", "--key", id, Self::BUCKET]);
     }
 
     /// What it logged.

@@ -1,5 +1,6 @@
 //! TLS and a bad line in front of an S3 server.
 
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,6 +33,7 @@ struct Line {
     server: SocketAddr,
     faults: Mutex<Faults>,
     traffic: Mutex<Traffic>,
+    policies: Mutex<BTreeMap<&'static str, Vec<String>>>,
 }
 
 type Client = Source<TlsStream<TcpStream>>;
@@ -47,7 +49,8 @@ impl TlsProxy {
         let scratch = Scratch::new();
         let ca_file = certificates::make(scratch.path());
         let acceptor = TlsAcceptor::from(certificates::server(scratch.path()));
-        let line = Line { server, faults: Mutex::new(Faults::none()), traffic: Mutex::default() };
+        let line =
+            Line { server, faults: Mutex::new(Faults::none()), traffic: Mutex::default(), policies: Mutex::default() };
         let line = Arc::new(line);
         let (up, up_seen) = watch::channel(true);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -76,6 +79,12 @@ impl TlsProxy {
     /// From now on the line behaves like this.
     pub fn set(&self, faults: Faults) {
         *lock(&self.line.faults) = faults;
+    }
+
+    /// A policy as AWS knows them, and Garage does not: what is signed with that key is denied, unless `METHOD /BUCKET/OBJECT` (of a listing `LIST
+    /// /BUCKET/PREFIX`) begins with one of these.
+    pub fn allow_only(&self, key_id: &'static str, allowed: Vec<String>) {
+        lock(&self.line.policies).insert(key_id, allowed);
     }
 
     /// Down: connections are refused, and the open ones are cut.
@@ -178,12 +187,25 @@ impl Line {
         let prefix = query.split('&').find_map(|part| part.strip_prefix("prefix=")).unwrap_or_default();
         let bucket = path.trim_end_matches('/');
         let object = if listing { format!("{bucket}/{}", prefix.replace("%2F", "/")) } else { path.to_owned() };
-        traffic.asked.push(format!("{method} {object}"));
-        let fault = lock(&self.faults).of(number, &format!("{method} {}", head.second()));
+        let asked = format!("{method} {object}");
+        let fault = match self.is_denied(head, &asked) {
+            true => Some(Fault::Denied),
+            false => lock(&self.faults).of(number, &format!("{method} {}", head.second())),
+        };
+        traffic.asked.push(asked);
         if let Some(fault) = fault {
             *traffic.faults.entry(fault).or_default() += 1;
         }
         fault
+    }
+
+    fn is_denied(&self, head: &Head, asked: &str) -> bool {
+        // In the header, or in a signed address.
+        let signed =
+            format!("{} {}", head.header("authorization").unwrap_or_default(), head.second()).replace("%2F", "/");
+        let policies = lock(&self.policies);
+        let mut of_key = policies.iter().filter(|(key_id, _)| signed.contains(&format!("Credential={key_id}/")));
+        of_key.any(|(_, allowed)| !allowed.iter().any(|allowed| asked.starts_with(allowed)))
     }
 
     async fn exchange(&self, client: &mut Client, mut head: Head, fault: Option<Fault>) -> io::Result<Then> {

@@ -1,5 +1,6 @@
 //! `pi-agent doctor`: what is wrong, and what to do about it. Each file here looks at one part; nothing here repairs.
 
+mod database_keys;
 mod kit;
 mod live;
 mod machine;
@@ -118,7 +119,10 @@ fn of_settings(settings: &Settings, directory: &StateDirectory, state: Option<&S
     }
     for step in &settings.steps {
         match &step.source {
-            Source::Postgres(cluster) => findings.extend(postgres::examine(settings, step, cluster, reachable)),
+            Source::Postgres(cluster) => {
+                findings.extend(database_keys::examine(settings, step, reachable));
+                findings.extend(postgres::examine(settings, step, cluster, reachable));
+            }
             Source::Directory(directory) => findings.extend(sources::examine(settings, &step.name, directory, state)),
             // Its one source is the file that has just been read.
             Source::Agent(_) => {}

@@ -104,7 +104,7 @@ pub(super) fn write(settings: &Settings, step: &Step, postgres: &Postgres, user:
     let_through(&settings.local.runtime)?;
     let_through(&homes(&settings.local.runtime))?;
 
-    let secrets = Secrets::new(&settings.secrets);
+    let secrets = Secrets::new(&settings.secrets).for_the_user_of(&step.name);
     let mut folder = None;
     let mut text = common(&secrets)?;
     line(&mut text, "lock-path", &lock.to_string_lossy())?;

@@ -1,5 +1,7 @@
 //! What to set on the bucket, as lines to paste: the rights of this machine's key, and what protects the bucket from it.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::config::S3Location;
@@ -38,6 +40,22 @@ pub fn policy(s3: &S3Location) -> Value {
     })
 }
 
+/// What pgBackRest needs for a database: its step's place, and whose the whole place is.
+pub fn policy_of_database(s3: &S3Location, step: &str) -> Value {
+    let below = |name: &str| if s3.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", s3.prefix) };
+    let of_step = S3Location { prefix: below(step), ..s3.clone() };
+    let mut policy = policy(&of_step);
+    if let Some(statements) = policy["Statement"].as_array_mut() {
+        statements.push(json!({
+            "Sid": "ReadWhosePlaceItIs",
+            "Effect": "Allow",
+            "Action": ["s3:GetObject"],
+            "Resource": [format!("arn:aws:s3:::{}/{}", s3.bucket, below("host.json"))],
+        }));
+    }
+    policy
+}
+
 /// The rules of the whole bucket: several machines may share it, and the call replaces all rules there are.
 fn lifecycle() -> Value {
     json!({ "Rules": [{
@@ -51,7 +69,7 @@ fn lifecycle() -> Value {
 }
 
 /// The whole section, for a person with the AWS command line on another machine.
-pub fn text(s3: &S3Location, host: &str) -> String {
+pub fn text(s3: &S3Location, host: &str, secrets: &Path, databases: &[&str]) -> String {
     let S3Location { bucket, region, endpoint, .. } = s3;
     let aws = match endpoint {
         Some(endpoint) => format!("aws --endpoint-url {endpoint}"),
@@ -68,6 +86,20 @@ pub fn text(s3: &S3Location, host: &str) -> String {
         Some(_) => "This server is not AWS: set what it knows of these, in its own way.\n",
         None => "",
     };
+    let keys_of_machine = key(&format!("pi-agent-{host}"), &policy);
+    let keys_of_databases = databases.iter().map(|step| {
+        let file = secrets.join(format!("aws-{step}.env"));
+        format!(
+            "
+A superuser of a database can read the key that pgBackRest is given. So that it opens nothing but the backups of the step {step}, make one of
+its own with this policy, and write it to {}, 0600, before pi-agent setup is done or done again:
+
+{}",
+            file.display(),
+            key(&format!("pi-agent-{host}-{step}"), &policy_of_database(s3, step))
+        )
+    });
+    let keys_of_databases: String = keys_of_databases.collect();
     format!(
         "\
 The bucket, once, with an administrator's keys, and not from this machine. Versions of deleted and replaced objects
@@ -85,18 +117,27 @@ stay {NONCURRENT_DAYS} days; this machine's key cannot delete them, so that even
 
 A key for this machine alone, with this policy:
 
-cat > pi-agent-{host}.json <<'END'
+{keys_of_machine}{keys_of_databases}"
+    )
+}
+
+/// A user with that policy, and its key.
+fn key(user: &str, policy: &Value) -> String {
+    format!(
+        "\
+cat > {user}.json <<'END'
 {policy:#}
 END
-aws iam create-user --user-name pi-agent-{host}
-aws iam put-user-policy --user-name pi-agent-{host} --policy-name pi-agent \\
-    --policy-document file://pi-agent-{host}.json
-aws iam create-access-key --user-name pi-agent-{host}
+aws iam create-user --user-name {user}
+aws iam put-user-policy --user-name {user} --policy-name pi-agent \\
+    --policy-document file://{user}.json
+aws iam create-access-key --user-name {user}
 "
     )
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -123,15 +164,28 @@ mod tests {
     }
 
     #[test]
+    fn a_databases_key_opens_its_own_place_and_says_whose_all_of_it_is() {
+        let policy = policy_of_database(&place("a/pi"), "database");
+        let resource = |statement: usize| policy["Statement"][statement]["Resource"][0].as_str().unwrap().to_owned();
+        assert_eq!(policy["Statement"][0]["Condition"]["StringLike"]["s3:prefix"][0], "a/pi/database/*");
+        assert_eq!(resource(1), "arn:aws:s3:::example-bucket/a/pi/database/*");
+        assert_eq!(resource(2), "arn:aws:s3:::example-bucket/a/pi/host.json");
+        assert_eq!(policy["Statement"][2]["Action"], json!(["s3:GetObject"]));
+        assert!(policy_of_database(&place(""), "database").to_string().contains("example-bucket/database/*"));
+    }
+
+    #[test]
     fn the_lines_to_paste_are_shell_and_hold_what_protects() {
-        let text = text(&place("pi-hosting"), "pi-hosting");
+        let text = text(&place("pi-hosting"), "pi-hosting", Path::new("/etc/pi-agent/secrets"), &["database"]);
         for part in [
             "Status=Enabled",
             "\"NoncurrentDays\":30",
             "RestrictPublicBuckets=true",
             "LocationConstraint=ap-southeast-2",
             "\"Sid\": \"ListThisPlace\"",
-            "put-user-policy --user-name pi-agent-pi-hosting",
+            "put-user-policy --user-name pi-agent-pi-hosting ",
+            "put-user-policy --user-name pi-agent-pi-hosting-database ",
+            "/etc/pi-agent/secrets/aws-database.env",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }

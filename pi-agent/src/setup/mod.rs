@@ -201,7 +201,9 @@ impl Setup<'_> {
     fn tell_of_the_bucket(&self, settings: &Settings) -> Result<()> {
         let Location::S3(s3) = &settings.storage.location else { return Ok(()) };
         say(&heading("The bucket"))?;
-        say(&bucket::text(s3, &settings.host))
+        let databases = settings.steps.iter().filter(|step| step.postgres().is_some());
+        let databases: Vec<_> = databases.map(|step| step.name.as_str()).collect();
+        say(&bucket::text(s3, &settings.host, &settings.secrets, &databases))
     }
 
     /// Writes the kit and asks for the word in it; whether it is saved somewhere else.

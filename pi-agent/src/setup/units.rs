@@ -8,25 +8,52 @@ use std::path::{Path, PathBuf};
 use crate::config::{Settings, Step};
 use crate::error::{Context, Error, Result};
 use crate::process::Program;
+use crate::secrets::Secrets;
 use crate::steps::postgres::container;
 use crate::wal;
 
 /// Watched directories depend on the configuration, so the packaged unit has none of its own.
 const SPOOLS: &str = "etc/systemd/system/pi-agent-wal.path.d/spool.conf";
 const USER: &str = "etc/systemd/system/pi-agent-wal.service.d/user.conf";
+const KEYS: &str = "etc/systemd/system/pi-agent-wal.service.d/keys.conf";
 const TIMERS: [&str; 4] =
     ["pi-agent-backup.timer", "pi-agent-alarms.timer", "pi-agent-heartbeat.timer", "pi-agent-restore-test.timer"];
 const AT_BOOT: &str = "pi-agent-boot.service";
 const WAL: [&str; 2] = ["pi-agent-wal.path", "pi-agent-wal.timer"];
 
-/// Writes which spools start a push, and as whom it is done; `true` when that changed.
+/// Writes which spools start a push, as whom it is done and with which keys; `true` when that changed.
 ///
 /// # Errors
 /// A file cannot be written.
 pub fn write_drop_ins(root: &Path, settings: &Settings) -> Result<bool> {
     let spools = put(&root.join(SPOOLS), spools(settings).as_deref())?;
     let user = put(&root.join(USER), user(settings).as_deref())?;
-    Ok(spools || user)
+    let keys = put(&root.join(KEYS), keys(settings).as_deref())?;
+    Ok(spools || user || keys)
+}
+
+/// The packaged unit hands over `aws.env`. Where every database has keys of its own, nothing is left of that: a file that is missing is an
+/// empty one there.
+fn keys(settings: &Settings) -> Option<String> {
+    let secrets = Secrets::new(&settings.secrets);
+    let databases = || settings.steps.iter().filter(|step| step.postgres().is_some());
+    let own = |step: &&Step| secrets.clone().for_the_user_of(&step.name).own_aws(&step.name);
+    let mut files: Vec<_> =
+        databases().map(|step| own(&step)).filter_map(|(file, exists)| exists.then_some(file)).collect();
+    if files.is_empty() {
+        return None;
+    }
+    let is_all = files.len() == databases().count();
+    files.sort();
+    let line = |id: &str, file: &Path| format!("LoadCredential={id}:{}\n", file.display()).replace('%', "%%");
+    let mut text = String::from("# Written by pi-agent setup: storage keys of the databases' own.\n[Service]\n");
+    for file in &files {
+        text.push_str(&line(&file.file_name().unwrap_or_default().to_string_lossy(), file));
+    }
+    if is_all {
+        text.push_str(&line("aws.env", &settings.secrets.join("none")));
+    }
+    Some(text)
 }
 
 /// Makes a file hold that, or not exist; `true` when that changed something.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use crate::config::{Settings, StateDirectory};
+use crate::config::{Settings, StateDirectory, Step};
 use crate::error::{Kind, Result};
 use crate::retention::APART;
 use crate::secrets::{CREDENTIALS, Secrets};
@@ -53,10 +53,11 @@ impl Whose<'_> {
     ///
     /// # Errors
     /// Another machine writes there, or storage fails.
-    pub(crate) fn allows(self, settings: &Settings) -> Result<bool> {
+    pub(crate) fn allows(self, settings: &Settings, step: &Step) -> Result<bool> {
         let Self::Unknown(record) = self else { return Ok(true) };
         let location = &settings.storage.location;
-        let store = Store::open(&settings.storage, location, &Secrets::new(&settings.secrets))?;
+        let secrets = Secrets::new(&settings.secrets).for_the_user_of(&step.name);
+        let store = Store::open(&settings.storage, location, &secrets)?;
         let owner = match place::owner(&store) {
             Ok(Some(owner)) => owner,
             // Before the first backup there is no stanza either, and pgBackRest takes nothing.

@@ -129,7 +129,7 @@ fn run_at(Seat { postgres, spool }: &Seat, job: &Job, step: &Step, monitor: &Mon
 /// # Errors
 /// The place in storage is another machine's, the server does not answer, or pgBackRest refuses.
 pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres, record: &Record) -> Result<bool> {
-    Whose::Unknown(record).allows(settings)?;
+    Whose::Unknown(record).allows(settings, step)?;
     container::at(settings, postgres, |Seat { postgres, .. }| {
         let user = user(settings, step, postgres)?;
         let server = Server { postgres, user: &user };
