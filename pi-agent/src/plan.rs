@@ -162,8 +162,7 @@ fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted
                 Source::Postgres(postgres) => (full_is_due(postgres, &past, history, now, &mut why), false, None),
                 Source::Directory(directory) | Source::Agent(directory) => {
                     let prune = history.is_due(past.last_prune.or(past.first_success), directory.prune_every, now);
-                    let check = history
-                        .is_due(past.last_check.or(past.first_success), directory.check_every, now)
+                    let check = check_is_due(past.last_check.or(past.first_success), directory.check_every, now)
                         .then(|| next_check(directory, &past));
                     (false, prune, check)
                 }
@@ -230,6 +229,11 @@ fn is_due(last: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
     last.is_some_and(|last| {
         Duration::try_from(now.duration_since(last)).is_ok_and(|age| age >= every.saturating_sub(forgiven))
     })
+}
+
+/// A check removes nothing: whatever is wrong with the clock, one of the future was not made when it says.
+fn check_is_due(last: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
+    last.is_some_and(|last| is_of_the_future(last, now)) || is_due(last, every, now)
 }
 
 /// The part after the last one; all parts together take `read_all_months`.

@@ -19,6 +19,8 @@ pub struct Point {
     pub full: bool,
     /// Ids this point needs, direct or not.
     pub needs: Vec<String>,
+    /// Files could not be read when it was made, and are not in it.
+    pub lacks: bool,
 }
 
 /// Which promises hold for the points.
@@ -37,6 +39,8 @@ pub enum Family {
 pub enum Why {
     /// No rule keeps it: it goes with the next backup, unless nothing is removed then.
     Nothing,
+    /// The newest that lacks nothing: it may be all there is of what newer ones lack.
+    Whole,
     /// It is the newest.
     Newest,
     /// It is younger than [`Keep::GRACE`].
@@ -175,6 +179,9 @@ fn reasons<'a>(points: &'a [Point], keep: &Keep, family: Family, now: Timestamp,
     let today = date(newest.time);
 
     kept.add(&newest.id, Why::Newest, Until::Day(later(today, 1)));
+    if let Some(whole) = sorted.iter().find(|point| !point.lacks) {
+        kept.add(&whole.id, Why::Whole, Until::Day(later(today, 1)));
+    }
     let young = now.min(newest.time).checked_sub(grace()).unwrap_or(Timestamp::MIN);
     for point in sorted.iter().filter(|point| point.time >= young) {
         kept.add(&point.id, Why::Young, Until::Day(later(date(later_moment(point.time, grace())), 1)));
@@ -307,7 +314,7 @@ mod tests {
     }
 
     fn snapshot(time: &str) -> Point {
-        Point { id: time.into(), time: at(time), full: true, needs: vec![] }
+        Point { id: time.into(), time: at(time), full: true, needs: vec![], lacks: false }
     }
 
     /// One backup a night, full every seventh.
@@ -321,7 +328,7 @@ mod tests {
                 }
                 let id = format!("{night:04}{}", if full { 'F' } else { 'I' });
                 let time = first + SignedDuration::from_hours(24 * night as i64);
-                let point = Point { id: id.clone(), time, full, needs: chain.clone() };
+                let point = Point { id: id.clone(), time, full, needs: chain.clone(), lacks: false };
                 chain.push(id);
                 point
             })
@@ -342,6 +349,19 @@ mod tests {
         let left = survivors(&points, &victims(&points, &household(), now, &TimeZone::UTC));
         assert_eq!(left.len(), 30 + 35, "thirty nights of December 2025, then one of each earlier month");
         assert_eq!(left[0].time, at("2023-01-31T03:00:00Z"));
+    }
+
+    #[test]
+    fn the_newest_that_lacks_nothing_stays_while_newer_ones_lack_files() {
+        let mut points: Vec<_> = (1..=9).map(|day| snapshot(&format!("2026-11-0{day}T03:00:00Z"))).collect();
+        points[3..].iter_mut().for_each(|point| point.lacks = true);
+        let oldest_left = |points: &[Point]| {
+            let victims = victims(points, &rules(0, 2, 0, Count::Of(0), 0), at("2026-11-09T04:00:00Z"), &TimeZone::UTC);
+            survivors(points, &victims)[0].id.clone()
+        };
+        assert_eq!(oldest_left(&points), points[2].id);
+        points[8].lacks = false;
+        assert_eq!(oldest_left(&points), points[6].id, "those of the last two days");
     }
 
     #[test]
@@ -450,7 +470,8 @@ mod tests {
                     } else if kind < 3 {
                         chain.truncate(1);
                     }
-                    let point = Point { id: id.clone(), time, full: chain.is_empty(), needs: chain.clone() };
+                    let point =
+                        Point { id: id.clone(), time, full: chain.is_empty(), needs: chain.clone(), lacks: false };
                     chain.push(id);
                     point
                 })
@@ -548,7 +569,7 @@ mod tests {
             let told = explained(&points, &keep, Family::Snapshots, points[count - 1].time, &TimeZone::UTC);
             for night in 0..ahead {
                 let time = points[points.len() - 1].time + DAY;
-                points.push(Point { id: format!("later{night}"), time, full: true, needs: vec![] });
+                points.push(Point { id: format!("later{night}"), time, full: true, needs: vec![], lacks: false });
                 let gone = victims(&points, &keep, time, &TimeZone::UTC);
                 points.retain(|point| !gone.contains(&point.id));
                 let today = time.to_zoned(TimeZone::UTC).date();

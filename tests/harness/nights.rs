@@ -120,7 +120,7 @@ fn result(outcome: Outcome, bytes: u64, night: u64, points: &[(Timestamp, String
         result.maintenance.push(Maintenance { what: "check".into(), problem: None, note: String::new() });
     }
     if outcome.is_usable() {
-        result.facts.insert(POINTS.into(), told(points.iter().map(|(time, id)| (*time, id.as_str()))));
+        result.facts.insert(POINTS.into(), told(points.iter().map(|(time, id)| (*time, id.as_str(), false))));
     }
     result
 }

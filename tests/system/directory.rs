@@ -165,15 +165,25 @@ fn what_cannot_be_read_is_named_counted_and_read_when_it_can_be() {
     assert_eq!((code, &first["outcome"], &first["files_skipped"]), (5, &"degraded".into(), &2.into()), "{night:#}");
     let told = first.to_string();
     assert!(told.contains("data/two") && told.contains("data/closed"), "both are named: {told}");
+    // Whoever restores that point is told, too.
+    let restore = |name: &str| {
+        let to = scratch.join(name);
+        let mut command = agent.command(["restore", "data", "--to", to.to_str().unwrap()]);
+        (to, command.uid(65534).gid(65534).output().unwrap())
+    };
+    let (_, output) = restore("lacking");
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("could not be read when this restore point was made"),
+        "{output:?}"
+    );
 
     set(&source.join("two"), 0o644);
     set(&closed, 0o755);
     let before = Tree::read(&source);
     let (code, night) = as_nobody(&agent, &["run", "--json"]);
     assert_eq!((code, &step(&night, "data")["outcome"]), (0, &"succeeded".into()), "{night:#}");
-    let to = scratch.join("to");
-    let output = agent.command(["restore", "data", "--to", to.to_str().unwrap()]).uid(65534).gid(65534).output();
-    let output = output.unwrap();
+    let (to, output) = restore("to");
     assert!(output.status.success(), "{output:?}");
     before.assert_equals(below(&to, &source));
 }

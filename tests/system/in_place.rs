@@ -36,6 +36,9 @@ fn directories_change_places_with_what_is_there() {
     // Nobody is there to say yes.
     agent.run(["restore", "all", "--in-place"]).expect(2).says("--yes");
     agent.run(["restore", "all", "--in-place", "--yes", "--path", "/etc"]).expect(2).says("in no path of all");
+    let nowhere = foundry.join("nowhere");
+    agent.run(["restore", "all", "--in-place", "--yes", "--path", nowhere.to_str().unwrap()]).expect(1).says("nowhere");
+    assert!(!foundry.join("nowhere.restoring.unfinished").exists(), "nothing was begun");
     agent.run(["restore", "all"]).expect(2).says("--to DIR");
 
     // All of it; one of the two is gone with what was above it.
@@ -72,6 +75,8 @@ fn a_disk_that_is_mounted_there_changes_what_is_in_it_and_a_small_one_is_not_fil
     let source = scratch.directory("srv/data");
     fs::write(source.join("file"), vec![7; 3 << 20]).unwrap();
     let agent = Config::local(scratch.path()).directory("data", &[&source], "").write();
+    sh(Command::new("setfacl").args(["-m", "u:1234:rwx"]).arg(&source));
+    let list = xattr::get(&source, "system.posix_acl_access").unwrap();
     agent.ok(["run"]);
     {
         let disk = Tmpfs::mount(&source, 8 << 20);
@@ -87,6 +92,7 @@ fn a_disk_that_is_mounted_there_changes_what_is_in_it_and_a_small_one_is_not_fil
             names
         };
         assert_eq!(names(&old), ["file", "since"]);
+        assert_eq!(xattr::get(&source, "system.posix_acl_access").unwrap(), list);
         assert_eq!(names(&source), [old.file_name().unwrap(), "file".as_ref(), "lost+found".as_ref()]);
         assert_eq!(fs::read(source.join("file")).unwrap(), vec![7; 3 << 20]);
         // One below it would go with the old.

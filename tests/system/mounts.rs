@@ -166,17 +166,19 @@ impl Moment {
     fn has_come(self, scratch: &Scratch, data: &Path) -> bool {
         match self {
             Self::Looked => scratch.join("storage/d/keys").exists(),
-            Self::Reading => {
-                let begins = format!("{}/before-", data.display());
-                let is_read =
-                    |file: PathBuf| fs::read_link(file).is_ok_and(|to| to.to_string_lossy().starts_with(&begins));
-                let processes = fs::read_dir("/proc").unwrap().flatten();
-                let mut files =
-                    processes.filter_map(|process| fs::read_dir(process.path().join("fd")).ok()).flatten().flatten();
-                files.any(|file| is_read(file.path()))
-            }
+            Self::Reading => is_read(&data.join("before-")),
         }
     }
+}
+
+/// Whether a file is open whose path begins so.
+pub(crate) fn is_read(begins: &Path) -> bool {
+    let is_it = |file: PathBuf| {
+        fs::read_link(file).is_ok_and(|to| to.to_string_lossy().starts_with(&*begins.to_string_lossy()))
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let mut files = processes.filter_map(|process| fs::read_dir(process.path().join("fd")).ok()).flatten().flatten();
+    files.any(|file| is_it(file.path()))
 }
 
 /// A directory whose first files take four seconds to read, and a run that has come so far with it.
@@ -270,6 +272,7 @@ fn what_a_new_disk_covers_was_in_the_backup_until_now() {
     let data = scratch.directory("srv/data");
     let worlds = scratch.directory("srv/data/worlds");
     fs::write(worlds.join("world"), "on the card").unwrap();
+    fs::write(data.join("file"), "beside it").unwrap();
     let agent = Config::local(scratch.path()).directory("d", &[&data], "").write();
     agent.ok(["run"]);
     let disk = Tmpfs::mount(&worlds, 1 << 20);

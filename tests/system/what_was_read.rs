@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use harness::{Config, LoopDisk, Scratch, Tmpfs, Tree, by_effort, sh};
 
@@ -398,4 +399,73 @@ time.sleep(60)
     let night = Config::local(scratch.path()).directory("d", &[&data], "").write().run(["run"]);
     holder.kill().and_then(|()| holder.wait()).unwrap();
     assert_eq!(night.code(), Some(0), "{night}");
+}
+
+/// The walk has been where they come to, and has yet to come to where they were.
+#[test]
+fn what_is_moved_while_all_is_read_is_in_the_snapshot() {
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv");
+    for directory in ["a", "z/moved/deep"] {
+        fs::create_dir_all(data.join(directory)).unwrap();
+    }
+    for number in 0..8 {
+        fs::write(data.join(format!("before-{number}")), vec![number; 100_000]).unwrap();
+    }
+    for name in ["a/file", "z/moved/deep/file", "z/mail"] {
+        fs::write(data.join(name), name).unwrap();
+    }
+    let config = Config::local(scratch.path()).directory("d", &[&data], "").table("[limits]\nread = \"300KiB\"");
+    let agent = config.write();
+    let run = agent.start(["run", "d", "--json"]);
+    let begun = Instant::now();
+    while !crate::mounts::is_read(&data.join("before-")) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it does not begin");
+        thread::sleep(Duration::from_millis(5));
+    }
+    for name in ["moved", "mail"] {
+        fs::rename(data.join("z").join(name), data.join("a").join(name)).unwrap();
+    }
+    let night = run.wait().expect(0);
+    assert_eq!(night.step("d")["outcome"], "succeeded", "{night}");
+    let to = scratch.join("to");
+    agent.ok(["restore", "d", "--to", to.to_str().unwrap()]);
+    let at = |name: &str| data.join("a").join(name);
+    Tree::read(at("moved")).assert_equals(below(&to, &at("moved")));
+    assert!(fs::read(below(&to, &at("mail"))).unwrap() == b"z/mail" && below(&to, &at("file")).exists());
+}
+
+/// A program that writes by `mmap` into a page that is on no disk yet gives the file no new time.
+#[test]
+fn what_is_written_by_mmap_between_two_nights_is_stored() {
+    const WRITER: &str = "
+import mmap, os, sys
+file = open(sys.argv[1], 'r+b')
+page = mmap.mmap(file.fileno(), 0)
+page[:4] = b'then'
+print('written', flush=True)
+sys.stdin.readline()
+page[:4] = b'now.'
+print('written', flush=True)
+sys.stdin.readline()
+";
+    let scratch = Scratch::new();
+    let data = scratch.directory("srv");
+    let file = data.join("file");
+    fs::write(&file, vec![b'-'; 4096]).unwrap();
+    let agent = Config::local(scratch.path()).directory("d", &[&data], "").write();
+    let python =
+        Command::new("python3").arg("-c").arg(WRITER).arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut python = python.unwrap();
+    let mut said = BufReader::new(python.stdout.take().unwrap()).lines();
+    assert_eq!(said.next().unwrap().unwrap(), "written");
+    agent.ok(["run", "d"]);
+    python.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    assert_eq!(said.next().unwrap().unwrap(), "written");
+    agent.ok(["run", "d"]);
+    drop(python.stdin.take());
+    python.wait().unwrap();
+    let to = scratch.join("to");
+    agent.ok(["restore", "d", "--to", to.to_str().unwrap()]);
+    assert_eq!(fs::read(below(&to, &file)).unwrap()[..4], *b"now.");
 }

@@ -18,6 +18,9 @@ use crate::{Error, Result, shown};
 /// The tag of a snapshot that lacks files because time ran out. It is never "the latest", but the next backup's parent.
 pub const UNFINISHED: &str = "unfinished";
 
+/// The tag of a snapshot that lacks files because they could not be read.
+pub const LACKS_FILES: &str = "lacks-files";
+
 /// What `program_version` begins with in snapshots of ours.
 pub(super) const PROGRAM: &str = "pi-agent ";
 
@@ -79,7 +82,10 @@ impl Repository {
             None => (rustic, archived),
         };
         let tally = source.shared().tally();
-        let id = self.release(&rustic, &archived, tally.stopped)?;
+        let lacks_files = tally.unreadable_count > 0;
+        let lacks = [(tally.stopped, UNFINISHED), (lacks_files, LACKS_FILES)];
+        let tags: Vec<_> = lacks.into_iter().filter_map(|(lacks, tag)| lacks.then_some(tag)).collect();
+        let id = self.release(&rustic, &archived, &tags)?;
         let figures = Figures {
             files_skipped: Some(tally.unreadable_count),
             files_vanished: Some(tally.vanished),
@@ -87,7 +93,7 @@ impl Repository {
         };
         let handed_on = tally.failed + figures.files.unwrap_or_default();
         Ok(Backup {
-            snapshot: Snapshot { id, unfinished: tally.stopped, ..Snapshot::from(&archived) },
+            snapshot: Snapshot { id, unfinished: tally.stopped, lacks_files, ..Snapshot::from(&archived) },
             lost: tally.handed_over.saturating_sub(handed_on),
             left_out: source.left_out().map(|inside| inside.at.clone()).collect(),
             tally,
@@ -162,20 +168,19 @@ impl Repository {
         }
     }
 
-    /// Writes the snapshot kept back, or what became of it; its id.
+    /// Writes the snapshot kept back, or what became of it, with these tags besides; its id.
     pub(super) fn release(
         &self,
         rustic: &Rustic<IndexedIdsStatus>,
         archived: &SnapshotFile,
-        unfinished: bool,
+        tags: &[&str],
     ) -> Result<String> {
         let written = self.attempt("write the snapshot to", || {
             let mut archived = archived.clone();
-            if unfinished {
-                archived.tags.add(UNFINISHED.into());
-            } else if self.backend.holds_snapshot() {
+            if tags.is_empty() && self.backend.holds_snapshot() {
                 return self.backend.release_snapshot();
             }
+            tags.iter().for_each(|tag| archived.tags.add((*tag).to_owned()));
             self.backend.drop_snapshot();
             rustic.save_snapshots(vec![archived])
         });
@@ -284,6 +289,8 @@ mod tests {
             tags: Vec::new(),
             original: None,
             lost_its_label: false,
+            lacks_files: false,
+            paths: Vec::new(),
         }
     }
 

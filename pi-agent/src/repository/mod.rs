@@ -69,7 +69,7 @@ use crate::storage::Store;
 use crate::{Error, Result};
 
 use backend::Backend;
-use backup::PROGRAM;
+use backup::{LACKS_FILES, PROGRAM};
 use lookup::Lookup;
 use progress::{Bars, Gauge};
 
@@ -137,6 +137,10 @@ pub struct Snapshot {
     pub host: String,
     /// Made by a backup that ran out of time: it lacks files.
     pub unfinished: bool,
+    /// It lacks files that could not be read.
+    pub lacks_files: bool,
+    /// What was backed up, as it was configured then.
+    pub paths: Vec<PathBuf>,
     /// Bytes of the source it covers, when recorded.
     pub bytes: Option<u64>,
     /// Bytes of contents that were not in the repository before, when recorded.
@@ -439,6 +443,8 @@ impl From<&SnapshotFile> for Snapshot {
             label: file.label.clone(),
             host: file.hostname.clone(),
             unfinished: file.tags.contains(UNFINISHED),
+            lacks_files: file.tags.contains(LACKS_FILES),
+            paths: file.paths.iter().map(PathBuf::from).collect(),
             bytes: summary.map(|summary| summary.total_bytes_processed),
             new_bytes: summary.map(|summary| summary.data_added_files),
             files: summary.map(|summary| summary.total_files_processed),

@@ -51,7 +51,7 @@ impl Repository {
             let (_, uploaded, sizes) = self.read(streams, tags)?;
             self.backend.drop_snapshot();
             let (rustic, archived, _) = self.read(self.back(&uploaded, &sizes)?, tags)?;
-            let id = self.release(&rustic, &archived, false)?;
+            let id = self.release(&rustic, &archived, &[])?;
             Ok((Snapshot { id, ..Snapshot::from(&archived) }, super::backup::figures(&uploaded)))
         })
     }

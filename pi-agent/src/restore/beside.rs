@@ -25,6 +25,7 @@ use crate::durable::make_durable;
 use crate::error::{Context, Error, Result};
 use crate::health::MountTable;
 use crate::monitor::Problem;
+use crate::report::short;
 use crate::shown;
 
 /// The ending of a stage's name.
@@ -188,7 +189,7 @@ impl Beside {
             }
         }
         let made = self.make_above()?;
-        let mut restored = work(&request)?;
+        let mut restored = work(&request).inspect_err(|_| Unfinished::never_was(stage))?;
         if restored.unfinished {
             return Err(Error::new(format!("{}: the disk is full", doing()))
                 .hint("nothing was replaced; make room, and the same command goes on from here"));
@@ -350,6 +351,21 @@ impl Beside {
     }
 }
 
+/// What is said of a path while a restore of it is cut off in the exchange: some of it may be old and some new.
+pub fn half_way(path: &Path) -> Option<Problem> {
+    let beside = Beside::of_path(path, path).ok()?;
+    beside.cut_off().map(|restored| Problem {
+        message: format!(
+            "a restore of {} in its place was cut off while old and new changed places: it may hold some of both",
+            shown(path)
+        ),
+        hint: Some(format!(
+            "the same command goes on; it restored the point {}, and what was there before is kept",
+            short(&restored.restore_point)
+        )),
+    })
+}
+
 /// Keeps a file that another is to take the place of, under the name that is returned.
 ///
 /// # Errors
@@ -363,11 +379,23 @@ pub fn stamp() -> String {
     Zoned::now().strftime("%Y%m%d-%H%M%S-%3f").to_string()
 }
 
-/// Owner and mode.
+/// Owner, access lists and other attributes, and mode.
 fn copy_manners(from: &Path, to: &Path) -> io::Result<()> {
     let found = from.metadata()?;
     if nix::unistd::geteuid().is_root() {
         lchown(to, Some(found.uid()), Some(found.gid()))?;
+    }
+    let names = |path: &Path| xattr::list(path).map(Vec::from_iter).unwrap_or_default();
+    let wanted = names(from);
+    for name in names(to).iter().filter(|name| !wanted.contains(name)) {
+        xattr::remove(to, name)?;
+    }
+    for name in wanted {
+        if let Some(value) = xattr::get(from, &name)?
+            && xattr::get(to, &name)?.as_ref() != Some(&value)
+        {
+            xattr::set(to, &name, &value)?;
+        }
     }
     fs::set_permissions(to, Permissions::from_mode(found.mode() & 0o7777))
 }

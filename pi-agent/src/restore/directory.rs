@@ -3,8 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{At, Point, Request, Restored, Unfinished};
-use crate::config::{Settings, Source, Step};
+use super::{At, Point, Request, Restored, Unfinished, spared};
+use crate::config::{Settings, Step};
 use crate::error::Kind;
 use crate::monitor::{Monitor, Problem};
 use crate::repository::{Purpose, REPAIRED, Repository, Selection, Snapshot, Written};
@@ -66,6 +66,9 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
     let snapshots = repository.readable_snapshots()?;
     let (snapshot, passed_over) = choose(&snapshots, step, &request.at, repository.store())?;
     let snapshot = snapshot.clone();
+    // As they were configured then.
+    let paths = if request.paths.is_empty() { snapshot.paths.clone() } else { request.paths.clone() };
+    spared::check_paths(settings, &request.to, &paths)?;
     let fresh = request.to.read_dir().map_or(true, |mut entries| entries.next().is_none());
     Unfinished::begin(&step.name, request, Some(&snapshot.id))?;
     let selection = Selection::new(snapshot, request.to.clone(), request.paths.clone(), fresh, request.privileges);
@@ -75,7 +78,16 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
         problems.push(Problem { message, hint: Some("an earlier or later one may have it: pi-agent points".into()) });
     }
     let Selection { snapshot, .. } = selection;
-    let next = next(step, request, problems.is_empty());
+    let mut remarks = repository.damage();
+    if snapshot.lacks_files {
+        let message = "files that could not be read when this restore point was made are not in it".into();
+        let hint = format!(
+            "what its run said names them; an earlier or later one may have them: pi-agent points {}",
+            step.name
+        );
+        remarks.push(Problem { message, hint: Some(hint) });
+    }
+    let next = next(&paths, request, problems.is_empty());
     Ok(Restored {
         restore_point: snapshot.id,
         time: snapshot.time,
@@ -83,7 +95,7 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
         last_commit: None,
         hole: false,
         problems,
-        remarks: repository.damage(),
+        remarks,
         passed_over,
         unfinished: full,
         next,
@@ -153,11 +165,7 @@ pub(super) fn nothing(step: &Step, what: &str) -> Error {
 }
 
 /// `whole`: everything came back as it was.
-fn next(step: &Step, request: &Request, whole: bool) -> Vec<String> {
-    let paths: &[PathBuf] = match &step.source {
-        Source::Directory(directory) | Source::Agent(directory) if request.paths.is_empty() => &directory.paths,
-        _ => &request.paths,
-    };
+fn next(paths: &[PathBuf], request: &Request, whole: bool) -> Vec<String> {
     let from = |path: &PathBuf| request.to.join(path.strip_prefix("/").unwrap_or(path));
     let (there, elsewhere): (Vec<_>, Vec<_>) = paths.iter().partition(|path| is_same(&from(path), path));
     let mut lines: Vec<_> = there
@@ -181,6 +189,13 @@ fn next(step: &Step, request: &Request, whole: bool) -> Vec<String> {
     // What did not come back at all is named elsewhere.
     lines.extend(elsewhere.iter().filter(|path| from(path).symlink_metadata().is_ok()).map(|path| {
         let from = from(path);
+        // The root is in no snapshot itself, and the target is closed to others: its mode must not become the root's.
+        if path.parent().is_none() {
+            return format!(
+                "  find {} -mindepth 1 -maxdepth 1 -exec cp -a --remove-destination -t / {{}} +",
+                typed(&from)
+            );
+        }
         // A directory's content goes into the directory. Nothing is written through a link, or into a file that has other names.
         let (content, slash) = if from.is_dir() { ("/.", "/") } else { ("", "") };
         format!("  cp -a --remove-destination {}{content} {}{slash}", typed(&from), typed(path))

@@ -208,7 +208,7 @@ impl Restored {
 pub fn restore(settings: &Settings, step: &str, request: &Request, monitor: &Monitor) -> Result<Restored> {
     let step = settings.step(step)?;
     let mut request = request.clone();
-    spared::check(settings, step, &request)?;
+    spared::check(settings, &request.to)?;
     // What another restore left unfinished there stays so, whatever is written over it.
     let others = Unfinished::of(&request.to).is_some_and(|begun| !begun.is_of(&step.name, &request));
     let was_empty = is_empty(&request.to)?;

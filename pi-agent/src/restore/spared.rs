@@ -4,47 +4,44 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Request;
-use crate::config::{Location, Settings, Source, Step};
+use crate::config::{Location, Settings};
 use crate::error::{Error, Result};
 use crate::health::MountTable;
 use crate::shown::{shown, typed};
 
-/// Refuses a restore that would write over any of it.
+/// Refuses a target that is in any of it.
 ///
 /// # Errors
-/// Something of it lies there.
-pub(super) fn check(settings: &Settings, step: &Step, request: &Request) -> Result<()> {
-    // A rescue system without `/proc` may restore, too: then paths are compared as they are.
-    let mounts = Mounts(MountTable::read(Path::new("/")).unwrap_or_default());
-    let paths: &[PathBuf] = match &step.source {
-        Source::Directory(directory) | Source::Agent(directory) if request.paths.is_empty() => &directory.paths,
-        _ => &request.paths,
-    };
-    if let Location::File(storage) = &settings.storage.location {
-        let comes_to = paths.iter().map(|path| below(&request.to, path)).chain([request.to.clone()]);
-        if let Some(inside) = comes_to.into_iter().find(|path| mounts.lies_in(path, storage)) {
-            return Err(Error::usage(format!(
-                "restore into {}: it is in the storage {}, in which a restore changes nothing",
-                shown(&inside),
-                shown(storage)
-            ))
-            .hint("choose a directory outside of it"));
+/// It is.
+pub(super) fn check(settings: &Settings, to: &Path) -> Result<()> {
+    Mounts::seen().outside_of_storage(settings, to)
+}
+
+/// Refuses a target that a person named and that is in a directory of our own: what lies there is removed in time, or taken for ours.
+///
+/// # Errors
+/// It is.
+pub fn check_named(settings: &Settings, to: &Path) -> Result<()> {
+    let mounts = Mounts::seen();
+    let own = [&settings.secrets, &settings.local.cache, &settings.local.runtime, &settings.local.spool];
+    match own.into_iter().find(|own| mounts.lies_in(to, own)) {
+        Some(own) => {
+            Err(Error::usage(format!("restore into {}: {} is a directory of pi-agent's own", shown(to), shown(own)))
+                .hint("choose a directory outside of it"))
         }
+        None => Ok(()),
     }
-    // What lies there is removed in time, or is taken for ours.
-    for ours in [&settings.secrets, &settings.local.cache, &settings.local.runtime, &settings.local.spool] {
-        if mounts.lies_in(&request.to, ours) {
-            return Err(Error::usage(format!(
-                "restore into {}: {} is a directory of pi-agent's own",
-                shown(&request.to),
-                shown(ours)
-            ))
-            .hint("choose a directory outside of it"));
-        }
-    }
-    mounts.no_original_below(&request.to, paths)?;
-    paths.iter().try_for_each(|path| no_link_above(&request.to, path))
+}
+
+/// Refuses a restore of these paths into a target that would write over any of it.
+///
+/// # Errors
+/// It would.
+pub(super) fn check_paths(settings: &Settings, to: &Path, paths: &[PathBuf]) -> Result<()> {
+    let mounts = Mounts::seen();
+    paths.iter().try_for_each(|path| mounts.outside_of_storage(settings, &below(to, path)))?;
+    mounts.no_original_below(to, paths)?;
+    paths.iter().try_for_each(|path| no_link_above(to, path))
 }
 
 fn below(to: &Path, path: &Path) -> PathBuf {
@@ -78,6 +75,23 @@ fn no_link_above(to: &Path, path: &Path) -> Result<()> {
 struct Mounts(MountTable);
 
 impl Mounts {
+    /// A rescue system without `/proc` may restore, too: then paths are compared as they are.
+    fn seen() -> Self {
+        Self(MountTable::read(Path::new("/")).unwrap_or_default())
+    }
+
+    fn outside_of_storage(&self, settings: &Settings, path: &Path) -> Result<()> {
+        match &settings.storage.location {
+            Location::File(storage) if self.lies_in(path, storage) => Err(Error::usage(format!(
+                "restore into {}: it is in the storage {}, in which a restore changes nothing",
+                shown(path),
+                shown(storage)
+            ))
+            .hint("choose a directory outside of it")),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a path is a directory, or is in it or would be, whatever mounts and links lead there.
     fn lies_in(&self, path: &Path, directory: &Path) -> bool {
         let (path, directory) = (real(path), real(directory));

@@ -21,6 +21,7 @@ use crate::error::{Context, Kind};
 use crate::health::judge_by_others;
 use crate::monitor::{Monitor, Problem};
 use crate::repository::{Anchors, Backup, Purpose, Repository, Selection, Snapshot, Sources, cache, mounted_meanwhile};
+use crate::restore::beside::half_way;
 use crate::retention::{self, Family, Point, is_of_the_future};
 use crate::secrets::Secrets;
 use crate::storage::Store;
@@ -168,6 +169,17 @@ impl Work<'_> {
                 hint: Some("correct the patterns; pi-agent doctor says what each of them does".into()),
             });
         }
+        if backup.figures.files == Some(0) && result.outcome == Outcome::Succeeded {
+            result.degrade(Problem {
+                message: "not one file is backed up: there is none in its paths".into(),
+                hint: Some(
+                    "mount the disk that belongs there; a step of which nothing is to come can be removed".into(),
+                ),
+            });
+        }
+        for path in &self.directory.paths {
+            half_way(path).into_iter().for_each(|problem| result.degrade(problem));
+        }
         // What was unmounted while it was read is in the snapshot as an empty directory.
         if let Err(error) = self.facts(&self.sources(), &facts) {
             let changed = Problem::from(&error);
@@ -247,7 +259,10 @@ impl Work<'_> {
         result.figures.points_of_others = points::of_others(&snapshots, label, host);
         result.figures.restore_points = Some(ours().count() as u64);
         result.figures.bytes_restorable = ours().map(|snapshot| snapshot.bytes).sum();
-        result.facts.insert(POINTS.into(), points::told(ours().map(|snapshot| (snapshot.time, snapshot.id.as_str()))));
+        result.facts.insert(
+            POINTS.into(),
+            points::told(ours().map(|snapshot| (snapshot.time, snapshot.id.as_str(), snapshot.lacks_files))),
+        );
         match repository.stored_bytes() {
             Ok(bytes) => result.figures.bytes_stored = Some(bytes),
             Err(error) => result.problems.push((&error).into()),
@@ -457,6 +472,7 @@ fn points_of<'a>(snapshots: &'a [Snapshot], step: &'a Step, host: &'a str) -> im
         time: snapshot.time,
         full: true,
         needs: Vec::new(),
+        lacks: snapshot.lacks_files,
     })
 }
 
@@ -545,6 +561,8 @@ mod tests {
             tags: Vec::new(),
             original: None,
             lost_its_label: false,
+            lacks_files: false,
+            paths: Vec::new(),
         }
     }
 

@@ -41,9 +41,13 @@ pub fn kept(count: u64, host: &str) -> String {
 /// The key of the fact.
 pub const POINTS: &str = "points";
 
-/// Its value, compact: `[[seconds since 1970, "1a2b3c4d"], …]`.
-pub fn told<'a>(points: impl Iterator<Item = (Timestamp, &'a str)>) -> String {
-    let points: Vec<_> = points.map(|(time, id)| (time.as_second(), short(id))).collect();
+/// Behind the id of one that lacks files.
+const LACKS: char = '-';
+
+/// Its value, compact: `[[seconds since 1970, "1a2b3c4d"], …]`. Each is told as its time, its id, and whether it lacks files.
+pub fn told<'a>(points: impl Iterator<Item = (Timestamp, &'a str, bool)>) -> String {
+    let id = |id, lacks: bool| format!("{}{}", short(id), if lacks { LACKS.to_string() } else { String::new() });
+    let points: Vec<_> = points.map(|(time, name, lacks)| (time.as_second(), id(name, lacks))).collect();
     serde_json::to_string(&points).unwrap_or_default()
 }
 
@@ -54,11 +58,15 @@ pub fn understood(fact: &str, family: Family) -> Vec<Point> {
     let mut points: Vec<Point> = Vec::new();
     for (time, id) in told {
         let Ok(time) = Timestamp::from_second(time) else { continue };
+        let (id, lacks) = match id.strip_suffix(LACKS) {
+            Some(id) => (id.to_owned(), true),
+            None => (id, false),
+        };
         let needs = match family {
             Family::Snapshots => Vec::new(),
             Family::Backups => needs(&id, &points),
         };
-        points.push(Point { full: needs.is_empty(), id, time, needs });
+        points.push(Point { full: needs.is_empty(), id, time, needs, lacks });
     }
     points
 }
@@ -82,17 +90,18 @@ mod tests {
     #[test]
     fn what_is_told_is_understood() {
         let ids = ["1a2b3c4d".repeat(8), "20261121-030000F".into()];
-        let fact = told(ids.iter().map(|id| (Timestamp::UNIX_EPOCH, id.as_str())));
-        assert_eq!(fact, r#"[[0,"1a2b3c4d"],[0,"20261121-030000F"]]"#);
-        let ids: Vec<_> = understood(&fact, Family::Snapshots).into_iter().map(|point| point.id).collect();
-        assert_eq!(ids, ["1a2b3c4d", "20261121-030000F"]);
+        let fact = told(ids.iter().map(|id| (Timestamp::UNIX_EPOCH, id.as_str(), id.ends_with('d'))));
+        assert_eq!(fact, r#"[[0,"1a2b3c4d-"],[0,"20261121-030000F"]]"#);
+        let ids: Vec<_> =
+            understood(&fact, Family::Snapshots).into_iter().map(|point| (point.id, point.lacks)).collect();
+        assert_eq!(ids, [("1a2b3c4d".into(), true), ("20261121-030000F".into(), false)]);
         assert!(understood("{}", Family::Snapshots).is_empty());
     }
 
     #[test]
     fn labels_tell_the_chain() {
         let labels = ["A-1F", "A-1F_B-2I", "A-1F_C-3D", "A-1F_D-4I", "E-5F", "E-5F_F-6I"];
-        let fact = told(labels.iter().map(|label| (Timestamp::UNIX_EPOCH, *label)));
+        let fact = told(labels.iter().map(|label| (Timestamp::UNIX_EPOCH, *label, false)));
         let points = understood(&fact, Family::Backups);
         let needs: Vec<_> = points.iter().map(|point| point.needs.join(" ")).collect();
         assert_eq!(needs, ["", "A-1F", "A-1F", "A-1F A-1F_B-2I A-1F_C-3D", "", "E-5F"]);

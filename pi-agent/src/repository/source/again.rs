@@ -4,6 +4,7 @@
 //! A small file is read before rustic hears of it, as often as it takes. A large one must hold still while it passes, or only
 //! grow: of a log, what was there when it was opened is stored, if that is still its beginning at the end.
 
+use std::collections::HashSet;
 use std::io::{self, Cursor, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -31,9 +32,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// So many times it must also have been left alone for a moment.
 const PATIENT_TRIES: u32 = 3;
 
-/// Files that changed while they were read.
+/// Files that changed while they were read, and what was moved meanwhile.
 pub(in crate::repository) struct Again {
     pub(super) paths: Vec<PathBuf>,
+    /// Of those, the directories that were moved.
+    pub(super) moved: Arc<HashSet<PathBuf>>,
     pub(super) reader: Rereader,
 }
 
@@ -50,9 +53,9 @@ impl any_source::Source for Again {
     }
 
     fn entries(&self) -> Entries {
-        let (in_time, reader) = (self.reader.clone(), self.reader.clone());
+        let (in_time, reader, moved) = (self.reader.clone(), self.reader.clone(), self.moved.clone());
         let paths = self.paths.clone().into_iter().take_while(move |_| in_time.in_time());
-        Box::new(paths.filter_map(move |path| reader.entry(&path)).map(Ok))
+        Box::new(paths.filter_map(move |path| reader.entry(&path, moved.contains(&path))).map(Ok))
     }
 }
 
@@ -63,15 +66,15 @@ impl Rereader {
         !late
     }
 
-    fn entry(&self, path: &Path) -> Option<Entry> {
+    fn entry(&self, path: &Path, moved: bool) -> Option<Entry> {
         let mut unreadable = None;
         for attempt in 0..TRIES {
             if attempt > 0 {
                 thread::sleep(PAUSE);
             }
-            match self.take(path, attempt < PATIENT_TRIES) {
+            match self.take(path, attempt < PATIENT_TRIES, moved) {
                 Ok(entry) => {
-                    self.terms.shared.lock().handed_over += 1;
+                    self.terms.shared.lock().handed_over += u64::from(!entry.node.is_dir());
                     return Some(entry);
                 }
                 Err(_) if !self.in_time() => return None,
@@ -93,9 +96,9 @@ impl Rereader {
         None
     }
 
-    fn take(&self, path: &Path, patient: bool) -> Result<Entry, Failure> {
+    fn take(&self, path: &Path, patient: bool, moved: bool) -> Result<Entry, Failure> {
         let mut node = self.terms.ways.describe(path, &self.terms.shared)?;
-        if node.is_dir() {
+        if node.is_dir() && !moved {
             return Err(io::Error::other("a directory is in its place now, which the next backup reads").into());
         }
         if !node.is_file() {

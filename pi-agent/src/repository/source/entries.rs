@@ -110,7 +110,12 @@ impl Entries {
 
     fn entry(&self, Found { path, first, item }: Found) -> Option<Entry> {
         match describe(&item, &path, &self.terms.shared) {
-            Ok(node) => Some(self.hand_over(path, node, None)),
+            Ok(node) => {
+                if node.is_dir() {
+                    self.terms.shared.lists(&path, &item.found);
+                }
+                Some(self.hand_over(path, node, None))
+            }
             Err(error) => {
                 self.terms.shared.left_out(&path, &error, first);
                 None

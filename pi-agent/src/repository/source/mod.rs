@@ -12,6 +12,7 @@ mod describe;
 mod entries;
 mod interior;
 mod mounted;
+mod moved;
 mod named;
 mod open;
 mod sources;
@@ -156,13 +157,19 @@ impl Source {
                 .into_iter()
                 .filter(|path| self.shared.is_back(path, self.ways.item(path).map(|item| item.found), is_held(path))),
         );
+        let (moved, directories) = self.moved();
+        paths.extend(moved);
         if paths.is_empty() {
             return None;
         }
         // In the order of a tree.
         paths.sort();
         paths.dedup();
-        Some(Again { paths, reader: Rereader { terms: self.terms(), gauge: gauge.clone() } })
+        Some(Again {
+            paths,
+            moved: Arc::new(directories),
+            reader: Rereader { terms: self.terms(), gauge: gauge.clone() },
+        })
     }
 
     pub(super) fn walk<T: Glance>(&self, path: &Path) -> Walk<T> {
@@ -374,6 +381,31 @@ mod tests {
         let again: Vec<_> = source.again(&Arc::default()).unwrap().entries().map(Result::unwrap).collect();
         assert!(again.iter().all(|entry| entry.path == root.join("before") && entry.node.is_symlink()));
         assert_eq!((again.len(), source.shared().tally().unreadable_count), (1, 0), "{:?}", named(&source));
+    }
+
+    #[test]
+    fn what_is_moved_to_where_the_walk_has_been_is_read_after_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir_all(at("z/moved/deep")).unwrap();
+        fs::create_dir(at("a")).unwrap();
+        for name in ["a/1", "z/moved/deep/file", "z/mail"] {
+            fs::write(at(name), name).unwrap();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(60));
+        let source = source(directory.path(), None);
+        let found = read(&source, |path| {
+            if path.ends_with("a/1") {
+                fs::rename(at("z/moved"), at("a/moved")).unwrap();
+                fs::rename(at("z/mail"), at("a/mail")).unwrap();
+                fs::write(at("a/new"), "new").unwrap();
+            }
+        });
+        assert_eq!(found, [("1".into(), Some(b"a/1".to_vec()))]);
+        let again = source.again(&Arc::default()).unwrap();
+        let paths: Vec<_> = again.entries().map(|entry| entry.unwrap().path).collect();
+        assert_eq!(paths, ["a/mail", "a/moved", "a/moved/deep", "a/moved/deep/file"].map(at));
+        assert_eq!(named(&source), [""; 0]);
     }
 
     #[test]

@@ -42,7 +42,15 @@ impl Terms {
 
     /// Opens the regular file at a path.
     pub(super) fn open(&self, path: &Path) -> Result<(File, Metadata), Failure> {
-        open_found(&self.ways.item(path)?)
+        let (file, found) = open_found(&self.ways.item(path)?)?;
+        if Stamp::of(&found).is_of_late() && self.shared.may_wait_for_a_disk() {
+            // A program that writes by `mmap` into a page that is on no disk yet leaves no stamp. Of one that is, it does. A file system
+            // that refuses has no such pages.
+            let _ = file.sync_data();
+            let found = file.metadata()?;
+            return Ok((file, found));
+        }
+        Ok((file, found))
     }
 
     /// Whether nothing of that name is there any more.

@@ -4,7 +4,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustic_core::repofile::Node;
 
 /// The earliest time that the format holds: its years have four digits.
@@ -41,6 +41,13 @@ impl Stamp {
         Self { size: node.meta.size, modified: node.meta.mtime, changed: node.meta.ctime }
     }
 
+    /// Something of it may be in memory alone: kernels write what is older than half a minute, and look every five seconds.
+    pub(super) fn is_of_late(&self) -> bool {
+        const UNWRITTEN: SignedDuration = SignedDuration::from_secs(60);
+        let now = Timestamp::now();
+        self.size > 0 && self.modified.is_some_and(|time| now.duration_since(time).abs() < UNWRITTEN)
+    }
+
     /// How long to wait until a further change must show in the stamp; `None`: it must show already.
     pub(super) fn unsettled(&self) -> Option<Duration> {
         let now = Timestamp::try_from(SystemTime::now()).ok()?;
@@ -60,8 +67,6 @@ pub(super) fn held(time: Option<Timestamp>) -> Option<Timestamp> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use jiff::SignedDuration;
-
     use super::*;
 
     fn stamp(age: SignedDuration) -> Stamp {

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -14,7 +16,10 @@ use super::ways::Unseen;
 /// At most so many unreadable files are named; all are counted.
 const NAMED: usize = 50;
 /// At most so many are looked at again at the end: a Pi has no memory for the names of a million.
-const AGAIN: usize = 50_000;
+pub(super) const AGAIN: usize = 50_000;
+
+/// At most so many files of the last minute are written to their disks first, which can take a card a tenth of a second each.
+const WAITS: u32 = 1000;
 
 /// What was left out, and why.
 #[derive(Clone, Debug, Default)]
@@ -66,11 +71,23 @@ impl Tally {
 pub(in crate::repository) struct Shared {
     tally: Mutex<Tally>,
     begun: Timestamp,
+    /// Directories, as they were when their lists were read.
+    listed: Mutex<Vec<(PathBuf, Changed)>>,
+    /// So many files the disk may still be waited for.
+    waits: AtomicU32,
 }
+
+/// When an entry of a file system was changed last in any way: seconds since 1970, and nanoseconds.
+pub(super) type Changed = (i64, i64);
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { tally: Mutex::default(), begun: Timestamp::now() }
+        Self {
+            tally: Mutex::default(),
+            begun: Timestamp::now(),
+            listed: Mutex::default(),
+            waits: AtomicU32::new(WAITS),
+        }
     }
 }
 
@@ -78,6 +95,30 @@ impl Shared {
     /// When the reading began.
     pub(super) fn begun(&self) -> Timestamp {
         self.begun
+    }
+
+    /// One more file is written to its disk before it is read.
+    pub(super) fn may_wait_for_a_disk(&self) -> bool {
+        self.waits.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// The list of a directory is about to be read.
+    pub(super) fn lists(&self, directory: &Path, found: &Metadata) {
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        if listed.len() < AGAIN {
+            listed.push((directory.into(), (found.ctime(), found.ctime_nsec())));
+        }
+    }
+
+    /// The directories whose lists were read, once.
+    pub(super) fn listed(&self) -> Vec<(PathBuf, Changed)> {
+        std::mem::take(&mut self.listed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Too much was moved to be read again.
+    pub(super) fn too_much_moved(&self, directory: &Path) {
+        self.unreadable(directory, &io::Error::other("too much was moved there while it was read"));
+        self.lock().listing_incomplete = true;
     }
 
     pub(in crate::repository) fn lock(&self) -> MutexGuard<'_, Tally> {

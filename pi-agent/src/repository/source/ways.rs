@@ -188,6 +188,11 @@ impl<T: Glance> Iterator for Walk<T> {
 }
 
 impl<T: Glance> Walk<T> {
+    /// Passes by what lies in the directory that came last.
+    pub fn pass_by(&mut self) {
+        self.entered = None;
+    }
+
     /// What is there decides, and not what a list said before; `None`: it is not wanted.
     fn look(
         &mut self,

@@ -5,6 +5,7 @@ mod when;
 
 use std::path::{Path, PathBuf};
 
+use super::spared::check_named;
 use super::{At, InPlace, Request};
 use crate::config::{Settings, Source, StateDirectory, Step};
 use crate::error::{Error, Result};
@@ -88,6 +89,9 @@ fn order(settings: &Settings, wanted: Asked) -> Result<Order<'_>> {
     let step = step.unwrap_or_default();
     let in_place = in_place.then(|| InPlace::plan(settings, &step, &paths)).transpose()?;
     let to = to.unwrap_or_default();
+    if in_place.is_none() {
+        check_named(settings, &to)?;
+    }
     // There everything comes into its own place.
     let privileges = privileges || to.parent().is_none() && to.is_absolute();
     let request = Request { to, at: at.unwrap_or(At::Latest), paths, overwrite, privileges };

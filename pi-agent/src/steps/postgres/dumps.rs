@@ -254,7 +254,13 @@ fn is_due(snapshots: &[Snapshot], tags: &[String], now: Timestamp, zone: &TimeZo
 }
 
 fn victims(snapshots: &[Snapshot], keep: &Keep, now: Timestamp, zone: &TimeZone) -> Vec<String> {
-    let point = |snapshot: &Snapshot| Point { id: snapshot.id.clone(), time: snapshot.time, full: true, needs: vec![] };
+    let point = |snapshot: &Snapshot| Point {
+        id: snapshot.id.clone(),
+        time: snapshot.time,
+        full: true,
+        needs: vec![],
+        lacks: false,
+    };
     retention::victims(&snapshots.iter().map(point).collect::<Vec<_>>(), keep, now, zone)
 }
 
@@ -280,6 +286,8 @@ mod tests {
             tags,
             original: None,
             lost_its_label: false,
+            lacks_files: false,
+            paths: Vec::new(),
         }
     }
 

@@ -59,6 +59,7 @@ fn retention_points(info: &Info) -> Vec<retention::Point> {
         time: backup.stopped,
         full: backup.is_full(),
         needs: backup.needs.clone(),
+        lacks: false,
     };
     info.backups.iter().map(point).collect()
 }
@@ -82,6 +83,7 @@ mod tests {
             time: Timestamp::UNIX_EPOCH,
             full: needs.is_empty(),
             needs: needs.iter().map(|id| (*id).into()).collect(),
+            lacks: false,
         };
         let points =
             [point("A", &[]), point("A1", &["A"]), point("A2", &["A", "A1"]), point("B", &[]), point("B1", &["B"])];

@@ -40,7 +40,7 @@ impl Work<'_> {
             (SEGMENT.to_owned(), identity.wal_segment_size.to_string()),
         ]);
         facts.extend(left.iter().map(|info| {
-            let points = info.backups.iter().map(|backup| (backup.stopped, backup.label.as_str()));
+            let points = info.backups.iter().map(|backup| (backup.stopped, backup.label.as_str(), false));
             (POINTS.to_owned(), points::told(points))
         }));
         let catalogue = self.catalogue(&made.label);
