@@ -56,7 +56,9 @@ fn source(path: &str) -> String {
 }
 
 fn completion(shell: Shell) -> String {
-    let mut command = pi_agent::cli::command();
+    // `pi-agent help COMMAND` says what `--help` does, and would be half of each script.
+    let mut command =
+        pi_agent::cli::command().disable_help_subcommand(true).mut_subcommands(|sub| sub.disable_help_subcommand(true));
     command.set_bin_name("pi-agent");
     command.build();
     let mut script = Vec::new();
