@@ -19,7 +19,7 @@ pub struct Point {
     pub full: bool,
     /// Ids this point needs, direct or not.
     pub needs: Vec<String>,
-    /// Files could not be read when it was made, and are not in it.
+    /// Files could not be read when it was made, and are not in it; or pages of a database were damaged already.
     pub lacks: bool,
 }
 
@@ -362,6 +362,14 @@ mod tests {
         assert_eq!(oldest_left(&points), points[2].id);
         points[8].lacks = false;
         assert_eq!(oldest_left(&points), points[6].id, "those of the last two days");
+
+        // Of a database with all that it needs.
+        let mut points = nights(at("2026-10-01T03:00:00Z"), 60);
+        points[10..].iter_mut().for_each(|point| point.lacks = true);
+        let (now, keep) = (points[59].time, rules(0, 2, 0, Count::Of(0), 0));
+        let left = survivors(&points, &pg_victims(&points, &keep, now, &TimeZone::UTC));
+        let whole: Vec<_> = left.iter().filter(|point| !point.lacks).map(|point| point.id.as_str()).collect();
+        assert_eq!(whole, ["0007F", "0008I", "0009I"]);
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub(super) fn kept_in_words(point: &Kept) -> String {
     let why = match point.why {
         Why::Nothing => "by no rule any more",
         Why::Newest => "as the newest",
-        Why::Whole => "as the newest that lacks no file",
+        Why::Whole => "as the newest that lacks nothing",
         Why::Young => "as a young one",
         Why::Needed => "because later ones need it",
         Why::Window => "to reach any moment",

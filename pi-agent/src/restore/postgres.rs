@@ -212,7 +212,7 @@ pub(crate) fn wal_begins(info: &Info, step: &Step) -> Option<Timestamp> {
             time: backup.stopped,
             full: backup.is_full(),
             needs: vec![],
-            lacks: false,
+            lacks: backup.damaged_pages,
         })
         .collect();
     let whole = retention::retention_archive(&points, &step.keep, Timestamp::now()).unwrap_or(usize::MAX);

@@ -59,7 +59,7 @@ fn retention_points(info: &Info) -> Vec<retention::Point> {
         time: backup.stopped,
         full: backup.is_full(),
         needs: backup.needs.clone(),
-        lacks: false,
+        lacks: backup.damaged_pages,
     };
     info.backups.iter().map(point).collect()
 }

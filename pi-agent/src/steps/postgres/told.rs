@@ -25,7 +25,7 @@ impl Work<'_> {
         if made.damaged_pages {
             problems.push(Problem {
                 message: format!("backup {} holds pages with wrong checksums", made.label),
-                hint: Some("the database's disk is failing: see pg_amcheck, and keep the older backups".into()),
+                hint: Some("the database's disk is failing: see pg_amcheck; the newest backup without them is kept until there is a newer one".into()),
             });
         }
         let outcome =
@@ -40,7 +40,8 @@ impl Work<'_> {
             (SEGMENT.to_owned(), identity.wal_segment_size.to_string()),
         ]);
         facts.extend(left.iter().map(|info| {
-            let points = info.backups.iter().map(|backup| (backup.stopped, backup.label.as_str(), false));
+            let points =
+                info.backups.iter().map(|backup| (backup.stopped, backup.label.as_str(), backup.damaged_pages));
             (POINTS.to_owned(), points::told(points))
         }));
         let catalogue = self.catalogue(&made.label);
