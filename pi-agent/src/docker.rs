@@ -423,4 +423,11 @@ mod tests {
         assert_eq!(found("/var/lib/postgresql/data/ts/x"), Some("/srv/ts/x".into()));
         assert_eq!((found("/etc"), found("/run/postgresql")), (None, None));
     }
+
+    #[test]
+    fn no_answer_of_dockers_panics() {
+        crate::fuzzed::fuzz(&[DB.as_bytes()], |body| {
+            let _ = Inspected::read(body).map(|db| db.on_this_machine(Path::new("/var/lib/postgresql/data/base")));
+        });
+    }
 }

@@ -21,6 +21,9 @@
 #[macro_use]
 mod said;
 
+#[cfg(test)]
+mod fuzzed;
+
 pub mod error;
 mod path_text;
 pub mod shown;

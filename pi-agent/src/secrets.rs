@@ -522,4 +522,14 @@ mod tests {
         assert_eq!(read_private(&path).unwrap().unwrap().reveal(), "two", "a key that exists stays");
         assert_eq!(path.parent().unwrap().read_dir().unwrap().count(), 1, "no temporary file is left");
     }
+
+    #[test]
+    fn no_keys_panic_or_are_shown() {
+        let keys = "# of the bucket\nexport AWS_ACCESS_KEY_ID='AKIA'\nAWS_SECRET_ACCESS_KEY=\"ge heim\"\nAWS_SESSION_TOKEN=x\n";
+        crate::fuzzed::fuzz_text(&[keys], |text| {
+            if let Err(error) = AwsCredentials::parse(&Secret::new(text), Path::new("/aws.env")) {
+                assert!(!error.chain().contains("AKIA") && !error.chain().contains("heim"), "{error}");
+            }
+        });
+    }
 }

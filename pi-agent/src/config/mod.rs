@@ -124,3 +124,20 @@ impl From<ConfigErrors> for crate::Error {
         Self::usage(errors.to_string()).hint("correct the file; `pi-agent doctor` checks it and runs nothing")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example, with each line that is only shown there.
+    #[test]
+    fn no_configuration_panics() {
+        const EXAMPLE: &str = include_str!("../../../packaging/config.toml");
+        let all: String = EXAMPLE.lines().map(|line| format!("{}\n", line.trim_start_matches("# "))).collect();
+        crate::fuzzed::fuzz_text(&[EXAMPLE, &all], |text| {
+            if let Err(errors) = parse(text, Path::new("/etc/pi-agent/config.toml")) {
+                drop(errors.to_string());
+            }
+        });
+    }
+}

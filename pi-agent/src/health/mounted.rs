@@ -221,4 +221,15 @@ mod tests {
         let [a, b, c] = table.0.as_slice() else { panic!("{table:?}") };
         assert!(!a.is_of_the_same(b) && a.is_of_the_same(c));
     }
+
+    #[test]
+    fn no_table_panics() {
+        const TABLE: &str = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:45 / /mnt/a\\040b rw shared:1 - nfs4 nas:/x rw\n\
+                             3 2 0:46 / /mnt/a\\040b/c rw - btrfs /dev/sdb rw,subvolid=257,subvol=/@\n";
+        crate::fuzzed::fuzz(&[TABLE.as_bytes()], |text| {
+            let table = MountTable::parse(text);
+            let _ = (table.visible().count(), table.below(Path::new("/mnt")).count());
+            let _ = table.location(Path::new("/mnt/a b/c/d"));
+        });
+    }
 }

@@ -362,4 +362,9 @@ mod tests {
         refused(&kit.replace("/mnt/usb", "/mnt/usc"), "config.toml is not as it was");
         refused(&kit.replace("kit-format = 1", "kit-format = 2"), "newer format");
     }
+
+    #[test]
+    fn no_kit_panics() {
+        crate::fuzzed::fuzz_text(&[TYPED], |text| drop(read_text(text)));
+    }
 }

@@ -377,4 +377,15 @@ mod tests {
         assert_eq!(line("store zero-length file /d/base/1/13394"), None);
         assert_eq!(file_done("P00   INFO: full backup size = 21.9MB, file total = 964"), None);
     }
+
+    #[test]
+    fn no_answer_of_pgbackrests_panics() {
+        const LISTING: &str =
+            r#"{".":{"type":"path"},"000000010000000000000001-abc.zst":{"type":"file","size":12,"time":1700000000}}"#;
+        crate::fuzzed::fuzz_text(&[CHAIN, LISTING], |text| {
+            let _ = parse(text, "main").map(|info| info.newest_wal_of_cluster().map(str::len));
+            let _ = newest_time(text);
+            let _ = verified(text);
+        });
+    }
 }

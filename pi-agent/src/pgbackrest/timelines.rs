@@ -369,4 +369,11 @@ mod tests {
         assert_eq!(segment_size(&[]), None);
         assert_eq!(place_of(lsn("1/4009F20").expect("a position"), 16 << 20), "0000000100000004");
     }
+
+    #[test]
+    fn no_listing_of_an_archive_panics() {
+        const LISTING: &str = r#"{".":{"type":"path"},"00000002.history":{"type":"file","size":42,"time":1700000000},
+            "0000000100000000":{"type":"path"}}"#;
+        crate::fuzzed::fuzz_text(&[LISTING], |text| drop(listing(text)));
+    }
 }

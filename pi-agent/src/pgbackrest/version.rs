@@ -172,4 +172,11 @@ mod tests {
         assert!(Version::new(3, 0, 0).check_postgres(20).is_ok());
         assert!(Version::new(2, 61, 0).is_unknown() && !Version::new(2, 60, 1).is_unknown());
     }
+
+    #[test]
+    fn no_version_panics() {
+        crate::fuzzed::fuzz_text(&["pgBackRest 2.53.1\n", "pgBackRest 2.56dev"], |text| {
+            drop(Version::parse(text).map(|version| version.newest_postgres()));
+        });
+    }
 }

@@ -276,4 +276,10 @@ mod tests {
         assert_eq!(line("Z", 0x0040_0104, 0), (false, true));
         assert!(!Stat::read(std::process::id().cast_signed()).expect("this one").doomed);
     }
+
+    #[test]
+    fn no_process_panics() {
+        let own = std::fs::read_to_string("/proc/self/stat").expect("our own");
+        crate::fuzzed::fuzz_text(&[&own], |stat| drop(Stat::parse(1, stat)));
+    }
 }

@@ -156,4 +156,10 @@ mod tests {
             assert!(judged(text.as_bytes()).is_err(), "{text}");
         }
     }
+
+    #[test]
+    fn no_key_file_panics() {
+        let file = json!({ "kdf": "scrypt", "N": 32768, "r": 8, "p": 1, "data": "AAAA", "salt": "BBBB", "created": "2026-11-20T03:00:00Z" });
+        crate::fuzzed::fuzz(&[file.to_string().as_bytes()], |content| drop(judged(content)));
+    }
 }

@@ -227,4 +227,13 @@ mod tests {
         assert_eq!(others.trouble(&mut whole.clone(), &name, said), Some("its header is damaged"));
         assert_eq!(opener.trouble(&mut [], &cipher::name(&[]), said), Some("its header is damaged"));
     }
+
+    #[test]
+    fn no_header_panics() {
+        let plain = [&[0][..], &5_u32.to_le_bytes(), &[0xaa; 32]].concat();
+        let compressed = [&[3][..], &7_u32.to_le_bytes(), &9_u32.to_le_bytes(), &[0xbb; 32]].concat();
+        crate::fuzzed::fuzz(&[&plain, &compressed], |header| {
+            drop(entries(header).map(|blobs| blobs.iter().map(Entry::json).collect::<Vec<_>>()));
+        });
+    }
 }

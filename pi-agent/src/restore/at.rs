@@ -69,4 +69,10 @@ mod tests {
             assert!(error.advice().unwrap().contains("2026-11-20 21:30"), "{text}");
         }
     }
+
+    #[test]
+    fn no_moment_panics() {
+        let moments = ["2026-11-20T21:30:00+10:00", "2026-11-20 21:30", "yesterday", "2 days ago", "1a2b3c4d", "now"];
+        crate::fuzzed::fuzz_text(&moments, |text| drop(parse(text)));
+    }
 }

@@ -107,4 +107,11 @@ mod tests {
         assert_eq!(needs, ["", "A-1F", "A-1F", "A-1F A-1F_B-2I A-1F_C-3D", "", "E-5F"]);
         assert!(points[0].full && !points[1].full);
     }
+
+    #[test]
+    fn no_fact_panics() {
+        crate::fuzzed::fuzz_text(&[r#"[[0,"1a2b3c4d-"],[17,"20261121-030000F_20261122-030000I"]]"#], |fact| {
+            drop(understood(fact, Family::Backups));
+        });
+    }
 }

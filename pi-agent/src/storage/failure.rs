@@ -203,4 +203,13 @@ mod tests {
         assert_eq!(error.chain(), "list x in bucket b: the server answered 404, NoSuchBucket: Bucket not found");
         assert!(error.advice().unwrap().contains("create the bucket"));
     }
+
+    #[test]
+    fn no_answer_panics() {
+        const ANSWER: &str =
+            "<?xml version=\"1.0\"?><Error><Code>NoSuchKey</Code><Message>gone &amp; away</Message></Error>";
+        crate::fuzzed::fuzz_text(&[ANSWER], |body| {
+            drop(answered("read x", StatusCode::FORBIDDEN, &Answer::parse(body)));
+        });
+    }
 }

@@ -366,4 +366,16 @@ mod tests {
         assert_eq!((written.serial.as_deref(), written.token.as_deref()), (Some("1000abcd"), Some("t")));
         assert_eq!(written.disk, Some(disk));
     }
+
+    #[test]
+    fn no_owner_panics() {
+        let ours = machine("pi", "0123", Some("1000abcd"));
+        let written = serde_json::to_vec(&owner(&ours, Some("token"))).expect("JSON");
+        crate::fuzzed::fuzz(&[&written], |bytes| {
+            if let Ok(owner) = serde_json::from_slice::<Owner>(bytes) {
+                drop(owner.is(&ours, &["token".into()], "s3://bucket"));
+                drop(owner.renamed(&ours));
+            }
+        });
+    }
 }

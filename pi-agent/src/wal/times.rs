@@ -233,4 +233,16 @@ mod tests {
             times(garbage, &mut |_, _| panic!("it tells nothing")).expect("it is read");
         }
     }
+
+    #[test]
+    fn no_segment_panics() {
+        let mut segment = Segment::begin();
+        segment.record(1, 0, &of_2000(1_700_000_001));
+        segment.record(10, 0, &[7; 9_000]);
+        segment.record(1, 0x20, &of_2000(1_700_000_003));
+        segment.bytes.resize(segment.bytes.len().next_multiple_of(PAGE), 0);
+        crate::fuzzed::fuzz(&[&segment.bytes], |bytes| {
+            times(bytes, &mut |_, _| ()).expect("it is read");
+        });
+    }
 }

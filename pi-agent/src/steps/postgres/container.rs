@@ -486,4 +486,11 @@ mod tests {
         assert!(outside.to_string().contains("/pgdata of the container db is in no volume"));
         assert!(outside.advice().is_some_and(|hint| hint.contains("      - db-data:/pgdata\n")));
     }
+
+    #[test]
+    fn no_file_of_a_servers_panics() {
+        const FILE: &str =
+            "1\n/var/lib/postgresql/data\n1700000000\n5432\n/run/postgresql\n*\n  5432001  1\nready   \n";
+        crate::fuzzed::fuzz_text(&[FILE], |text| drop(Lock::read(text)));
+    }
 }

@@ -80,4 +80,12 @@ mod tests {
         assert!(!control("in archive recovery").is_shut_down && !control("shut down in recovery").is_shut_down);
         assert_eq!(Control::parse("Database cluster state: shut down\n"), None);
     }
+
+    #[test]
+    fn no_control_file_panics() {
+        const TEXT: &str = "pg_control version number:            1300\nDatabase cluster state:               in production\n\
+                            max_prepared_xacts setting:           7\nmax_locks_per_xact setting:           64\n\
+                            Bytes per WAL segment:                16777216\n";
+        crate::fuzzed::fuzz_text(&[TEXT], |text| drop(Control::parse(text)));
+    }
 }

@@ -72,3 +72,18 @@ impl S3 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_listing_panics() {
+        const PAGE: &str = "<?xml version=\"1.0\"?><ListBucketResult><Name>b</Name><Prefix>p/</Prefix><KeyCount>1</KeyCount>\
+            <MaxKeys>1000</MaxKeys><IsTruncated>true</IsTruncated><NextContinuationToken>t&amp;</NextContinuationToken>\
+            <Contents><Key>p/data/00</Key><LastModified>2026-11-20T03:00:00.000Z</LastModified><ETag>&quot;x&quot;</ETag>\
+            <Size>12</Size><StorageClass>STANDARD</StorageClass></Contents></ListBucketResult>";
+        assert!(quick_xml::de::from_str::<ListBucketResult>(PAGE).is_ok());
+        crate::fuzzed::fuzz_text(&[PAGE], |page| drop(quick_xml::de::from_str::<ListBucketResult>(page)));
+    }
+}
