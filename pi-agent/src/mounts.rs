@@ -180,10 +180,13 @@ struct Mounted {
 
 impl Mounted {
     fn add(&mut self, Bind { from, at }: &Bind) -> Result<()> {
+        let doing = || format!("show {} at {}", from.display(), at.display());
+        // Whoever may write on the way to it could lead us elsewhere by a link.
+        let opened = theirs::open_path_of_any(from).context(doing)?;
         make(at, &mut self.made)?;
         let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-        mount(Some(from), at, None::<&str>, flags, None::<&str>)
-            .context(|| format!("show {} at {}", from.display(), at.display()))?;
+        let from = format!("/proc/self/fd/{}", opened.as_raw_fd());
+        mount(Some(&*from), at, None::<&str>, flags, None::<&str>).context(doing)?;
         self.places.push(at.clone());
         Ok(())
     }

@@ -285,8 +285,9 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write_shared(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let doing = || format!("write {}", path.display());
     let file = prepared(path, bytes)?;
-    let permissions = path.metadata().map_or_else(|_| Permissions::from_mode(mode), |there| there.permissions());
-    file.as_file().set_permissions(permissions).context(doing)?;
+    // Whoever owns its directory may have put anything there: no more than to read it is taken over.
+    let there = path.symlink_metadata().ok().filter(Metadata::is_file).map(|there| there.mode() & 0o644 | 0o600);
+    file.as_file().set_permissions(Permissions::from_mode(there.unwrap_or(mode))).context(doing)?;
     file.persist(path).map_err(|error| error.error).context(doing)?;
     settle(path).context(doing)
 }
@@ -531,5 +532,23 @@ mod tests {
                 assert!(!error.chain().contains("AKIA") && !error.chain().contains("heim"), "{error}");
             }
         });
+    }
+
+    #[test]
+    fn what_lies_in_a_files_place_gives_it_no_more_rights() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("note");
+        let mode = || path.symlink_metadata().unwrap().mode() & 0o7777;
+        for (there, then) in [(None, 0o600), (Some(0o6777), 0o644), (Some(0o640), 0o640), (Some(0o000), 0o600)] {
+            if let Some(there) = there {
+                set_permissions(&path, Permissions::from_mode(there)).unwrap();
+            }
+            write_shared(&path, b"x", 0o600).unwrap();
+            assert_eq!(mode(), then, "{there:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/usr/bin/env", &path).unwrap();
+        write_shared(&path, b"x", 0o600).unwrap();
+        assert_eq!(mode(), 0o600, "a link's goal is another's affair");
     }
 }

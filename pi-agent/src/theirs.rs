@@ -4,10 +4,10 @@
 //! own, gives away only what it holds open, and does what is to be done in there with the owner's rights ([`Theirs`]).
 
 use std::ffi::OsString;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
@@ -56,6 +56,72 @@ pub fn make(path: &Path, user: &User, mode: u32) -> Result<()> {
 /// It is none, or somebody else's link leads there.
 pub fn open_path(path: &Path) -> io::Result<OwnedFd> {
     Ok(reach(path, false)?.0)
+}
+
+/// The same of a directory or a plain file.
+///
+/// # Errors
+/// It is neither, or somebody else's link leads there.
+pub fn open_path_of_any(path: &Path) -> io::Result<OwnedFd> {
+    match reach(path, false) {
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            let opened = open(&Held::of(path)?.path(), DIRECTORY, Mode::empty())?;
+            let kind = SFlag::from_bits_truncate(fstat(&opened)?.st_mode & SFlag::S_IFMT.bits());
+            if kind == SFlag::S_IFREG { Ok(opened) } else { Err(error) }
+        }
+        opened => Ok(opened?.0),
+    }
+}
+
+/// Opens a directory; makes it, for nobody but root, if it is missing, and what is missing above it.
+///
+/// # Errors
+/// It is none, cannot be made, or somebody else's link leads there.
+pub fn open_or_make(path: &Path) -> io::Result<File> {
+    let (opened, _) = reach(path, true)?;
+    File::options().read(true).custom_flags(libc::O_DIRECTORY).open(inside(&opened, "."))
+}
+
+/// A name in its directory, which is held open. Whoever may write to a directory above can put a link there at any moment, and it leads
+/// nowhere.
+pub struct Held {
+    directory: OwnedFd,
+    name: OsString,
+}
+
+impl Held {
+    /// Holds the directory of a path. Nothing need have the name.
+    ///
+    /// # Errors
+    /// There is no such directory, or somebody else's link leads there.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(ErrorKind::InvalidInput.into());
+        };
+        Ok(Self { directory: open_path(above)?, name: name.to_owned() })
+    }
+
+    /// Holds a directory itself.
+    ///
+    /// # Errors
+    /// As of [`Held::of`].
+    pub fn directory(path: &Path) -> io::Result<Self> {
+        Ok(Self { directory: open_path(path)?, name: ".".into() })
+    }
+
+    /// The path by which it is used, as long as this lives.
+    pub fn path(&self) -> PathBuf {
+        inside(&self.directory, &self.name)
+    }
+}
+
+/// Makes the directories that are missing on the way to that one, and it, for nobody but us.
+///
+/// # Errors
+/// One cannot be made, or somebody else's link leads there.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    let missing: Vec<_> = path.ancestors().take_while(|above| above.symlink_metadata().is_err()).collect();
+    missing.into_iter().rev().try_for_each(|above| DirBuilder::new().mode(0o700).create(Held::of(above)?.path()))
 }
 
 /// Gives an empty directory to that user; one that holds something stays whose it is.
@@ -126,6 +192,24 @@ impl<'a> Theirs<'a> {
 pub fn read_plain(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
+    plain(file, most)
+}
+
+/// The same of a file that we or root made. Whoever owns its directory can put another in its place, but none that is ours.
+///
+/// # Errors
+/// As of [`read_plain`]; it belongs to somebody else, others may write to it, or it has other names.
+pub fn read_ours(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
+    let found = fstat(&file)?;
+    if !is_ours(&found) || found.st_mode & 0o022 != 0 || found.st_nlink != 1 {
+        return Err(io::Error::new(ErrorKind::PermissionDenied, "somebody else may have written it"));
+    }
+    plain(file, most)
+}
+
+fn plain(file: File, most: u64) -> io::Result<Vec<u8>> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is no plain file"));
     }

@@ -422,6 +422,16 @@ fn what_is_wrong_with_a_container_fails_its_step_alone_and_says_what_to_do() {
     drop(other);
     let _ = home.run().expect(0);
 
+    // Its user may write anything into its lock file. What lies in the volume is shown nowhere else.
+    let lock = home.engine.volume("data").join("pg/postmaster.pid");
+    let written = fs::read_to_string(&lock).unwrap();
+    let mut lines: Vec<_> = written.lines().collect();
+    lines[1] = "/usr/bin";
+    fs::write(&lock, lines.join("\n") + "\n").unwrap();
+    home.fails("says that its data directory is /usr/bin", "name the directory itself");
+    fs::write(&lock, written).unwrap();
+    let _ = home.run().expect(0);
+
     home.engine.docker(["pause", "db"]);
     home.fails("the container db is paused", "docker unpause db");
     home.engine.docker(["unpause", "db"]);

@@ -2,10 +2,10 @@
 //! target, and no symbolic link is followed: whoever may write below the target cannot lead the restore out of it.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{DirBuilder, File, Metadata};
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
@@ -14,8 +14,8 @@ use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 use rustic_core::repofile::{Node, NodeType};
 
 use super::entries::is_one_name;
-use crate::Result;
 use crate::error::Context;
+use crate::{Result, theirs};
 
 /// Linux refuses longer paths (`PATH_MAX`, without the byte at the end).
 const LONGEST_PATH: usize = 4095;
@@ -36,13 +36,8 @@ impl Target {
     /// # Errors
     /// It cannot be made or opened.
     pub fn open(path: &Path) -> Result<Self> {
-        if !path.is_dir() {
-            // The target holds whatever was secret on the source.
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-            made.context(|| format!("cannot make {}", path.display()))?;
-        }
-        let root = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(path);
-        let root = root.context(|| format!("open {}", path.display()))?;
+        // It holds whatever was secret on the source.
+        let root = theirs::open_or_make(path).context(|| format!("open {}", path.display()))?;
         Ok(Self { root, path: path.to_owned() })
     }
 

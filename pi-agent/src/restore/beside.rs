@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Zoned;
 
-use self::renames::{inode, keep};
+use self::renames::{inode, keep, remove_empty};
 use super::rename::exists;
 use super::unfinished::{Unfinished, Whole};
 use super::{At, KEPT, Request, Restored, beside, is_empty, outside};
@@ -27,6 +27,7 @@ use crate::health::MountTable;
 use crate::monitor::Problem;
 use crate::report::short;
 use crate::shown;
+use crate::theirs::{self, Held};
 
 /// The ending of a stage's name.
 const STAGE: &str = ".restoring";
@@ -92,6 +93,8 @@ impl Beside {
             }
             within = true;
         }
+        let above = place.ancestors().skip(1).find(|above| above.exists()).unwrap_or(Path::new("/"));
+        theirs::open_path(above).context(|| format!("put {} back", shown(place)))?;
         let base = if within { place.join(name) } else { place.to_owned() };
         let stage = beside(&base, STAGE);
         Ok(Self { place: place.into(), new: stage.clone(), stage, base, within, stays: Vec::new() })
@@ -241,7 +244,7 @@ impl Beside {
             failed = whole.take_back(&from, &to, &old).err().or(failed);
             for folder in old.ancestors().skip(1).take_while(|folder| folder.starts_with(&kept)) {
                 // One that is not empty stays.
-                let _ = fs::remove_dir(folder);
+                let _ = remove_empty(folder);
             }
         }
         failed.map_or(Ok(()), |error| {
@@ -276,7 +279,7 @@ impl Beside {
         }
         outside::forget(&self.stage)?;
         for left in self.staged() {
-            match fs::remove_dir_all(&left) {
+            match Held::of(&left).and_then(|held| fs::remove_dir_all(held.path())) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(error).context(|| format!("remove {}", shown(&left)));
                 }
@@ -344,8 +347,7 @@ impl Beside {
     fn make_above(&self) -> Result<Vec<PathBuf>> {
         let missing: Vec<_> = self.place.ancestors().skip(1).take_while(|above| !above.exists()).collect();
         for above in missing.iter().rev() {
-            let made = fs::create_dir(above).and_then(|()| fs::set_permissions(above, Permissions::from_mode(0o755)));
-            made.context(|| format!("make {}", above.display()))?;
+            make_passable(above).context(|| format!("make {}", above.display()))?;
         }
         Ok(missing.into_iter().map(Path::to_owned).collect())
     }
@@ -379,8 +381,16 @@ pub fn stamp() -> String {
     Zoned::now().strftime("%Y%m%d-%H%M%S-%3f").to_string()
 }
 
-/// Owner, access lists and other attributes, and mode.
+/// Makes a directory through which others may pass.
+fn make_passable(directory: &Path) -> io::Result<()> {
+    fs::create_dir(Held::of(directory)?.path())?;
+    fs::set_permissions(Held::directory(directory)?.path(), Permissions::from_mode(0o755))
+}
+
+/// Owner, access lists and other attributes, and mode of a directory.
 fn copy_manners(from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (Held::directory(from)?, Held::directory(to)?);
+    let (from, to) = (&*from.path(), &*to.path());
     let found = from.metadata()?;
     if nix::unistd::geteuid().is_root() {
         lchown(to, Some(found.uid()), Some(found.gid()))?;
@@ -597,6 +607,29 @@ mod tests {
         assert!(refused.to_string().contains("is in the way"), "{refused}");
         let kept = set_aside(&root.path().join("place.restoring/mine")).unwrap();
         assert!(kept.exists());
+    }
+
+    #[test]
+    fn a_note_or_a_link_of_somebody_elses_leads_nowhere() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let beside = restored(root.path());
+        let note = Unfinished::notes(&beside.stage).into_iter().find(|note| note.exists()).unwrap();
+        assert!(Unfinished::of(&beside.stage).is_some());
+        lchown(&note, Some(65534), None).unwrap();
+        assert!(Unfinished::of(&beside.stage).is_none());
+
+        let link = root.path().join("link");
+        std::os::unix::fs::symlink(root.path().join("srv"), &link).unwrap();
+        assert!(Beside::of_path(&link.join("place"), Path::new("/house/place")).is_ok());
+        lchown(&link, Some(65534), None).unwrap();
+        let refused = Beside::of_path(&link.join("place"), Path::new("/house/place")).unwrap_err();
+        assert!(refused.chain().contains("a link of somebody else's"), "{refused}");
+        // Also when it comes later.
+        let moved = super::super::rename::rename_held(&link.join("place/old"), &root.path().join("moved"));
+        assert!(moved.is_err() && root.path().join("srv/place/old").exists());
     }
 
     #[test]

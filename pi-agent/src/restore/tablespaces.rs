@@ -1,15 +1,17 @@
 //! Tablespaces of a database that took its place: they come back beside the data, in `DATA.tablespaces`.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::beside::Beside;
+use super::outside::relink;
+use super::rename::rename_held;
 use super::{beside, is_empty};
 use crate::docker::Docker;
 use crate::durable::make_durable;
 use crate::error::{Context, Error, Result};
+use crate::process::User;
+use crate::theirs::Theirs;
 
 pub(super) const SUFFIX: &str = ".tablespaces";
 
@@ -45,16 +47,16 @@ pub fn settle(beside_it: &Beside, kept: Option<&Path>, container: Option<&String
     if !is_empty(&staged)? {
         if let (Some(kept), false) = (kept, is_empty(&settled)?) {
             let aside = beside(kept, SUFFIX);
-            fs::rename(&settled, &aside).context(doing)?;
+            rename_held(&settled, &aside).context(doing)?;
             let links = (seen(container, &settled)?, seen(container, &aside)?);
-            lead(beside_it, kept, &links.0, &links.1).context(doing)?;
+            lead(kept, &links.0, &links.1)?;
             old = Some(aside);
         }
-        fs::rename(&staged, &settled).context(doing)?;
+        rename_held(&staged, &settled).context(doing)?;
     }
     if !is_empty(&settled)? {
         let there = seen(container, &settled);
-        lead(beside_it, &beside_it.place, &staged, there.as_ref().unwrap_or(&settled)).context(doing)?;
+        lead(&beside_it.place, &staged, there.as_ref().unwrap_or(&settled))?;
         // A recovery notes that the database is in its place.
         make_durable(&settled)?;
         there.map_err(|error| {
@@ -70,16 +72,18 @@ pub fn settle(beside_it: &Beside, kept: Option<&Path>, container: Option<&String
 }
 
 /// The links of that cluster, to below `to` instead of below `from`.
-fn lead(beside_it: &Beside, data: &Path, from: &Path, to: &Path) -> io::Result<()> {
-    // In one moment: without its link a tablespace would be forgotten.
-    let new = beside(&beside_it.stage, ".link");
-    for link in fs::read_dir(data.join("pg_tblspc"))? {
-        let link = link?.path();
-        if let Ok(rest) = fs::read_link(&link).unwrap_or_default().strip_prefix(from) {
-            let _ = fs::remove_file(&new);
-            symlink(to.join(rest), &new)?;
-            fs::rename(&new, link)?;
+fn lead(data: &Path, from: &Path, to: &Path) -> Result<()> {
+    let doing = || format!("lead the tablespaces of {} to {}", data.display(), to.display());
+    let user = User::in_container_owning(data)?;
+    let there = Theirs::open(data, &user)?;
+    there.act(|| {
+        for link in fs::read_dir(there.inside("pg_tblspc")).context(doing)? {
+            let link = Path::new("pg_tblspc").join(link.context(doing)?.file_name());
+            let led_to = fs::read_link(there.inside(&link)).unwrap_or_default();
+            if let Ok(rest) = led_to.strip_prefix(from) {
+                relink(&there, &link, &to.join(rest)).context(doing)?;
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }

@@ -1,8 +1,7 @@
 //! `TO.unfinished`: what is being restored into `TO`, until all of it is there. With it the same command goes on where a
 //! killed one stopped; without it, what lies in `TO` is somebody's. So is a file of that name that holds no note of ours.
 
-use std::fs::{self, DirBuilder, Metadata};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,7 @@ use crate::durable::make_durable;
 use crate::error::{Context, Error, Result};
 use crate::secrets::write_private;
 use crate::shown;
+use crate::theirs::{Held, make_private, read_ours};
 
 /// The note's content.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,6 +39,9 @@ pub struct Whole {
     pub inodes: Vec<u64>,
 }
 
+/// Bytes of a note: of a thousand paths, each as long as it may be.
+const MOST: u64 = 8 << 20;
+
 impl Unfinished {
     /// The one of that directory.
     pub fn of(to: &Path) -> Option<Self> {
@@ -54,10 +57,12 @@ impl Unfinished {
         Self::notes(to).into_iter().find_map(|note| Self::read(&note).map(|this| (note, this)))
     }
 
-    /// `None`: nothing is there, or something of somebody else's.
+    /// `None`: nothing is there, or something that somebody else could have written.
     fn read(note: &Path) -> Option<Self> {
-        fs::symlink_metadata(note).ok().filter(Metadata::is_file)?;
-        serde_json::from_slice(&fs::read(note).ok()?).ok()
+        let this: Self = serde_json::from_slice(&read_ours(note, MOST).ok()?).ok()?;
+        // It becomes a part of names.
+        let is_stamp = this.begun.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        is_stamp.then_some(this)
     }
 
     /// Says that this restore has begun; one that goes on has said so before. What another one has begun stays unfinished.
@@ -92,8 +97,7 @@ impl Unfinished {
             return Ok(());
         }
         if is_taken(&note) {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&request.to);
-            made.context(|| format!("make {}", shown(&request.to)))?;
+            make_private(&request.to).context(|| format!("make {}", shown(&request.to)))?;
             return this.write(&inside);
         }
         if let Some(parent) = note.parent() {
@@ -127,7 +131,8 @@ impl Unfinished {
     }
 
     fn write(&self, note: &Path) -> Result<()> {
-        write_private(note, &serde_json::to_vec(self).context(|| format!("write {}", shown(note)))?)
+        let doing = || format!("write {}", shown(note));
+        write_private(&Held::of(note).context(doing)?.path(), &serde_json::to_vec(self).context(doing)?).context(doing)
     }
 
     /// All is there: the note is removed, once everything is on the disk.
@@ -137,7 +142,9 @@ impl Unfinished {
     pub fn end(to: &Path) -> Result<()> {
         durable(to)?;
         while let Some((note, _)) = Self::found(to) {
-            fs::remove_file(&note).context(|| format!("remove {}", shown(&note)))?;
+            Held::of(&note)
+                .and_then(|held| fs::remove_file(held.path()))
+                .context(|| format!("remove {}", shown(&note)))?;
         }
         Ok(())
     }
@@ -147,7 +154,7 @@ impl Unfinished {
     pub fn never_was(to: &Path) {
         if super::is_empty(to).unwrap_or(false) {
             for note in Self::notes(to).iter().filter(|note| Self::read(note).is_some()) {
-                let _ = fs::remove_file(note);
+                let _ = Held::of(note).and_then(|held| fs::remove_file(held.path()));
             }
         }
     }

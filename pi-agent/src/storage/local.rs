@@ -9,10 +9,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use nix::unistd::geteuid;
 
 use super::meter::{Meter, Operation};
 use crate::durable;
 use crate::error::Kind;
+use crate::theirs::Held;
 use crate::{Error, Result};
 
 /// Begins the name of a file that is still being written; no object's name begins so.
@@ -20,6 +22,10 @@ const TEMPORARY: &str = ".pi-agent-";
 
 /// The mode of an object that is nobody else's business.
 const PRIVATE: u32 = 0o600;
+
+/// Objects of a listing: as in a bucket. And how deep they may lie.
+const MOST_OBJECTS: usize = 1_000_000;
+const DEEPEST: u32 = 32;
 
 /// A leftover younger than this may still be written by somebody.
 const LEFTOVER_AGE: Duration = Duration::from_hours(24);
@@ -151,26 +157,51 @@ impl Local {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         self.create_directories(directory)?;
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let temporary = directory.join(format!("{TEMPORARY}{}-{number}", std::process::id()));
-        let written =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(&temporary).and_then(
-                |mut file| {
-                    parts.iter().try_for_each(|part| file.write_all(part))?;
-                    if mode != PRIVATE {
-                        // Set on what was made, because the unit's umask is 077.
-                        let set = file.set_permissions(Permissions::from_mode(mode));
-                        set.or_else(|error| if has_no_modes(&error) { Ok(()) } else { Err(error) })?;
-                    }
-                    file.sync_all()
-                },
-            );
-        if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
+        let held = self.held(directory)?;
+        let place = held.path();
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let (temporary, mut file) = loop {
+            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let temporary = place.join(format!("{TEMPORARY}{}-{number}", std::process::id()));
+            match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&temporary) {
+                // Left by another process of our number.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                opened => break (temporary, opened?),
+            }
+        };
+        let written = parts.iter().try_for_each(|part| file.write_all(part)).and_then(|()| {
+            if mode != PRIVATE {
+                // Set on what was made, because the unit's umask is 077.
+                let set = file.set_permissions(Permissions::from_mode(mode));
+                set.or_else(|error| if has_no_modes(&error) { Ok(()) } else { Err(error) })?;
+            }
+            file.sync_all()
+        });
+        if let Err(error) = written.and_then(|()| fs::rename(&temporary, place.join(name))) {
             // The write's own error is the one to tell; a leftover is swept by the next prune.
             let _ = fs::remove_file(&temporary);
             return Err(error);
         }
         durable::sync_directory(directory)
+    }
+
+    /// A directory of objects, held open. In one that belongs to somebody else, though the storage does not, each name may be a link to
+    /// anywhere: the folder of a database is its user's.
+    fn held(&self, directory: &Path) -> io::Result<Held> {
+        let held = Held::directory(directory)?;
+        let owner = held.path().metadata()?.uid();
+        // Where a file system knows no owners, all have the same.
+        let is_ours = owner == geteuid().as_raw() || owner == 0 || owner == self.root.metadata()?.uid();
+        let theirs = || io::Error::new(io::ErrorKind::PermissionDenied, "its directory belongs to somebody else");
+        if is_ours { Ok(held) } else { Err(theirs()) }
+    }
+
+    /// An object in its directory, which is held open.
+    fn object(&self, path: &Path) -> io::Result<(Held, PathBuf)> {
+        let (directory, name) = path.parent().zip(path.file_name()).ok_or(io::ErrorKind::InvalidInput)?;
+        let held = self.held(directory)?;
+        let path = held.path().join(name);
+        Ok((held, path))
     }
 
     /// Creates what is missing below the root, never the root itself.
@@ -192,7 +223,7 @@ impl Local {
 
     pub(super) fn delete(&self, key: &str) -> Result<()> {
         let path = self.begin(Operation::Delete, key);
-        match fs::remove_file(&path) {
+        match self.object(&path).and_then(|(_held, path)| fs::remove_file(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(()),
             result => result.map_err(|error| self.failed(Operation::Delete, &path, error)),
         }
@@ -203,7 +234,8 @@ impl Local {
         let rename = || {
             let (from, into) = path.parent().zip(to.parent()).ok_or(io::ErrorKind::InvalidInput)?;
             self.create_directories(into)?;
-            fs::rename(&path, &to)?;
+            let (old, new) = (self.object(&path)?, self.object(&to)?);
+            fs::rename(&old.1, &new.1)?;
             // The new name first.
             durable::sync_directory(into)?;
             durable::sync_directory(from)
@@ -214,7 +246,7 @@ impl Local {
     pub(super) fn list(&self, prefix: &str, after: &str) -> Result<Vec<(String, u64)>> {
         let path = self.begin(Operation::List, prefix);
         let mut found = Vec::new();
-        match self.walk(&path, prefix, after, &mut found) {
+        match self.walk(&path, prefix, after, &mut found, DEEPEST) {
             Ok(()) => Ok(found),
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() && !path.exists() => {
                 Ok(Vec::new())
@@ -223,7 +255,17 @@ impl Local {
         }
     }
 
-    fn walk(&self, directory: &Path, prefix: &str, after: &str, found: &mut Vec<(String, u64)>) -> io::Result<()> {
+    fn walk(
+        &self,
+        directory: &Path,
+        prefix: &str,
+        after: &str,
+        found: &mut Vec<(String, u64)>,
+        deeper: u32,
+    ) -> io::Result<()> {
+        if deeper == 0 || found.len() > MOST_OBJECTS {
+            return Err(io::Error::other("what lies there has no end: is it the right directory?"));
+        }
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             // No object of ours has a name that is not UTF-8.
@@ -241,7 +283,7 @@ impl Local {
                 let below = key + "/";
                 // Else everything in it sorts before.
                 if *below > *after || after.starts_with(&below) {
-                    self.walk(&entry.path(), &below, after, found)?;
+                    self.walk(&entry.path(), &below, after, found, deeper - 1)?;
                 }
             } else if metadata.is_file() && *key > *after {
                 found.push((key, metadata.len()));
@@ -427,5 +469,31 @@ mod tests {
         store.remove_leftovers().unwrap();
         assert!(!leftover.exists());
         assert_eq!(store.list("", "").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_written_where_somebody_else_can_put_links() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let store = store(root.path());
+        store.put("dumps/config", &[]).unwrap();
+        let (theirs, elsewhere) = (root.path().join("step/dumps"), root.path().join("elsewhere"));
+        fs::write(&elsewhere, "of root's").unwrap();
+        fs::remove_dir_all(&theirs).unwrap();
+        fs::create_dir(&theirs).unwrap();
+        for number in 0..1000 {
+            let name = format!("{TEMPORARY}{}-{number}", std::process::id());
+            std::os::unix::fs::symlink(&elsewhere, theirs.join(name)).unwrap();
+        }
+        // What the link of a name leads to is never opened, and nothing is written beside links at all.
+        store.put("dumps/config", &[Bytes::from("x")]).unwrap();
+        std::os::unix::fs::chown(&theirs, Some(65534), None).unwrap();
+        for refused in [store.put("dumps/config", &[]), store.delete("dumps/config"), store.rename("dumps/config", "x")]
+        {
+            assert!(refused.unwrap_err().chain().contains("belongs to somebody else"));
+        }
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"of root's");
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Beside, KEPT, Unfinished, beside, copy_manners};
 use crate::error::{Context, Result};
+use crate::theirs::Held;
 
 /// Made by `mkfs` in the root of a file system; fsck puts into it what has lost its name.
 const LOST_AND_FOUND: &str = "lost+found";
@@ -89,7 +90,8 @@ impl Beside {
         for way in ways {
             let (new, place) = (self.new.join(way), self.place.join(way));
             if is_directory(&new) {
-                let made = if is_directory(&place) { Ok(()) } else { fs::create_dir(&place) };
+                let make = || fs::create_dir(Held::of(&place)?.path());
+                let made = if is_directory(&place) { Ok(()) } else { make() };
                 made.and_then(|()| copy_manners(&new, &place)).context(|| format!("make {}", place.display()))?;
             }
         }

@@ -1,16 +1,17 @@
 //! Renames that never write over anything, and their way back.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::super::beside;
-use super::super::rename::{cannot, exists, rename};
+use super::super::rename::{cannot, exists, rename_held};
 use super::Whole;
 use crate::shown;
+use crate::theirs::{Held, make_private};
 
 impl Whole {
     /// That is new.
@@ -27,12 +28,12 @@ impl Whole {
         if self.has(from) {
             match exists(to)? {
                 true => exchange(from, to, kept)?,
-                false => rename(from, to)?,
+                false => rename_held(from, to)?,
             }
         }
         for old in [from, to] {
             // An empty directory is nothing.
-            if exists(old)? && !self.has(old) && fs::remove_dir(old).is_err() {
+            if exists(old)? && !self.has(old) && remove_empty(old).is_err() {
                 keep(old, kept)?;
             }
         }
@@ -44,10 +45,10 @@ impl Whole {
         if self.has(to) {
             match exists(from)? {
                 true => swap(from, to)?,
-                false => rename(to, from)?,
+                false => rename_held(to, from)?,
             }
         }
-        if exists(kept)? { rename(kept, to) } else { Ok(()) }
+        if exists(kept)? { rename_held(kept, to) } else { Ok(()) }
     }
 }
 
@@ -56,14 +57,20 @@ pub(super) fn exchange(new: &Path, old: &Path, kept: &Path) -> io::Result<()> {
     match swap(new, old) {
         Err(error) if cannot(&error) => {
             keep(old, kept)?;
-            rename(new, old)
+            rename_held(new, old)
         }
         done => done,
     }
 }
 
 fn swap(one: &Path, other: &Path) -> io::Result<()> {
-    Ok(renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)?)
+    let (one, other) = (Held::of(one)?, Held::of(other)?);
+    Ok(renameat2(AT_FDCWD, &one.path(), AT_FDCWD, &other.path(), RenameFlags::RENAME_EXCHANGE)?)
+}
+
+/// Removes a directory in which there is nothing.
+pub(super) fn remove_empty(directory: &Path) -> io::Result<()> {
+    fs::remove_dir(Held::of(directory)?.path())
 }
 
 /// Moves it to that name, or to a longer one where that is taken.
@@ -74,9 +81,9 @@ pub(super) fn keep(old: &Path, kept: &Path) -> io::Result<PathBuf> {
     }
     if let Some(folder) = kept.parent().filter(|folder| !folder.exists()) {
         // The directory that was around it may have been private.
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        make_private(folder)?;
     }
-    fs::rename(old, &kept)?;
+    rename_held(old, &kept)?;
     Ok(kept)
 }
 
@@ -87,6 +94,7 @@ pub(super) fn inode(path: &Path) -> Option<u64> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::super::rename::rename;
     use super::super::tests::whole;
     use super::*;
 

@@ -21,8 +21,8 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::mounts::{Bind, privately};
 use crate::pgbackrest::{self, server_user};
 use crate::process::{self, User};
-use crate::theirs;
 use crate::wal;
+use crate::{shown, theirs};
 
 /// A cluster with its directories known: that of the configuration, or one that was found in its container.
 #[derive(Clone, Debug)]
@@ -301,7 +301,10 @@ impl Lock {
         if !matches!(name.trim_end(), "postgres" | "postmaster") {
             return None;
         }
-        Self::read(&fs::read_to_string(format!("/proc/{pid}/cwd/postmaster.pid")).ok()?)
+        /// Bytes of eight lines, of which two are paths.
+        const MOST: u64 = 16 << 10;
+        let bytes = theirs::read_plain(Path::new(&format!("/proc/{pid}/cwd/postmaster.pid")), MOST).ok()?;
+        Self::read(&String::from_utf8_lossy(&bytes))
     }
 
     /// Its pid, data directory, start, port, first socket directory, address, shared memory and state, a line each, written
@@ -327,6 +330,16 @@ fn binds(container: &Container, server: &Running) -> Result<Vec<Bind>> {
             from.display()
         ))
         .hint("is something else mounted there? the engine must be this machine's own"));
+    }
+    // The server's user may write anything into its lock file. At a path that somebody else chose, what lies there would be what
+    // root finds for its own.
+    if container.on_this_machine(&server.data).as_ref() != Some(&from) {
+        return Err(Error::new(format!(
+            "the server in the container {name} says that its data directory is {}, and works in {}",
+            shown(&server.data),
+            shown(&server.real_data)
+        ))
+        .hint("a link leads there: name the directory itself in PGDATA, or as the volume's path"));
     }
     let mut binds = vec![Bind { from: from.clone(), at: server.data.clone() }];
     let spaces = fs::read_dir(from.join("pg_tblspc")).context(|| format!("look for tablespaces of {name}"))?;
