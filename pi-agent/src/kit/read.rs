@@ -2,6 +2,7 @@
 //! in a key, its mark does.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -38,7 +39,11 @@ pub struct Found {
 /// # Errors
 /// It is no kit or not whole: which line, and what is wanted there.
 pub fn read(file: &Path, config: &Path) -> Result<Found> {
-    let bytes = std::fs::read(file)
+    /// Bytes of a kit: a configuration of hundreds of steps.
+    const MOST: u64 = 4 << 20;
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)
+        .and_then(|opened| opened.take(MOST).read_to_end(&mut bytes))
         .map_err(|error| Error::usage(format!("read the recovery kit {}", file.display())).caused_by(error))?;
     let text = String::from_utf8(bytes).map_err(|_| {
         Error::usage(format!("the recovery kit {} is not plain text", file.display()))

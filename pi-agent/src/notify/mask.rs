@@ -18,13 +18,10 @@ impl Mask {
     /// Every value in the files of the secrets directory, and the addresses of services. A file that cannot be read has
     /// not been read by whoever wrote the text either.
     pub fn of(settings: &Settings) -> Self {
-        let mut values = Vec::new();
-        for file in std::fs::read_dir(&settings.secrets).into_iter().flatten().flatten() {
-            let path = file.path();
-            if path.is_file() {
-                values.extend(values_of(&path));
-            }
-        }
+        let below =
+            |directory: &Path| std::fs::read_dir(directory).into_iter().flatten().flatten().map(|file| file.path());
+        let files = below(&settings.secrets).chain(below(&settings.secrets.join("master-keys")));
+        let mut values: Vec<_> = files.filter(|path| path.is_file()).flat_map(|path| values_of(&path)).collect();
         let urls = settings.notify.ping_urls.iter().chain(&settings.notify.webhooks).chain(&settings.notify.ntfy_urls);
         values.extend(urls.cloned());
         Self::covering(values)

@@ -4,6 +4,7 @@ use std::io::{BufRead, IsTerminal, Write};
 
 use crate::error::{Context, Error, Result};
 use crate::secrets::Secret;
+use crate::shown::harmless;
 
 /// A person at a terminal. Held as a value, so that only who has one can ask.
 #[derive(Debug)]
@@ -62,12 +63,12 @@ impl Dialogue {
     /// The terminal is closed.
     pub fn say(&self, text: &str) -> Result<()> {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{text}").and_then(|()| out.flush()).context(|| "write to the terminal".into())
+        writeln!(out, "{}", harmless(text)).and_then(|()| out.flush()).context(|| "write to the terminal".into())
     }
 
     fn line(&self, prompt: &str) -> Result<String> {
         let mut out = std::io::stdout().lock();
-        write!(out, "{prompt}").and_then(|()| out.flush()).context(|| "write to the terminal".into())?;
+        write!(out, "{}", harmless(prompt)).and_then(|()| out.flush()).context(|| "write to the terminal".into())?;
         let mut line = String::new();
         match std::io::stdin().lock().read_line(&mut line).context(|| "read the answer".into())? {
             0 => {
