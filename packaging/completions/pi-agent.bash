@@ -192,7 +192,7 @@ _pi__agent() {
             return 0
             ;;
         pi__subcmd__agent__subcmd__check)
-            opts="-h -V --json --config --state-directory --no-limits --help --version"
+            opts="-h -V --read-data --json --config --state-directory --no-limits --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

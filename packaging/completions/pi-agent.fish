@@ -41,7 +41,7 @@ complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "repair" -d 'Mend 
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "points" -d 'Every point one can restore to'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "restore" -d 'Get something back; on a terminal it asks for what is not said'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "recover" -d 'The whole host back, onto a blank machine, with its recovery kit; goes on where it was interrupted'
-complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "check" -d 'Check the repositories now'
+complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "check" -d 'Check the repositories now: their structure, and the part of their contents whose turn it is'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "restore-test" -d 'Restore for real into a temporary place, look at what came back, and remove it again'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "prune" -d 'Remove what retention no longer keeps from the repositories now'
 complete -c pi-agent -n "__fish_pi_agent_needs_command" -f -a "wal" -d 'PostgreSQL\'s write-ahead log'
@@ -166,6 +166,7 @@ complete -c pi-agent -n "__fish_pi_agent_using_subcommand recover" -s h -l help 
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand recover" -s V -l version -d 'Print version'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -l config -d 'The configuration file' -r -F
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -l state-directory -d 'Where history and the run lock are kept [default: $STATE_DIRECTORY, else /var/lib/pi-agent]' -r -F
+complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -l read-data -d 'All contents: everything is downloaded'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -l json -d 'As JSON'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -l no-limits -d 'As fast as machine and line give, whatever [limits] says and whoever else waits'
 complete -c pi-agent -n "__fish_pi_agent_using_subcommand check" -s h -l help -d 'Print help'

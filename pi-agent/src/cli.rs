@@ -1,7 +1,7 @@
 //! The command line as types; each arm is one call into the library.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -171,10 +171,13 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Check the repositories now
+    /// Check the repositories now: their structure, and the part of their contents whose turn it is
     Check {
         /// Only these steps
         steps: Vec<String>,
+        /// All contents: everything is downloaded
+        #[arg(long)]
+        read_data: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -338,10 +341,15 @@ impl Cli {
                 &Options { wanted: Wanted::Backup, steps: vec![], reason: None, wait: false },
                 &output,
             ),
-            Command::Check { steps, output } => start(
+            Command::Check { steps, read_data, output } => start(
                 &settings()?,
                 &directory,
-                &Options { wanted: Wanted::Check, steps, reason: None, wait: false },
+                &Options {
+                    wanted: if read_data { Wanted::CheckAll } else { Wanted::Check },
+                    steps,
+                    reason: None,
+                    wait: false,
+                },
                 &output,
             ),
             Command::RestoreTest { steps, wait, output } => start(
@@ -478,6 +486,9 @@ fn status(settings: &Settings, directory: &StateDirectory, html: Option<PathBuf>
         return output.print_styled(|| status.json(), || status.text(Look::of_stdout())).map(|()| 0);
     };
     let file = std::path::absolute(&file).context(|| format!("understand {}", file.display()))?;
+    if !file.parent().is_some_and(Path::is_dir) {
+        return Err(Error::usage(format!("write {}: its directory does not exist", shown(&file))));
+    }
     let history = History::gather(settings, state.as_ref(), status.generated_at)?;
     write_shared(&file, report::page(&status, &history).as_bytes(), 0o600)?;
     if output.json { output.print(|| status.json(), String::new).map(|()| 0) } else { Ok(0) }

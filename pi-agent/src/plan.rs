@@ -73,6 +73,8 @@ pub enum Wanted {
     Prune,
     /// Only a check.
     Check,
+    /// Only a check, of all contents.
+    CheckAll,
     /// Restores for real, into a temporary place.
     RestoreTest,
 }
@@ -153,7 +155,8 @@ fn plan_step(settings: &Settings, step: &Step, history: &History, wanted: Wanted
             Task::Prune { keep_everything: history.keep_everything() }
         }
         (Wanted::RestoreTest, _) => Task::RestoreTest(past.tests.clone()),
-        (Wanted::Check, Source::Postgres(_)) => Task::Check(Check::Structure),
+        (Wanted::Check | Wanted::CheckAll, Source::Postgres(_)) => Task::Check(Check::Structure),
+        (Wanted::CheckAll, Source::Directory(_) | Source::Agent(_)) => Task::Check(Check::Data { part: 0, of: 1 }),
         (Wanted::Check, Source::Directory(directory) | Source::Agent(directory)) => {
             Task::Check(next_check(directory, &past))
         }

@@ -239,7 +239,13 @@ impl Secrets {
         let file = self.directory.join(name);
         let missing = || {
             let path = file.display();
-            let command = format!("put {holds} into it, then: chown root: {path} && chmod 600 {path}");
+            // Whoever makes up another one can read nothing that is there.
+            let from_kit = if name.ends_with(".key") {
+                "get it from the recovery kit: pi-agent recover --kit FILE --only-files. By hand: "
+            } else {
+                ""
+            };
+            let command = format!("{from_kit}put {holds} into it, then: chown root: {path} && chmod 600 {path}");
             Error::usage(format!("read secret {path}: it does not exist")).hint(command)
         };
         read_private(&file)?.ok_or_else(missing)

@@ -8,9 +8,13 @@ mod validate;
 mod values;
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::geteuid;
 use toml::de::DeTable;
 
 pub use keys::{Form, KEYS, Key, Missing};
@@ -51,6 +55,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     values::duration(text).ok_or_else(|| "wanted a duration like 90s, 30m, 26h or 7d".into())
 }
 
+/// Bytes of a configuration: of thousands of steps.
+const MOST: u64 = 4 << 20;
+
 /// Reads and validates the configuration file.
 ///
 /// # Errors
@@ -62,7 +69,26 @@ pub fn load(file: &Path) -> Result<Settings, ConfigErrors> {
     if file.to_str().is_none() {
         return Err(whole("the name of the file is not UTF-8: wanted a plain name".into()));
     }
-    let bytes = std::fs::read(&file).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let read = || {
+        let mut opened = File::open(&file)?;
+        let mut bytes = Vec::new();
+        let found = opened.metadata()?;
+        opened.by_ref().take(MOST).read_to_end(&mut bytes)?;
+        io::Result::Ok((bytes, found))
+    };
+    let (bytes, found) = read().map_err(|error| {
+        whole(match error.kind() {
+            io::ErrorKind::NotFound => "does not exist: sudo pi-agent setup writes it".into(),
+            io::ErrorKind::PermissionDenied => "cannot be read: use sudo".into(),
+            _ => format!("cannot be read: {error}"),
+        })
+    })?;
+    // It names commands that are run, and places that are written to.
+    if geteuid().is_root() && (found.uid() != 0 || found.mode() & 0o022 != 0) {
+        let shown = file.display();
+        let text = format!("others than root may write to it: chown root: {shown} && chmod go-w {shown}");
+        return Err(whole(text));
+    }
     match String::from_utf8(bytes) {
         Ok(text) => parse(&text, &file),
         Err(error) => {

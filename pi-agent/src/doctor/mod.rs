@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::config::{ConfigErrors, Location, Settings, Source, StateDirectory};
 use crate::health::Sensors;
+use crate::repository::Repository;
 use crate::secrets::Secrets;
 use crate::state::State;
 
@@ -118,6 +119,11 @@ fn of_settings(settings: &Settings, directory: &StateDirectory, state: Option<&S
         findings.extend(postgres::tools());
     }
     for step in &settings.steps {
+        if reachable && step.postgres().is_none() {
+            let opens = Repository::password_opens(settings, &step.name).and_then(|opens| opens);
+            let wrong = |error| Finding::error(format!("step {}", step.name), &error, "look at the storage");
+            findings.extend(opens.err().map(wrong));
+        }
         match &step.source {
             Source::Postgres(cluster) => {
                 findings.extend(database_keys::examine(settings, step, reachable));

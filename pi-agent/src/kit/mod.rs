@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::config::{Location, Settings, StateDirectory, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::pgbackrest;
+use crate::repository::Repository;
 use crate::secrets::{Secret, read_private, write_private};
 use crate::steps::postgres::container::data_on_this_machine;
 use crate::storage::place;
@@ -204,6 +205,7 @@ pub enum To {
 /// It cannot be gathered or written, or another file is in its place.
 pub fn make(settings: &Settings, directory: &StateDirectory, to: &To) -> Result<Kit> {
     let kit = gather(settings, Path::new("/"))?;
+    the_keys_open(settings)?;
     let text = text::text(&kit);
     match to {
         To::File(file) => write(file, &text)?,
@@ -213,6 +215,22 @@ pub fn make(settings: &Settings, directory: &StateDirectory, to: &To) -> Result<
     }
     Record::made(&kit.marks, kit.made_at, record::read(directory)?.as_ref()).write(directory)?;
     Ok(kit)
+}
+
+/// A kit whose password opens nothing would take the place of one that does. What cannot be reached just now says nothing.
+fn the_keys_open(settings: &Settings) -> Result<()> {
+    for step in settings.steps.iter().filter(|step| step.postgres().is_none()) {
+        if let Ok(Err(error)) = Repository::password_opens(settings, &step.name)
+            && error.kind() == Kind::Usage
+        {
+            let message = format!("no kit was made: with it what {} has stored could not be read", step.name);
+            return Err(Error::usage(message).caused_by(error).hint(
+                "keep the kit that you have: the right keys are in it (pi-agent recover --kit FILE --only-files); \
+                 for a new beginning with these keys name another place in [storage] url",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Only over an older kit, and into a directory that exists: a disk that is not mounted gets none.

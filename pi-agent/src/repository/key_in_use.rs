@@ -6,9 +6,11 @@ use rustic_core::repofile::MasterKey;
 use super::damage::Damaged;
 use super::key_files::{Candidate, WORK_OF_ALL};
 use super::{NOT_ITS_PASSWORD, Repository};
+use crate::config::Settings;
 use crate::error::{Error, Kind, Result};
 use crate::monitor::Problem;
 use crate::secrets::{Secret, Secrets};
+use crate::storage::Store;
 
 /// A key file that a password opened.
 pub(super) struct Opened {
@@ -46,6 +48,20 @@ impl Repository {
             Err(trouble) => trouble,
         };
         Ok(Err((&trouble).into()))
+    }
+
+    /// Whether `restic.key` opens what is stored of `step`, whatever key of this machine's own does. Where nothing is yet, it does.
+    ///
+    /// # Errors
+    /// Storage fails, or the password cannot be read. The inner one: why it does not.
+    pub fn password_opens(settings: &Settings, step: &str) -> Result<Result<()>> {
+        let secrets = Secrets::new(&settings.secrets);
+        let store = Store::open(&settings.storage, &settings.storage.location, &secrets)?.join(step);
+        let this = Self::closed(settings, step, store);
+        if this.backend.config()?.is_none() {
+            return Ok(Ok(()));
+        }
+        Ok(this.opened_by(&secrets.restic_key()?)?.map(drop))
     }
 
     /// The first key file that the password opens, and those that are damaged; or why it opens none.

@@ -20,7 +20,8 @@ use crate::error::Kind;
 use crate::health::room;
 use crate::monitor::Monitor;
 use crate::restore::no_room;
-use crate::{Error, Result, shown};
+use crate::shown::{shown, typed};
+use crate::{Error, Result};
 
 /// What to restore where.
 #[derive(Clone, Debug)]
@@ -70,7 +71,10 @@ impl Selection {
             Some(missing) => {
                 Err(Error::new(format!("{} is not in snapshot {}", shown(missing), short(&self.snapshot.id)))
                     .kind_of(Kind::NotFound)
-                    .hint("paths are absolute, as they were on the source"))
+                    .hint(format!(
+                        "an older one may hold it: pi-agent points --path {} (whole paths, as they were on the source)",
+                        typed(missing)
+                    )))
             }
         }
     }

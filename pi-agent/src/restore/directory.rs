@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{At, Point, Request, Restored, Unfinished, spared};
-use crate::config::{Settings, Step};
+use crate::config::{Settings, Source, Step};
 use crate::error::Kind;
 use crate::monitor::{Monitor, Problem};
 use crate::repository::{Purpose, REPAIRED, Repository, Selection, Snapshot, Written};
@@ -87,7 +87,10 @@ pub fn restore(settings: &Settings, step: &Step, request: &Request, monitor: &Mo
         );
         remarks.push(Problem { message, hint: Some(hint) });
     }
-    let next = next(&paths, request, problems.is_empty());
+    let next = match &step.source {
+        Source::Agent(_) => Vec::new(),
+        _ => next(&paths, request, problems.is_empty()),
+    };
     Ok(Restored {
         restore_point: snapshot.id,
         time: snapshot.time,

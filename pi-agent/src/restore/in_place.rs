@@ -133,8 +133,9 @@ impl<'a> InPlace<'a> {
                     problem.message
                 ))
                 .hint(format!(
-                    "what there is, is in {}; restore with --to for the whole list",
-                    beside.stage.display()
+                    "what there is, is in {}; restore with --to for the whole list. It takes room, also in backups of what is around it: rm -rf {}",
+                    shown(&beside.stage),
+                    typed(&beside.stage)
                 )));
             }
             // One snapshot for all of them.

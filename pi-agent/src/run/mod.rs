@@ -474,7 +474,7 @@ fn task_word(wanted: Wanted) -> &'static str {
     match wanted {
         Wanted::Backup => "backup",
         Wanted::Prune => "prune",
-        Wanted::Check => "check",
+        Wanted::Check | Wanted::CheckAll => "check",
         Wanted::RestoreTest => "restore-test",
     }
 }

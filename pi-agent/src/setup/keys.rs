@@ -4,11 +4,35 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::config::Settings;
 use crate::error::{Context, Error, Result};
-use crate::secrets::{AwsCredentials, Secret, create_private, random, read_private, write_private};
+use crate::secrets::{AwsCredentials, Secret, Secrets, create_private, random, read_private, write_private};
+use crate::storage::{Store, place};
 
 /// What opens every backup.
 const KEYS: [&str; 2] = ["restic.key", "pgbackrest.key"];
+
+/// No key is missing that opens what is in storage: one that was made anew would open nothing of it.
+///
+/// # Errors
+/// There are backups, and a key of theirs is missing.
+pub fn are_not_lost(settings: &Settings) -> Result<()> {
+    let missing = |name: &str| settings.secrets.join(name).symlink_metadata().is_err();
+    let Some(missing) = KEYS.into_iter().find(|name| missing(name)) else { return Ok(()) };
+    let secrets = Secrets::new(&settings.secrets);
+    // A new place may not be there yet.
+    let Ok(store) = Store::open(&settings.storage, &settings.storage.location, &secrets) else { return Ok(()) };
+    match place::owner(&store) {
+        Ok(Some(_)) => {
+            let path = settings.secrets.join(missing);
+            Err(Error::usage(format!("{} is missing, and there are backups in {store}", path.display())).hint(
+                "a new key would open none of them: get it from the recovery kit (pi-agent recover --kit FILE --only-files), or name a \
+                 new place in [storage] url",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Makes the directory (0700) and the keys that are missing in it; the names of those that were made.
 ///
@@ -90,7 +114,6 @@ pub fn keep(directory: &Path, name: &str, text: &Secret) -> Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::secrets::Secrets;
 
     #[test]
     fn keys_are_random_closed_and_made_once() {

@@ -96,12 +96,13 @@ impl Setup<'_> {
             }
         }
 
-        for name in keys::make_missing(&settings.secrets)? {
-            say(&format!("made {}\n", settings.secrets.join(name).display()))?;
-        }
         for (name, text) in secrets {
             keys::keep(&settings.secrets, name, &text)?;
             say(&format!("wrote {}\n", settings.secrets.join(name).display()))?;
+        }
+        keys::are_not_lost(&settings)?;
+        for name in keys::make_missing(&settings.secrets)? {
+            say(&format!("made {}\n", settings.secrets.join(name).display()))?;
         }
         match planned {
             Some((text, _)) => self.write_configuration(&text, exists)?,

@@ -13,8 +13,8 @@ use super::inside::{self, IDLE_EXCLUDES, INSIDE, Inside, idle_excludes};
 use super::points::{self, POINTS};
 use super::quiet;
 use super::{
-    Check, Job, Maintenance, Outcome, PLACE_OF, SOURCE, StepResult, Task, future, is_confirmed_by_storage, maintenance,
-    nothing_removed,
+    Check, Job, Maintenance, Outcome, PLACE, PLACE_OF, SOURCE, StepResult, Task, future, is_confirmed_by_storage,
+    maintenance, nothing_removed,
 };
 use crate::config::{Directory, Source, Step};
 use crate::error::{Context, Kind};
@@ -103,7 +103,11 @@ impl Work<'_> {
             }
             Task::Check(check) => self.alone(Purpose::Read, |repository| {
                 let (checked, _) = maintenance::check(repository, *check, self.monitor);
-                let problem = checked.problem.or_else(|| {
+                let key = || {
+                    let known = self.job.facts.get(KEY).map(String::as_str);
+                    repository.key_in_use(known, &self.secrets).map_or_else(|error| Some((&error).into()), Result::err)
+                };
+                let problem = checked.problem.or_else(key).or_else(|| {
                     let snapshots = repository.snapshots().ok()?;
                     lost_points(self.job, self.step, &snapshots, repository.store())
                 });
@@ -203,6 +207,12 @@ impl Work<'_> {
         let is_damaged = !damage.is_empty();
         for problem in damage {
             result.degrade(problem);
+        }
+        if let Some(before) = self.job.facts.get(PLACE).filter(|_| snapshots.is_empty() && !self.job.was_here()) {
+            result.degrade(Problem {
+                message: format!("{} is a new place, and the restore points until now are in {before}", self.root),
+                hint: Some("if [storage] url is right so: nothing, they stay there; else correct it".into()),
+            });
         }
         if snapshots.is_empty() && self.job.was_here() && !is_damaged {
             let place = self.root.join(&self.step.name);

@@ -316,7 +316,11 @@ impl Local {
                 self.root.display()
             ))
             .kind_of(Kind::NotFound)
-            .hint(self.is_missing());
+            .hint(match operation {
+                Operation::Put => self.is_missing(),
+                // Who looks for backups in a new place finds none.
+                _ => "mount the disk it lies on".into(),
+            });
         }
         let base = Error::new(format!("cannot {verb} {}", path.display()));
         match error.kind() {

@@ -19,7 +19,11 @@ pub fn outcome(evidence: &Evidence, _: &Alarms) -> Vec<Found> {
         let since = step.tests.iter().take_while(|test| test.outcome == Outcome::Failed).last();
         Bad::new(Tone::Critical, "the restore test failed")
             .text(last.error.clone().unwrap_or_default())
-            .hint(format!("pi-agent check {0}; once that is put right: pi-agent restore-test {0}", step.name))
+            .hint(format!(
+                "pi-agent check {0} --read-data says what is damaged, and pi-agent repair {0} --read-data mends it; once that is put right: \
+                 pi-agent restore-test {0}",
+                step.name
+            ))
             .dated(since.map(|first| first.finished_at), as_of)
             .into()
     })
