@@ -187,7 +187,7 @@ fn restore_as(
         hole: missing.is_some() && !recovery.reached(info),
         problems: missing.into_iter().chain(damaged(backup)).collect(),
         remarks: Vec::new(),
-        passed_over: None,
+        passed_over: course.passed_over,
         unfinished: false,
         next: place.next(&programs, postgres, step, &user, &recovery, kept_tablespaces),
     })
