@@ -160,8 +160,9 @@ impl Test<'_> {
     ) -> Result<Vec<String>> {
         let Work { step, place: Place { settings, .. }, .. } = self.work;
         let store = Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;
-        let info = PgBackRest::prepare(settings, step, self.postgres, &self.user)?.info()?;
-        let losses = Losses { store: &store.join(&step.name), stanza: &self.postgres.stanza, info: &info };
+        let pgbackrest = PgBackRest::prepare(settings, step, self.postgres, &self.user)?;
+        let (info, store, stanza) = (pgbackrest.info()?, store.join(&step.name), &self.postgres.stanza);
+        let losses = Losses { store: &store, stanza, pgbackrest: &pgbackrest, info: &info };
         let since = window.map(|window| window.from).unwrap_or_default();
         let mut lost = losses.of_two(losses.backups(since))?;
         if let (None, Some(segment)) = (&lost, segment) {

@@ -33,8 +33,9 @@ pub use self::archiving::SetUp;
 use self::archiving::{Style, Way};
 use self::container::{Seat, Spool};
 use self::dumps::Dumped;
+use self::holes::Archive;
 pub use self::look::{Look, look};
-use self::losses::{Losses, hole, hole_behind};
+use self::losses::{Losses, hole};
 use self::server::{Identity, Server};
 pub use self::switch::switch;
 use super::claim::{Claim, in_our_place};
@@ -248,7 +249,8 @@ impl Work<'_> {
         // 5. The month's dump, unless nobody knows which month it is; then the books.
         let dumped = if keep_everything.is_none() { self.dump_if_due(identity) } else { Dumped::default() };
         let objects = self.objects();
-        problems.extend(known.newest(began).and_then(|before| self.hole_since(before, made, identity, &objects)));
+        problems
+            .extend(known.newest(began).and_then(|before| self.hole_since(before, made, identity, &info, &objects)));
         problems.extend(Hole::close(&self.spool.here, began).err().map(|error| Problem::from(&error)));
         let mut result = self.result(identity, made, warnings, problems, expired, &objects);
         dumped.tell(&mut result);
@@ -275,10 +277,16 @@ impl Work<'_> {
         before: &Backup,
         made: &Backup,
         identity: &Identity,
+        info: &Info,
         objects: &[(String, u64)],
     ) -> Option<Problem> {
         let before = Some(before).filter(|before| before.archive == made.archive)?;
-        let (last, next) = hole_behind(&self.postgres.stanza, before, identity.wal_segment_size, objects)?;
+        let place = (&*self.postgres.stanza, &*made.archive);
+        let archive = Archive::read(&self.pgbackrest, place, &info.backups, objects, identity.wal_segment_size);
+        let (last, next) = match archive {
+            Ok(archive) => archive.hole_behind(before)?,
+            Err(error) => return Some(Problem::from(&error)),
+        };
         Some(Problem {
             message: hole(&last, &next),
             hint: Some(format!(
@@ -373,7 +381,12 @@ impl Work<'_> {
         // Before the storage is looked at: what is pushed meanwhile is there, too.
         let pushed = Reached::read(&self.spool.here);
         let info = self.pgbackrest.info()?;
-        let losses = Losses { store: &self.store.join(&self.step.name), stanza: &self.postgres.stanza, info: &info };
+        let losses = Losses {
+            store: &self.store.join(&self.step.name),
+            stanza: &self.postgres.stanza,
+            pgbackrest: &self.pgbackrest,
+            info: &info,
+        };
         let mut problem = losses.of_two(&info.backups)?;
         if let (None, Some(since), Some(segment)) =
             (&problem, wal_begins(&info, self.step), segment_size(&self.job.facts))
