@@ -308,6 +308,29 @@ fn a_moment_behind_the_end_is_not_said_to_be_reached() {
     ran.says("the archive holds no transaction after the moment asked for").says(&format!("database of {last}"));
 }
 
+/// Nothing was committed after the moment: a later backup, or what else the server wrote, tells that it was as it is then.
+#[test]
+fn a_moment_of_an_idle_database_is_reached() {
+    let host = Host::local();
+    host.insert("one");
+    host.good_run();
+    let idle = || {
+        std::thread::sleep(Duration::from_millis(1100));
+        let moment = host.moment_alone();
+        std::thread::sleep(Duration::from_millis(1100));
+        moment
+    };
+    let before_a_backup = idle();
+    host.good_run();
+    let before_a_segment = idle();
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+    for (name, moment) in [("backup", before_a_backup), ("segment", before_a_segment)] {
+        let (ran, rows) = restored(&host, name, &["--at", &moment]);
+        assert_eq!(rows, "one", "{ran}");
+        ran.says(&format!("database of {}", moment[..19].replace('T', " ")));
+    }
+}
+
 #[test]
 fn a_cluster_without_the_database_postgres_is_backed_up_and_restored_like_any_other() {
     let host = Host::local();

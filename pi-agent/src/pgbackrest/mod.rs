@@ -30,7 +30,7 @@ pub use contents::Linked;
 pub use failure::{Code, code_of};
 pub use files::{end_left, let_through, server_user};
 pub use info::{Backup, Cluster, Info};
-pub use timelines::{Archived, Timelines};
+pub use timelines::{Archived, Timelines, lsn};
 pub use version::{Version, version};
 
 /// How long a command may take that only looks at the repository.

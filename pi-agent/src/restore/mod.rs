@@ -8,6 +8,7 @@ pub mod directory;
 pub mod dumps;
 mod handover;
 mod hidden;
+mod idle;
 mod in_place;
 mod lives;
 pub mod new_timeline;

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::course::{self, Course};
 use super::outside::{Original, Outside};
 use super::recovery::{Cluster, Recovery};
-use super::{At, Point, Request, Restored, Unfinished, Window, beside, is_empty, users};
+use super::{At, Point, Request, Restored, Unfinished, Window, beside, idle, is_empty, users};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::health::room;
@@ -163,7 +163,12 @@ fn restore_as(
         if let Some(wal) = place.outside.iter().find(|outside| outside.oid().is_none()) {
             wal.take_wal(&place.to, &user)?;
         }
-        let recovery = cluster.recover(monitor)?;
+        let mut recovery = cluster.recover(monitor)?;
+        if let (Target::Time(time), true) = (&target, recovery.ended_early) {
+            // Where that cannot be found out, the archive ends where its transactions do.
+            recovery.ended_early =
+                !idle::came_behind(*time, &recovery, &pgbackrest, info, &course.left).unwrap_or_default();
+        }
         place.settle(&recovery, postgres, &user)?;
         Ok(recovery)
     })?;

@@ -100,6 +100,11 @@ fn last_transaction(line: &str) -> Option<Timestamp> {
 }
 
 impl Recovery {
+    /// The last segment that it was given.
+    pub fn last_segment(&self) -> Option<&str> {
+        self.given.last.as_deref()
+    }
+
     /// The newest segment of the archive was restored.
     pub fn reached(&self, info: &Info) -> bool {
         let newest = info.newest_wal.as_ref();

@@ -1,7 +1,7 @@
-//! The times that a segment of WAL tells: when transactions ended, checkpoints began, and recoveries came to their end. A cluster was at
-//! work on a timeline then, whenever the segment reached the repository.
+//! The times that a segment of WAL tells: when transactions ended, checkpoints began, restore points were made, and recoveries came to
+//! their end. A cluster was at work on a timeline then, whenever the segment reached the repository.
 //!
-//! The layout has been PostgreSQL's since 9.5 (`XLogPageHeaderData`, `XLogRecord`, `xl_xact_commit`, `CheckPoint`, `xl_end_of_recovery`),
+//! The layout has been PostgreSQL's since 9.5 (`XLogPageHeaderData`, `XLogRecord`, `xl_xact_commit`, `CheckPoint`, `xl_restore_point`, `xl_end_of_recovery`),
 //! in the machine's byte order. Whatever does not fit is taken for the end.
 
 use std::io::{self, ErrorKind, Read};
@@ -114,7 +114,7 @@ fn time(head: &[u8]) -> Option<Timestamp> {
     let of_2000 = |time: i64| Timestamp::from_microsecond(time.checked_add(EPOCH)?).ok();
     match (manager, info & 0xF0) {
         (0, 0x00 | 0x10) => Timestamp::from_second(long(64)?).ok(),
-        (0, 0x90) => of_2000(long(0)?),
+        (0, 0x70 | 0x90) => of_2000(long(0)?),
         // With or without more about it (0x80): the end of a transaction, also of one that was prepared.
         (1, info) if matches!(info & 0x70, 0x00 | 0x20 | 0x30 | 0x40) => of_2000(long(0)?),
         _ => None,
@@ -213,7 +213,8 @@ mod tests {
         let mut checkpoint = [0; 88];
         checkpoint[64..72].copy_from_slice(&1_700_000_004_i64.to_ne_bytes());
         segment.record(0, 0x10, &checkpoint);
-        assert_eq!(segment.told(), [1_700_000_001, 1_700_000_002, 1_700_000_003, 1_700_000_004]);
+        segment.record(0, 0x70, &[&of_2000(1_700_000_005)[..], &[b'x'; 64]].concat());
+        assert_eq!(segment.told(), [1, 2, 3, 4, 5].map(|second| 1_700_000_000 + second));
     }
 
     #[test]
