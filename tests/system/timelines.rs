@@ -308,6 +308,49 @@ fn a_moment_behind_the_end_is_not_said_to_be_reached() {
     ran.says("the archive holds no transaction after the moment asked for").says(&format!("database of {last}"));
 }
 
+/// A server that was started with `wal_level = minimal` for once leaves no gap in the names of its segments.
+#[test]
+fn wal_that_lacks_changes_is_a_hole() {
+    let host = Host::local();
+    host.insert("one");
+    host.good_run();
+    host.insert("two");
+    let two = host.moment_alone();
+    let settings = host.cluster.data().join("postgresql.conf");
+    let before = fs::read_to_string(&settings).unwrap();
+    host.cluster.stop();
+    fs::write(&settings, format!("{before}\nwal_level = minimal\nmax_wal_senders = 0\narchive_mode = off\n")).unwrap();
+    host.cluster.start();
+    host.cluster.sql("create table bulk as select * from generate_series(1, 1000)");
+    host.cluster.stop();
+    fs::write(&settings, before).unwrap();
+    host.cluster.start();
+    host.insert("three");
+    let three = host.moment_alone();
+    host.insert("four");
+
+    let minimal = "wal_level = minimal";
+    host.agent.run(["wal", "push", "database", "--switch"]).expect(1).says(minimal).says("pi-agent run database");
+    host.agent.run(["status"]).says(minimal);
+    let up_to_it = |name: &str, at: &str| {
+        let to = host.scratch.join(name);
+        let ran = host.agent.run(["restore", "database", "--to", to.to_str().unwrap(), "--at", at]).expect(5);
+        ran.says(minimal).says("pi-agent run");
+        assert_eq!(rows(Cluster::existing(&host.scratch, &to).start()), "one two", "{ran}");
+    };
+    up_to_it("before-the-night", "latest");
+    let ran = host.run().expect(5);
+    assert!(ran.step("database")["error"]["message"].as_str().unwrap().contains(minimal), "{ran}");
+
+    host.agent.ok(["points", "database"]).says("but none from ");
+    host.agent.run(["check", "database"]).expect(3).says("no moment between");
+    host.agent.run(["restore-test", "database"]).expect(3).says("older WAL: FAILED").says(minimal);
+    up_to_it("in-it", &three);
+    up_to_it("right-before-it", &two);
+    assert_eq!(restored(&host, "newest", &[]).1, "one two three four");
+    host.good_run();
+}
+
 /// Nothing was committed after the moment: a later backup, or what else the server wrote, tells that it was as it is then.
 #[test]
 fn a_moment_of_an_idle_database_is_reached() {

@@ -229,6 +229,15 @@ impl PgBackRest {
         Ok(warnings)
     }
 
+    /// Notes at a backup that moments between then and it are lost.
+    ///
+    /// # Errors
+    /// pgBackRest's.
+    pub fn note_loss(&self, label: &str, since: Timestamp) -> Result<()> {
+        let (set, note) = (format!("--set={label}"), format!("--annotation={}={since}", info::LOST_SINCE));
+        self.run(View::Repository, "annotate", [&*set, &*note], SHORT, &mut |_, _| ()).map(drop)
+    }
+
     /// Removes a backup and all that depend on it.
     ///
     /// # Errors

@@ -319,6 +319,7 @@ mod tests {
             wal_start: Some(segment.into()),
             start_lsn: Some(start),
             stop_lsn: Some(start + 0x100),
+            lost_since: None,
         }
     }
 

@@ -41,7 +41,7 @@ pub fn points(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<(
     let window = wal_begins(&info, step).map(|from| {
         let newest_backup = info.newest(Timestamp::now()).map_or(from, |backup| backup.stopped);
         let to = newest_wal.map_or(newest_backup, |wal| wal.max(newest_backup));
-        Window { step: step.name.clone(), from, to, timelines }
+        Window { step: step.name.clone(), from, to, timelines, gaps: info.gaps(from) }
     });
     let points = info.backups.into_iter().map(|backup| Point {
         step: step.name.clone(),
@@ -164,7 +164,7 @@ fn restore_as(
             wal.take_wal(&place.to, &user)?;
         }
         let mut recovery = cluster.recover(monitor)?;
-        if let (Target::Time(time), true) = (&target, recovery.ended_early) {
+        if let (Target::Time(time), true) = (&target, recovery.ended_early && !recovery.ended_at_minimal()) {
             // Where that cannot be found out, the archive ends where its transactions do.
             recovery.ended_early =
                 !idle::came_behind(*time, &recovery, &pgbackrest, info, &course.left).unwrap_or_default();
@@ -189,7 +189,7 @@ fn restore_as(
         time,
         bytes: Some(backup.size),
         last_commit: recovery.last_transaction,
-        hole: missing.is_some() && !recovery.reached(info),
+        hole: missing.is_some() && (!recovery.reached(info) || recovery.ended_at_minimal()),
         problems: missing.into_iter().chain(damaged(backup)).collect(),
         remarks: Vec::new(),
         passed_over: course.passed_over,
@@ -552,6 +552,7 @@ mod tests {
             wal_start: None,
             start_lsn: None,
             stop_lsn: None,
+            lost_since: None,
         }
     }
 

@@ -301,8 +301,13 @@ mod tests {
     #[test]
     fn moments_lie_between_the_last_test_and_the_last_commit() {
         let at = |second| Timestamp::from_second(second).ok();
-        let window =
-            Window { step: "d".into(), from: Timestamp::UNIX_EPOCH, to: Timestamp::UNIX_EPOCH, timelines: vec![] };
+        let window = Window {
+            step: "d".into(),
+            from: Timestamp::UNIX_EPOCH,
+            to: Timestamp::UNIX_EPOCH,
+            timelines: vec![],
+            gaps: vec![],
+        };
         for _ in 0..50 {
             let found = moment(Some(&window), at(100), at(200), &[]).expect("there is one");
             assert!(found >= at(100).expect("valid") && found < at(200).expect("valid"));

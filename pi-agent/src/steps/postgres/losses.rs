@@ -82,6 +82,11 @@ impl Losses<'_> {
             );
             return tell(hole(&last, &next), hint);
         }
+        if let Some((from, to)) = self.info.gaps(since).first() {
+            let message =
+                format!("no moment between {from} and {to} can be restored: WAL was missing or lacked changes there");
+            return tell(message, "the backup that was made then restores what came later: pi-agent points".into());
+        }
         let pushed = pushed.and_then(|pushed| pushed.newest_of(self.info.cluster()?));
         // The beginning of it (`.partial`), which another server may have handed over, does not stand in for it.
         let is_there = |segment: &str| {
