@@ -6,7 +6,9 @@
 mod closing;
 mod drain;
 mod left_behind;
+mod minimal;
 mod reached;
+mod records;
 mod segment;
 mod state;
 mod times;
@@ -26,6 +28,7 @@ use crate::pgbackrest::{self, Code, PgBackRest, code_of};
 
 pub use closing::close_holes;
 pub use drain::{Drained, drain, empty_spools, tell};
+pub use minimal::{minimal, minimal_in};
 pub use reached::{Hole, Mark, Reached};
 pub use segment::{Header, place};
 pub use state::WalState;
@@ -246,7 +249,8 @@ fn note(file: &Path, header: &Header, ledger: &mut Ledger<'_>) -> Result<Option<
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let changed = file.metadata().and_then(|metadata| metadata.modified());
     let finished = changed.ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or_else(Timestamp::now);
-    ledger.arrived(name, header, finished)
+    let lacks_changes = minimal_in(file).context(|| format!("read WAL {}", file.display()))?.is_some();
+    ledger.arrived(name, header, finished, lacks_changes)
 }
 
 fn set_aside(file: &Path, of: &str) -> Result<PathBuf> {

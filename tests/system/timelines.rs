@@ -36,16 +36,25 @@ fn go_back(host: &Host, at: &str) {
 
 /// The stopped server goes on along a new timeline, as the program advises.
 pub(crate) fn begin_a_timeline(host: &Host) {
-    let signal = host.cluster.data().join("recovery.signal");
+    promote(&host.cluster);
+}
+
+/// The stopped server recovers what it has, and goes on along a new timeline.
+fn promote(cluster: &Cluster) {
+    let signal = cluster.data().join("recovery.signal");
     fs::write(&signal, "").unwrap();
     give_to_postgres(&signal);
-    let settings = host.cluster.data().join("postgresql.auto.conf");
+    let settings = cluster.data().join("postgresql.auto.conf");
     let mut settings = fs::File::options().append(true).open(settings).unwrap();
     settings.write_all(b"restore_command = '/bin/false'\nrecovery_target_timeline = 'current'\n").unwrap();
-    host.cluster.start();
-    while host.cluster.sql("select pg_is_in_recovery()") == "t" {
+    cluster.start();
+    while cluster.sql("select pg_is_in_recovery()") == "t" {
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    sh(Command::new("cp").arg("-a").arg(from).arg(to));
 }
 
 #[test]
@@ -176,6 +185,71 @@ fn a_return_that_was_taken_back_leads_nobody_astray() {
     host.good_run();
 }
 
+/// A standby that is promoted for a try archives as its primary does: also the beginning of the segment that the primary fills later.
+#[test]
+fn a_clone_that_is_promoted_for_a_try_is_not_taken_for_the_original() {
+    let host = Host::local();
+    host.good_run();
+    host.insert("one");
+    host.cluster.stop();
+    let data = host.scratch.join("clone");
+    copy(host.cluster.data(), &data);
+    let clone = Cluster::existing(&host.scratch, &data);
+    promote(&clone);
+    clone.sql("insert into voters values (99, 'of the clone')");
+    clone.finish_segment();
+    clone.stop();
+    host.cluster.start();
+    host.insert("two");
+    std::thread::sleep(Duration::from_millis(1100));
+    let two = host.moment_alone();
+    host.insert("three");
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+    let both = |name: &str| name.contains(".partial-");
+    let names = fs::read_dir(host.archive().join("0000000100000000")).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let partial = names.iter().find(|name| both(name)).expect("the clone left its beginning");
+    assert!(names.iter().any(|name| name.starts_with(&format!("{}-", &partial[..24]))), "and it is there, whole");
+
+    let (ran, rows) = restored(&host, "newest", &[]);
+    assert_eq!(rows, "one two three", "{ran}");
+    ran.says("along several timelines at once").says("this is timeline 1").says("--timeline 2");
+    let (ran, rows) = restored(&host, "two", &["--at", &two]);
+    assert_eq!(rows, "one two", "{ran}");
+    assert_eq!(restored(&host, "clone-again", &["--timeline", "2"]).1, "one of the clone");
+}
+
+/// The timeline that was left has segments of the same places.
+#[test]
+fn what_another_timeline_has_does_not_hide_a_hole() {
+    let host = Host::local();
+    host.good_run();
+    host.insert("one");
+    std::thread::sleep(Duration::from_millis(1100));
+    let one = host.moment_alone();
+    let write = |names: &[&str]| {
+        for name in names {
+            host.insert(name);
+            host.cluster.finish_segment();
+        }
+        host.agent.ok(["wal", "push", "database"]);
+    };
+    write(&["left", "left", "left", "left"]);
+    go_back(&host, &one);
+    write(&["two", "three"]);
+    host.agent.ok(["check", "database"]);
+    let segments = fs::read_dir(host.archive().join("0000000200000000")).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments: Vec<_> = segments.collect();
+    segments.sort();
+    let [.., gone, _] = &segments[..] else { panic!("there are two") };
+    fs::remove_file(gone).unwrap();
+    let hole = "the archived WAL has a hole between";
+    host.agent.run(["check", "database"]).expect(3).says(hole);
+    host.agent.run(["restore-test", "database"]).expect(3).says("repository: FAILED").says(hole);
+    let ran = host.run().expect(5);
+    assert!(ran.step("database")["error"]["message"].as_str().unwrap().contains(hole), "{ran}");
+}
+
 /// The storage was away as the database went on along another timeline: its history says nothing of when that was.
 #[test]
 fn a_history_that_arrives_late_changes_no_moment() {
@@ -234,6 +308,72 @@ fn a_moment_behind_the_end_is_not_said_to_be_reached() {
     ran.says("the archive holds no transaction after the moment asked for").says(&format!("database of {last}"));
 }
 
+/// A server that was started with `wal_level = minimal` for once leaves no gap in the names of its segments.
+#[test]
+fn wal_that_lacks_changes_is_a_hole() {
+    let host = Host::local();
+    host.insert("one");
+    host.good_run();
+    host.insert("two");
+    let two = host.moment_alone();
+    let settings = host.cluster.data().join("postgresql.conf");
+    let before = fs::read_to_string(&settings).unwrap();
+    host.cluster.stop();
+    fs::write(&settings, format!("{before}\nwal_level = minimal\nmax_wal_senders = 0\narchive_mode = off\n")).unwrap();
+    host.cluster.start();
+    host.cluster.sql("create table bulk as select * from generate_series(1, 1000)");
+    host.cluster.stop();
+    fs::write(&settings, before).unwrap();
+    host.cluster.start();
+    host.insert("three");
+    let three = host.moment_alone();
+    host.insert("four");
+
+    let minimal = "wal_level = minimal";
+    host.agent.run(["wal", "push", "database", "--switch"]).expect(1).says(minimal).says("pi-agent run database");
+    host.agent.run(["status"]).says(minimal);
+    let up_to_it = |name: &str, at: &str| {
+        let to = host.scratch.join(name);
+        let ran = host.agent.run(["restore", "database", "--to", to.to_str().unwrap(), "--at", at]).expect(5);
+        ran.says(minimal).says("pi-agent run");
+        assert_eq!(rows(Cluster::existing(&host.scratch, &to).start()), "one two", "{ran}");
+    };
+    up_to_it("before-the-night", "latest");
+    let ran = host.run().expect(5);
+    assert!(ran.step("database")["error"]["message"].as_str().unwrap().contains(minimal), "{ran}");
+
+    host.agent.ok(["points", "database"]).says("but none from ");
+    host.agent.run(["check", "database"]).expect(3).says("no moment between");
+    host.agent.run(["restore-test", "database"]).expect(3).says("older WAL: FAILED").says(minimal);
+    up_to_it("in-it", &three);
+    up_to_it("right-before-it", &two);
+    assert_eq!(restored(&host, "newest", &[]).1, "one two three four");
+    host.good_run();
+}
+
+/// Nothing was committed after the moment: a later backup, or what else the server wrote, tells that it was as it is then.
+#[test]
+fn a_moment_of_an_idle_database_is_reached() {
+    let host = Host::local();
+    host.insert("one");
+    host.good_run();
+    let idle = || {
+        std::thread::sleep(Duration::from_millis(1100));
+        let moment = host.moment_alone();
+        std::thread::sleep(Duration::from_millis(1100));
+        moment
+    };
+    let before_a_backup = idle();
+    host.good_run();
+    let before_a_segment = idle();
+    host.agent.ok(["wal", "push", "database", "--switch"]);
+    for (name, moment) in [("backup", before_a_backup), ("segment", before_a_segment)] {
+        let (ran, rows) = restored(&host, name, &["--at", &moment]);
+        assert_eq!(rows, "one", "{ran}");
+        ran.says(&format!("database of {}", moment[..19].replace('T', " ")));
+    }
+}
+
 #[test]
 fn a_cluster_without_the_database_postgres_is_backed_up_and_restored_like_any_other() {
     let host = Host::local();
@@ -275,7 +415,6 @@ fn a_cluster_that_went_back_is_told_so_and_stays_as_it_is_where_nobody_can_resta
     let host = Host::local();
     let (data, image) = (host.cluster.data(), host.scratch.join("image"));
     host.good_run();
-    let copy = |from: &Path, to: &Path| sh(Command::new("cp").arg("-a").arg(from).arg(to));
     host.cluster.stop();
     copy(data, &image);
     host.cluster.start();

@@ -39,7 +39,7 @@ pub(super) fn examine(settings: &Settings, step: &Step, postgres: &Postgres, sto
     {
         return vec![Finding::error(&subject, &error, "correct data-directory: pg_lsclusters shows what there is")];
     }
-    let Look { version, problems, spool, user, late, failing, arrival, .. } =
+    let Look { version, problems, spool, user, late, uncountable, failing, arrival, .. } =
         match look(settings, step, postgres, storage) {
             Ok(look) => look,
             Err(error) => {
@@ -64,6 +64,13 @@ pub(super) fn examine(settings: &Settings, step: &Step, postgres: &Postgres, sto
     }
     if let Some(error) = late {
         findings.push(Finding::warning(&subject, error.to_string(), error.advice().unwrap_or(advice)));
+    }
+    for (table, why) in uncountable {
+        findings.push(Finding::warning(
+            &subject,
+            format!("no restore test can count {table}: {why}"),
+            "take it out of count, below [step.restore-test]",
+        ));
     }
     if let Some(file) = failing {
         findings.push(Finding::warning(

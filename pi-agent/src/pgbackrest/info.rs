@@ -50,6 +50,8 @@ pub struct Backup {
     pub start_lsn: Option<u64>,
     /// and from where on the restored files are consistent.
     pub stop_lsn: Option<u64>,
+    /// Since when moments before it are lost, as was found when it was made.
+    pub lost_since: Option<Timestamp>,
 }
 
 impl Backup {
@@ -85,6 +87,12 @@ impl Info {
         // pgBackRest numbers the clusters of a stanza from 1, and forgets none.
         let number: usize = archive.rsplit('-').next()?.parse().ok()?;
         (number == self.clusters.len()).then_some(segment)
+    }
+
+    /// What backups found to be lost before them, since then: from, to.
+    pub fn gaps(&self, since: Timestamp) -> Vec<(Timestamp, Timestamp)> {
+        let found = self.backups.iter().filter(|backup| backup.stopped > since);
+        found.filter_map(|backup| Some((backup.lost_since?.max(since), backup.stopped))).collect()
     }
 
     /// The newest backup that is not of the future; else the newest. pgBackRest dates them by the server's clock.
@@ -152,6 +160,8 @@ struct RawBackup {
     prior: Option<String>,
     reference: Option<Vec<String>>,
     error: Option<bool>,
+    #[serde(default)]
+    annotation: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -181,6 +191,9 @@ struct RawSizes {
 struct RawRepositorySizes {
     delta: Option<u64>,
 }
+
+/// The note at a backup that holds [`Backup::lost_since`].
+pub(super) const LOST_SINCE: &str = "pi-agent-lost-since";
 
 /// Status codes of pgBackRest's `info`: 0 ok, 1 no stanza, 2 no backups, 3 no stanza data; the rest are failures.
 const OK: [u32; 4] = [0, 1, 2, 3];
@@ -236,6 +249,7 @@ pub(super) fn parse(json: &str, stanza: &str) -> Result<Info> {
                 wal_start: backup.archive.start,
                 start_lsn: backup.lsn.as_ref().and_then(|lsn| timelines::lsn(lsn.start.as_ref()?)),
                 stop_lsn: backup.lsn.as_ref().and_then(|lsn| timelines::lsn(lsn.stop.as_ref()?)),
+                lost_since: backup.annotation.get(LOST_SINCE).and_then(|since| since.parse().ok()),
             })
         })
         .collect::<Result<Vec<_>>>()?;
@@ -316,7 +330,7 @@ mod tests {
         {"archive":{"start":"a","stop":"b"},"database":{"id":1,"repo-key":1},"label":"20261121-025114F",
          "info":{"delta":22992399,"repository":{"delta":2828272,"size":2828272},"size":22992399},"prior":null,
          "reference":null,"timestamp":{"start":1795229474,"stop":1795229476},"type":"full"},
-        {"archive":{"start":"a","stop":"b"},"database":{"id":2,"repo-key":1},"error":true,"label":"20261122-025114F",
+        {"annotation":{"pi-agent-lost-since":"2026-11-21T00:00:00Z","other":"x"},"archive":{"start":"a","stop":"b"},"database":{"id":2,"repo-key":1},"error":true,"label":"20261122-025114F",
          "info":{"delta":30,"repository":{},"size":30},"prior":null,"reference":null,
          "timestamp":{"start":1,"stop":1795300000},"type":"full"},
         {"archive":{"start":"a","stop":"b"},"database":{"id":2,"repo-key":1},"error":false,"label":"20261122-025114F_20261123-030000I",
@@ -343,6 +357,9 @@ mod tests {
         assert_eq!(info.backups[3].needs, ["20261122-025114F", "20261122-025114F_20261123-030000I"]);
         assert_eq!(info.backups[0].version, 14);
         assert!(info.backups[1].damaged_pages && info.backups[1].stored.is_none());
+        let (lost, second) = ("2026-11-21T00:00:00Z".parse().expect("a time"), info.backups[1].stopped);
+        assert_eq!(info.gaps(Timestamp::UNIX_EPOCH), [(lost, second)]);
+        assert_eq!(info.gaps(second), []);
         assert_eq!(info.cluster(), Some(Cluster { system_id: 7_710_451_772_011_988_257, version: 15 }));
         assert_eq!(info.newest_wal, Some(("15-2".into(), "000000010000000000000003".into())));
         assert_eq!(info.newest_wal_of_cluster(), Some("000000010000000000000003"));

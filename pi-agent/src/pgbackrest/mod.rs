@@ -30,7 +30,7 @@ pub use contents::Linked;
 pub use failure::{Code, code_of};
 pub use files::{end_left, let_through, server_user};
 pub use info::{Backup, Cluster, Info};
-pub use timelines::{Archived, Timelines};
+pub use timelines::{Archived, Timelines, lsn};
 pub use version::{Version, version};
 
 /// How long a command may take that only looks at the repository.
@@ -227,6 +227,15 @@ impl PgBackRest {
             Stream::Err => warnings.extend(failure::warning(line)),
         })?;
         Ok(warnings)
+    }
+
+    /// Notes at a backup that moments between then and it are lost.
+    ///
+    /// # Errors
+    /// pgBackRest's.
+    pub fn note_loss(&self, label: &str, since: Timestamp) -> Result<()> {
+        let (set, note) = (format!("--set={label}"), format!("--annotation={}={since}", info::LOST_SINCE));
+        self.run(View::Repository, "annotate", [&*set, &*note], SHORT, &mut |_, _| ()).map(drop)
     }
 
     /// Removes a backup and all that depend on it.

@@ -156,7 +156,7 @@ fn history(text: &str) -> Option<Vec<(u32, u64)>> {
 }
 
 /// A position in the stream of WAL, as PostgreSQL writes it: `0/4009F20`.
-pub(super) fn lsn(text: &str) -> Option<u64> {
+pub fn lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
     let part = |text| u32::from_str_radix(text, 16).ok().map(u64::from);
     Some(part(high)? << 32 | part(low)?)
@@ -177,6 +177,23 @@ fn segment_size(backups: &[&Backup]) -> Option<u64> {
 /// The last 16 digits of the name of the segment that holds that position.
 fn place_of(lsn: u64, segment_size: u64) -> String {
     format!("{:08X}{:08X}", lsn >> 32, (lsn & 0xFFFF_FFFF) / segment_size)
+}
+
+/// The segments among files in the order of their names, in which a whole one comes before its beginning (`.partial`).
+fn segments(folder: &str, files: impl Iterator<Item = (String, Option<i64>)>) -> Vec<Archived> {
+    let mut segments = Vec::<Archived>::new();
+    for (file, time) in files {
+        let Some(name) = file.get(..24) else { continue };
+        if segments.last().is_some_and(|before| before.name == name) {
+            continue;
+        }
+        segments.push(Archived {
+            name: name.to_owned(),
+            arrived: time.and_then(|time| Timestamp::from_second(time).ok()),
+            path: format!("{folder}/{file}"),
+        });
+    }
+    segments
 }
 
 impl PgBackRest {
@@ -212,7 +229,9 @@ impl PgBackRest {
         Ok((listed, histories))
     }
 
-    /// The segments in one folder of an archive, oldest first: whole ones, and the beginnings of some.
+    /// The segments in one folder of an archive, oldest first: whole ones, and the beginnings of those that are nowhere whole. Two
+    /// servers may have archived one segment: a standby that is promoted hands over the beginning of the one in which its timeline
+    /// left the primary's, which the primary fills.
     ///
     /// # Errors
     /// pgBackRest's, or its list cannot be understood.
@@ -227,14 +246,8 @@ impl PgBackRest {
             self.run(View::Repository, "repo-ls", [&*folder, filter, "--output=json"], SHORT, &mut |_, _| ())?;
         let entries: BTreeMap<String, Entry> =
             serde_json::from_str(&output.stdout).context(|| "understand pgbackrest repo-ls's output".into())?;
-        let archived = entries.into_iter().filter_map(|(file, entry)| {
-            Some(Archived {
-                name: file.get(..24)?.to_owned(),
-                arrived: entry.time.and_then(|time| Timestamp::from_second(time).ok()),
-                path: format!("{folder}/{file}"),
-            })
-        });
-        Ok(archived.collect())
+        let times = entries.into_iter().map(|(file, entry)| (file, entry.time));
+        Ok(segments(&folder, times))
     }
 
     /// Lets `read` have what is in a segment; false: it is compressed in another way than ours.
@@ -306,6 +319,7 @@ mod tests {
             wal_start: Some(segment.into()),
             start_lsn: Some(start),
             stop_lsn: Some(start + 0x100),
+            lost_since: None,
         }
     }
 
@@ -360,6 +374,20 @@ mod tests {
         let between = backup("000000010000000000000008", 0x800_0028, 300);
         let timelines = Timelines::new(&listed, &[(3, text.to_owned())].into(), &[&between]).expect("understood");
         assert!(!timelines.lead(&between, 3), "it is behind where the database went back to");
+    }
+
+    #[test]
+    fn the_beginning_of_a_segment_counts_where_it_is_not_whole() {
+        let name = |number: u32| format!("0000000100000000{number:08X}");
+        let files = BTreeMap::from([
+            (format!("{}-aa.zst", name(4)), Some(1)),
+            (format!("{}.partial-bb.zst", name(4)), Some(9)),
+            (format!("{}.partial-cc.zst", name(5)), Some(2)),
+        ]);
+        let found = segments("f", files.into_iter());
+        let found: Vec<_> = found.iter().map(|segment| (segment.name.clone(), segment.path.as_str())).collect();
+        let paths = [format!("f/{}-aa.zst", name(4)), format!("f/{}.partial-cc.zst", name(5))];
+        assert_eq!(found, [(name(4), &*paths[0]), (name(5), &*paths[1])]);
     }
 
     #[test]

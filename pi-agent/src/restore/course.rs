@@ -3,10 +3,11 @@
 
 use jiff::Timestamp;
 
-use super::lives::Lives;
+use super::lives::{Lives, Taken};
 use super::{At, Since};
 use crate::error::{Error, Kind, Result};
 use crate::pgbackrest::{Backup, Info, PgBackRest};
+use crate::report::words;
 
 /// A way back.
 pub(super) struct Course {
@@ -16,9 +17,15 @@ pub(super) struct Course {
     number: Option<u32>,
     /// The timelines that lead to it, each with the position at which it was left.
     pub left: Vec<(u32, u64)>,
+    /// Another timeline may be meant.
+    pub passed_over: Option<String>,
 }
 
 impl Course {
+    fn without_a_timeline(info: Info) -> Self {
+        Self { info, number: None, left: Vec::new(), passed_over: None }
+    }
+
     /// The way to that point, among all that the repository holds. A moment that is on several timelines is taken from the
     /// latest, unless `at` names one.
     ///
@@ -30,7 +37,7 @@ impl Course {
             At::Time(time) => (Some(*time), None),
             At::Timeline { number, time } => (*time, Some(*number)),
             // A backup restores to where it is consistent, and needs to know nothing else.
-            At::Id(_) => return Ok(Self { info, number: None, left: Vec::new() }),
+            At::Id(_) => return Ok(Self::without_a_timeline(info)),
         };
         let now = Timestamp::now();
         let newest = match time {
@@ -38,7 +45,7 @@ impl Course {
             None => info.newest(now),
         };
         let Some(archive) = newest.map(|backup| backup.archive.clone()) else {
-            return Ok(Self { info, number: None, left: Vec::new() });
+            return Ok(Self::without_a_timeline(info));
         };
         let unknown = |hint: &'static str| {
             move |error: Error| {
@@ -49,21 +56,21 @@ impl Course {
         let timelines = pgbackrest
             .timelines(&archive, &info.backups)
             .map_err(unknown("a backup itself needs none of them: pi-agent points, then --at ID"))?;
-        let number = match named {
+        let taken = match named {
             Some(number) if !timelines.has(number) => {
                 let known: Vec<_> = timelines.begun().map(|(number, _)| number.to_string()).collect();
                 return Err(Error::new(format!("{step} has no timeline {number}"))
                     .kind_of(Kind::NotFound)
                     .hint(format!("it has: {}", known.join(", "))));
             }
-            Some(number) => Some(number),
+            Some(number) => Some(Taken { number, beside: Vec::new() }),
             None => Lives { pgbackrest, archive: &archive, timelines: &timelines }
                 .at(time.unwrap_or(Timestamp::MAX))
                 .map_err(unknown(
                 "where the timeline is named, no WAL is read for that: pi-agent points, then --timeline N",
             ))?,
         };
-        let Some(number) = number else { return Ok(Self { info, number: None, left: Vec::new() }) };
+        let Some(Taken { number, beside }) = taken else { return Ok(Self::without_a_timeline(info)) };
         let newest_wal = pgbackrest.last_segment_of(&archive, &timelines, number, &info.backups)?;
         let leads = |backup: &Backup| backup.archive == archive && timelines.lead(backup, number);
         Ok(Self {
@@ -74,6 +81,7 @@ impl Course {
             },
             number: Some(number),
             left: timelines.before(number).to_vec(),
+            passed_over: told(number, &beside),
         })
     }
 
@@ -82,6 +90,23 @@ impl Course {
         let number = self.number?;
         Some(if backup.timeline() == Some(number) { "current".into() } else { number.to_string() })
     }
+}
+
+/// What is said of a choice between timelines that went on side by side.
+fn told(taken: u32, beside: &[(u32, Timestamp)]) -> Option<String> {
+    let others: Vec<_> = beside
+        .iter()
+        .map(|(number, sign)| {
+            format!("timeline {number} was at work until {} (--timeline {number})", words::time(*sign))
+        })
+        .collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "the database went on along several timelines at once, as with a standby that was promoted; this is timeline {taken}, \
+             the last at work; {}",
+            others.join(", ")
+        )
+    })
 }
 
 /// From when on each timeline of the newest cluster is taken, for who chooses a moment; none while there is only one.

@@ -8,6 +8,14 @@ use crate::error::Result;
 use crate::pgbackrest::{Archived, PgBackRest, Timelines};
 use crate::wal::times;
 
+/// The timeline that is taken for a moment.
+pub(super) struct Taken {
+    pub number: u32,
+    /// Others that went on beside it, each with its last sign of life by then: two servers were at work at once, or one went on
+    /// as if it had not gone back.
+    pub beside: Vec<(u32, Timestamp)>,
+}
+
 /// The timelines of one archive.
 pub(super) struct Lives<'a> {
     pub pgbackrest: &'a PgBackRest,
@@ -20,14 +28,15 @@ impl Lives<'_> {
     ///
     /// # Errors
     /// The repository cannot be read, or a segment in it is damaged: a guess could be another history.
-    pub fn at(&self, time: Timestamp) -> Result<Option<u32>> {
+    pub fn at(&self, time: Timestamp) -> Result<Option<Taken>> {
         // 1. The last that had begun. Its history may have reached the repository late.
+        let earlier = |number, since: Timestamp| {
+            self.first_sign(number).map(|first| first.map_or(since, |first| first.min(since)))
+        };
         let mut begun: Vec<(u32, Option<Timestamp>)> = Vec::new();
         for (number, since) in self.timelines.begun() {
             let since = match since {
-                Some(since) if since > time => {
-                    self.first_sign(number)?.map_or(Some(since), |first| Some(first.min(since)))
-                }
+                Some(since) if since > time => Some(earlier(number, since)?),
                 since => since,
             };
             if since.is_some_and(|since| since > time) {
@@ -37,18 +46,21 @@ impl Lives<'_> {
         }
         let Some((last, since)) = begun.pop() else { return Ok(None) };
         // Before all others.
-        let Some(since) = since else { return Ok(Some(last)) };
+        let Some(since) = since else { return Ok(Some(Taken { number: last, beside: Vec::new() })) };
 
         // 2. Unless an earlier one went on after that.
-        let mut latest = (None, last);
+        let since = earlier(last, since)?;
+        let mut signs = Vec::new();
         for (number, _) in begun {
             let sign = self.last_sign(number, since, time)?.filter(|sign| *sign > since);
-            latest = latest.max((sign, number));
+            signs.extend(sign.map(|sign| (sign, number)));
         }
-        match latest {
-            (Some(sign), other) if self.last_sign(last, since, time)?.is_none_or(|own| own < sign) => Ok(Some(other)),
-            _ => Ok(Some(last)),
+        if !signs.is_empty() {
+            signs.extend(self.last_sign(last, since, time)?.map(|sign| (sign, last)));
         }
+        let number = signs.iter().max().map_or(last, |(_, number)| *number);
+        let beside = signs.into_iter().filter(|(_, other)| *other != number);
+        Ok(Some(Taken { number, beside: beside.map(|(sign, other)| (other, sign)).collect() }))
     }
 
     /// When a timeline left another.

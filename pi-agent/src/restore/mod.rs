@@ -8,6 +8,7 @@ pub mod directory;
 pub mod dumps;
 mod handover;
 mod hidden;
+mod idle;
 mod in_place;
 mod lives;
 pub mod new_timeline;
@@ -75,6 +76,9 @@ pub struct Window {
     /// The timelines that were begun, lowest first: each moment is taken from the last that had begun then.
     #[serde(default)]
     pub timelines: Vec<Since>,
+    /// Within it, what backups found to be lost: from, to.
+    #[serde(default)]
+    pub gaps: Vec<(Timestamp, Timestamp)>,
 }
 
 /// A timeline that a database went on with after it had gone back.

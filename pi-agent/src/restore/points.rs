@@ -103,6 +103,10 @@ impl Points {
                     "timeline": one.number,
                     "since": words::stamp(one.since),
                 })).collect::<Vec<_>>(),
+                "gaps": window.gaps.iter().map(|(from, to)| json!({
+                    "from": words::stamp(*from),
+                    "to": words::stamp(*to),
+                })).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
             "failures": self.failures.iter().map(|(step, error)| json!({
                 "step": step,
@@ -164,6 +168,10 @@ impl Points {
                 words::time(window.from),
                 words::time(window.to)
             ));
+            for (from, to) in &window.gaps {
+                let (from, to) = (words::time(*from), words::time(*to));
+                text.push_str(&format!("{}: but none from {from} to {to}: WAL is lost there\n", window.step));
+            }
         }
         text
     }

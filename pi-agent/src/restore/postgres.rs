@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::course::{self, Course};
 use super::outside::{Original, Outside};
 use super::recovery::{Cluster, Recovery};
-use super::{At, Point, Request, Restored, Unfinished, Window, beside, is_empty, users};
+use super::{At, Point, Request, Restored, Unfinished, Window, beside, idle, is_empty, users};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Error, Kind, Result};
 use crate::health::room;
@@ -41,7 +41,7 @@ pub fn points(settings: &Settings, step: &Step, postgres: &Postgres) -> Result<(
     let window = wal_begins(&info, step).map(|from| {
         let newest_backup = info.newest(Timestamp::now()).map_or(from, |backup| backup.stopped);
         let to = newest_wal.map_or(newest_backup, |wal| wal.max(newest_backup));
-        Window { step: step.name.clone(), from, to, timelines }
+        Window { step: step.name.clone(), from, to, timelines, gaps: info.gaps(from) }
     });
     let points = info.backups.into_iter().map(|backup| Point {
         step: step.name.clone(),
@@ -163,7 +163,12 @@ fn restore_as(
         if let Some(wal) = place.outside.iter().find(|outside| outside.oid().is_none()) {
             wal.take_wal(&place.to, &user)?;
         }
-        let recovery = cluster.recover(monitor)?;
+        let mut recovery = cluster.recover(monitor)?;
+        if let (Target::Time(time), true) = (&target, recovery.ended_early && !recovery.ended_at_minimal()) {
+            // Where that cannot be found out, the archive ends where its transactions do.
+            recovery.ended_early =
+                !idle::came_behind(*time, &recovery, &pgbackrest, info, &course.left).unwrap_or_default();
+        }
         place.settle(&recovery, postgres, &user)?;
         Ok(recovery)
     })?;
@@ -184,10 +189,10 @@ fn restore_as(
         time,
         bytes: Some(backup.size),
         last_commit: recovery.last_transaction,
-        hole: missing.is_some() && !recovery.reached(info),
+        hole: missing.is_some() && (!recovery.reached(info) || recovery.ended_at_minimal()),
         problems: missing.into_iter().chain(damaged(backup)).collect(),
         remarks: Vec::new(),
-        passed_over: None,
+        passed_over: course.passed_over,
         unfinished: false,
         next: place.next(&programs, postgres, step, &user, &recovery, kept_tablespaces),
     })
@@ -548,6 +553,7 @@ mod tests {
             wal_start: None,
             start_lsn: None,
             stop_lsn: None,
+            lost_since: None,
         }
     }
 

@@ -22,7 +22,7 @@ use crate::steps::postgres::catalogue::ALWAYS_THERE;
 use crate::steps::postgres::control::Control;
 use crate::steps::postgres::programs::Found;
 use crate::steps::postgres::restored::{self, Configuration};
-use crate::wal::Header;
+use crate::wal::{Header, minimal_in};
 
 /// Longer than any recovery of a household.
 const A_WEEK: Duration = Duration::from_hours(7 * 24);
@@ -50,6 +50,10 @@ pub(crate) fn with_a_name<T: Send>(
 /// What PostgreSQL says of an archive that ends before the moment asked for; our settings make it say that in English.
 const BEFORE_ITS_TARGET: &str = "recovery ended before configured recovery target was reached";
 
+/// What is left to do where WAL lacks changes.
+const AFTER_MINIMAL: &str =
+    "a backup made after that restores what came later (pi-agent points); if there is none yet: pi-agent run";
+
 /// How a recovery went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Recovery {
@@ -70,6 +74,8 @@ struct Given {
     last: Option<String>,
     /// The archive does not have all of the last segment that it asked for.
     ended: bool,
+    /// The segment that was written in part with `wal_level = minimal`: what comes then lacks changes.
+    minimal: Option<String>,
 }
 
 /// What the archive has of a file.
@@ -100,6 +106,11 @@ fn last_transaction(line: &str) -> Option<Timestamp> {
 }
 
 impl Recovery {
+    /// The last segment that it was given.
+    pub fn last_segment(&self) -> Option<&str> {
+        self.given.last.as_deref()
+    }
+
     /// The newest segment of the archive was restored.
     pub fn reached(&self, info: &Info) -> bool {
         let newest = info.newest_wal.as_ref();
@@ -108,16 +119,28 @@ impl Recovery {
         newest.is_none_or(|(_, newest)| self.given.last.as_ref().is_some_and(|last| place(last) >= place(newest)))
     }
 
+    /// It ended where the WAL does not hold all changes.
+    pub fn ended_at_minimal(&self) -> bool {
+        self.given.minimal.is_some()
+    }
+
     /// Says so when WAL that should have been there was not.
     pub fn missing(&self, target: &Target, info: &Info) -> Option<Problem> {
         let (_, newest) = info.newest_wal.as_ref()?;
         let to_the_end = *target == Target::Latest || self.ended_early;
         let reached = self.reached(info);
-        if !to_the_end || (reached && !self.ended_early) {
+        if !to_the_end || (reached && !self.ended_early && !self.ended_at_minimal()) {
             return None;
         }
         let last =
             self.last_transaction.map_or_else(|| "the backup itself".into(), |time| format!("a transaction of {time}"));
+        if let Some(segment) = &self.given.minimal {
+            let message = format!(
+                "the WAL from within {segment} on lacks changes, for the server was started with wal_level = minimal; the last that \
+                 could be recovered is {last}"
+            );
+            return Some(Problem { message, hint: Some(AFTER_MINIMAL.into()) });
+        }
         let message = if reached {
             format!("the archive holds no transaction after the moment asked for; the last it holds is {last}")
         } else {
@@ -180,28 +203,37 @@ impl Cluster<'_> {
         })
     }
 
-    /// What is left of a segment that was fetched, without what its timeline wrote after it had been left. PostgreSQL asks for that
-    /// where it does not find the next timeline's, and would take it for the same history.
-    fn cut(&self, name: &str, segment: &Path) -> Result<Has> {
-        let timeline = name.get(..8).and_then(|number| u32::from_str_radix(number, 16).ok());
-        let left = self.left.iter().find(|(number, _)| Some(*number) == timeline).map(|(_, left)| *left);
-        let Some(left) = left.filter(|_| name.len() == 24) else { return Ok(Has::All) };
-        let Header { begins, segment_size, .. } = Header::check(segment)?;
-        if left <= begins {
-            return Ok(Has::Nothing);
+    /// What is left of a segment that was fetched, without what its timeline wrote after it had been left: PostgreSQL asks for that
+    /// where it does not find the next timeline's, and would take it for the same history. And without what was written with
+    /// `wal_level = minimal`, at which PostgreSQL gives up. Whether it was for that.
+    fn cut(&self, name: &str, segment: &Path) -> Result<(Has, bool)> {
+        if name.len() != 24 {
+            return Ok((Has::All, false));
         }
-        if left >= begins + segment_size {
-            return Ok(Has::All);
+        let timeline = name.get(..8).and_then(|number| u32::from_str_radix(number, 16).ok());
+        let left = self.left.iter().find(|(number, _)| Some(*number) == timeline).map_or(u64::MAX, |(_, left)| *left);
+        let doing = || format!("read {}", segment.display());
+        let minimal = minimal_in(segment).context(doing)?.filter(|minimal| *minimal < left);
+        let end = minimal.unwrap_or(left);
+        if end == u64::MAX {
+            return Ok((Has::All, false));
+        }
+        let Header { begins, segment_size, .. } = Header::check(segment)?;
+        if end <= begins {
+            return Ok((Has::Nothing, false));
+        }
+        if end >= begins + segment_size {
+            return Ok((Has::All, false));
         }
         // To that length, and filled up with zeros again.
-        for length in [left - begins, segment_size] {
+        for length in [end - begins, segment_size] {
             let arguments = [format!("--size={length}").as_ref(), segment.as_os_str()].map(OsStr::to_owned);
             let cut = Program::new("truncate", arguments).as_user(self.pgbackrest.user()).run(&mut |_, _| ())?;
             if !cut.status.success() {
                 return Err(Error::new(format!("cut {}: {}", segment.display(), cut.stderr.trim())));
             }
         }
-        Ok(Has::Beginning)
+        Ok((Has::Beginning, minimal.is_some()))
     }
 
     fn recover_once(&self, monitor: &Monitor, aim: &str, hidden: &Hidden) -> Result<Recovery> {
@@ -232,16 +264,18 @@ impl Cluster<'_> {
         let fetch = |name: &str, to: &str| {
             monitor.alive();
             let to = data.join("pg_wal").join(to);
-            let has = if pgbackrest.fetch(name, data, &to)? {
+            let (has, minimal) = if pgbackrest.fetch(name, data, &to)? {
                 self.cut(name, &to)?
             } else if name.len() == 24 && pgbackrest.fetch(&format!("{name}.partial"), data, &to)? {
                 // The last one of a server that died, or of a timeline that was left.
-                self.cut(name, &to)?.min(Has::Beginning)
+                let (has, minimal) = self.cut(name, &to)?;
+                (has.min(Has::Beginning), minimal)
             } else {
-                Has::Nothing
+                (Has::Nothing, false)
             };
             let mut given = given.lock().unwrap_or_else(PoisonError::into_inner);
             given.note(name, has);
+            given.minimal = Some(name.to_owned()).filter(|_| minimal).or(given.minimal.take());
             let done = given.segments;
             monitor.progress(Progress { phase: "recovering".into(), done, total: None, unit: Unit::Items });
             Ok(has != Has::Nothing)
@@ -270,7 +304,8 @@ impl Cluster<'_> {
         }
         let said = output.stderr.lines().rev().find(|line| line.contains("FATAL") || line.contains("PANIC"));
         let said = said.or(output.stderr.lines().last()).unwrap_or("no message").trim();
-        Err(Error::new(format!("recover the database in {}: {said}", data.display())).hint(again))
+        let hint = if said.contains("wal_level=minimal") { AFTER_MINIMAL } else { again };
+        Err(Error::new(format!("recover the database in {}: {said}", data.display())).hint(hint))
     }
 }
 
@@ -303,7 +338,7 @@ mod tests {
         ] {
             recovery.given.note(name, has);
         }
-        let ended = Given { segments: 1, last: Some("000000010000000000000009".into()), ended: false };
+        let ended = Given { segments: 1, last: Some("000000010000000000000009".into()), ended: false, minimal: None };
         assert_eq!(recovery.given, ended);
         let line = "2026-11-21 02:51:27.618 UTC [1] LOG:  last completed transaction was at log time 2026-11-21 02:51:18.206012+00";
         recovery.last_transaction = last_transaction(line);
@@ -314,6 +349,10 @@ mod tests {
         recovery.given.note("00000001000000000000000A", Has::Beginning);
         assert_eq!(recovery.missing(&Target::Latest, &info()), None);
         assert!(recovery.given.ended, "what comes behind its beginning is nowhere");
+        recovery.given.minimal = Some("00000001000000000000000A".into());
+        let minimal = recovery.missing(&Target::Latest, &info()).expect("it lacks changes");
+        assert!(minimal.message.contains("wal_level = minimal"));
+        assert_eq!(recovery.missing(&Target::Time(at("2026-11-21T02:51:19Z")), &info()), None, "a moment before");
     }
 
     #[test]

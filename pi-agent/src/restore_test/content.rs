@@ -137,6 +137,10 @@ impl Content<'_> {
     /// Exact numbers of rows, of the tables that the configuration names.
     fn count(&self, found: &Catalogue, recorded: Option<&Catalogue>, sheet: &mut Sheet) {
         for name in &self.step.test.count {
+            if let Ok(Some(why)) = self.psql.is_not_backed_up(name) {
+                sheet.untested("rows", format!("{name} cannot come back: {why}"));
+                continue;
+            }
             match (found.counts.get(name), recorded.and_then(|recorded| recorded.counts.get(name))) {
                 (None, _) => sheet.failed("rows", format!("{name} cannot be counted")),
                 (Some(found), Some(then)) if !in_range(*found, *then) => {

@@ -160,8 +160,9 @@ impl Test<'_> {
     ) -> Result<Vec<String>> {
         let Work { step, place: Place { settings, .. }, .. } = self.work;
         let store = Store::open(&settings.storage, &settings.storage.location, &Secrets::new(&settings.secrets))?;
-        let info = PgBackRest::prepare(settings, step, self.postgres, &self.user)?.info()?;
-        let losses = Losses { store: &store.join(&step.name), stanza: &self.postgres.stanza, info: &info };
+        let pgbackrest = PgBackRest::prepare(settings, step, self.postgres, &self.user)?;
+        let (info, store, stanza) = (pgbackrest.info()?, store.join(&step.name), &self.postgres.stanza);
+        let losses = Losses { store: &store, stanza, pgbackrest: &pgbackrest, info: &info };
         let since = window.map(|window| window.from).unwrap_or_default();
         let mut lost = losses.of_two(losses.backups(since))?;
         if let (None, Some(segment)) = (&lost, segment) {
@@ -300,8 +301,13 @@ mod tests {
     #[test]
     fn moments_lie_between_the_last_test_and_the_last_commit() {
         let at = |second| Timestamp::from_second(second).ok();
-        let window =
-            Window { step: "d".into(), from: Timestamp::UNIX_EPOCH, to: Timestamp::UNIX_EPOCH, timelines: vec![] };
+        let window = Window {
+            step: "d".into(),
+            from: Timestamp::UNIX_EPOCH,
+            to: Timestamp::UNIX_EPOCH,
+            timelines: vec![],
+            gaps: vec![],
+        };
         for _ in 0..50 {
             let found = moment(Some(&window), at(100), at(200), &[]).expect("there is one");
             assert!(found >= at(100).expect("valid") && found < at(200).expect("valid"));

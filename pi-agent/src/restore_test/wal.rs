@@ -14,6 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::monitor::{Problem, Progress, Unit};
 use crate::pgbackrest::PgBackRest;
 use crate::repository::hexadecimal;
+use crate::wal::minimal_in;
 
 const NAME: &str = "older WAL";
 /// So many are named; the rest is counted.
@@ -29,6 +30,13 @@ struct Segment<'a> {
     checksum: &'a str,
 }
 
+enum State {
+    Whole,
+    Damaged,
+    /// It was written with `wal_level = minimal`.
+    LacksChanges,
+}
+
 impl<'a> Segment<'a> {
     /// `None`: a note of a backup, the history of a timeline, or the beginning of a segment that its timeline ended with
     /// (`.partial`), which no recovery asks for.
@@ -37,7 +45,7 @@ impl<'a> Segment<'a> {
         (name.len() == 24).then_some(Self { name, checksum: rest.get(..40)? })
     }
 
-    fn is_whole(&self, pgbackrest: &PgBackRest, data: &Path) -> Result<bool> {
+    fn state(&self, pgbackrest: &PgBackRest, data: &Path) -> Result<State> {
         let to = data.join("pg_wal/RECOVERYXLOG");
         let fetched = match pgbackrest.fetch(self.name, data, &to) {
             Err(error) if error.is_transient() => {
@@ -47,11 +55,16 @@ impl<'a> Segment<'a> {
             fetched => fetched,
         };
         let whole = fetched? && checksum(&to)? == self.checksum;
+        let state = match whole {
+            false => State::Damaged,
+            true if minimal_in(&to).context(|| format!("read {}", to.display()))?.is_some() => State::LacksChanges,
+            true => State::Whole,
+        };
         match fs::remove_file(&to) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(Error::new(format!("remove {}", to.display())).caused_by(error))
             }
-            _ => Ok(whole),
+            _ => Ok(state),
         }
     }
 }
@@ -59,34 +72,41 @@ impl<'a> Segment<'a> {
 /// Reads them, for the cluster in `data`, which no server recovers just now. What was seen until something failed is told.
 pub(super) fn test(work: &Work<'_>, pgbackrest: &PgBackRest, objects: &[String], data: &Path, sheet: &mut Sheet) {
     let segments: Vec<_> = objects.iter().filter_map(|object| Segment::of(object)).collect();
-    let (mut damaged, mut done, total) = (Vec::new(), 0, segments.len());
+    let (mut damaged, mut lacking, mut done, total) = (Vec::new(), Vec::new(), 0, segments.len());
     let ended = segments.iter().try_for_each(|segment| {
         let progress =
             Progress { phase: "reading older WAL".into(), done, total: Some(total as u64), unit: Unit::Items };
         work.monitor.progress(progress);
-        if !segment.is_whole(pgbackrest, data)? {
-            damaged.push(segment.name);
+        match segment.state(pgbackrest, data)? {
+            State::Whole => {}
+            State::Damaged => damaged.push(segment.name),
+            State::LacksChanges => lacking.push(segment.name),
         }
         done += 1;
         Ok::<_, Error>(())
     });
     if !damaged.is_empty() {
-        sheet.problem(NAME, told(&damaged, work));
+        sheet.problem(NAME, told("WAL is damaged in", &damaged, work));
+    }
+    if !lacking.is_empty() {
+        sheet.problem(NAME, told("WAL that was written with wal_level = minimal lacks changes in", &lacking, work));
     }
     match ended {
         Err(error) => sheet.untested(NAME, format!("{done} of {total} segments could be read: {}", error.chain())),
-        Ok(()) if damaged.is_empty() => sheet.passed(NAME, format!("each of {total} segments is as it was written")),
+        Ok(()) if damaged.is_empty() && lacking.is_empty() => {
+            sheet.passed(NAME, format!("each of {total} segments is as it was written"))
+        }
         Ok(()) => {}
     }
 }
 
-fn told(damaged: &[&str], work: &Work<'_>) -> Problem {
-    let named = damaged[..damaged.len().min(NAMED)].join(", ");
-    let more = damaged.len().saturating_sub(NAMED);
+fn told(what: &str, segments: &[&str], work: &Work<'_>) -> Problem {
+    let named = segments[..segments.len().min(NAMED)].join(", ");
+    let more = segments.len().saturating_sub(NAMED);
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     let (storage, step) = (&work.place.settings.storage.location, &work.step.name);
     Problem {
-        message: format!("WAL is damaged in {}: {named}{more}", storage.join(step)),
+        message: format!("{what} {}: {named}{more}", storage.join(step)),
         hint: Some(
             "moments behind it cannot be reached from a backup before it; those since the newest backup can".into(),
         ),

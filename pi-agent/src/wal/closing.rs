@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn a_hole_starts_one_backup() {
         let at = |second| Timestamp::from_second(second).expect("in range");
-        let hole = Hole { after: "a".into(), before: "b".into(), since: at(10), found: at(20) };
+        let hole = Hole { after: "a".into(), before: "b".into(), since: at(10), found: at(20), minimal: false };
         assert!(is_due(&hole, None));
         assert!(is_due(&hole, Some(at(15))), "it began before the hole was found");
         assert!(!is_due(&hole, Some(at(21))));

@@ -38,7 +38,7 @@ pub struct Reached {
     pub newest: Mark,
 }
 
-/// Segments that are in the repository no more than in the spool: no moment in them can be restored.
+/// Segments that are in the repository no more than in the spool, or that do not hold all changes: no moment in them can be restored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hole {
     /// The last segment before it.
@@ -49,6 +49,9 @@ pub struct Hole {
     pub since: Timestamp,
     /// When that was seen. A backup that began later is beyond it.
     pub found: Timestamp,
+    /// No segment is missing, but the server wrote what does not hold all changes.
+    #[serde(default)]
+    pub minimal: bool,
 }
 
 impl Reached {
@@ -90,7 +93,14 @@ impl Hole {
 
 impl fmt::Display for Hole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the archived WAL has a hole between {} and {}", self.after, self.before)
+        let Self { after, before, minimal, .. } = self;
+        if *minimal {
+            return write!(
+                f,
+                "WAL between {after} and {before} was written with wal_level = minimal, and lacks changes"
+            );
+        }
+        write!(f, "the archived WAL has a hole between {after} and {before}")
     }
 }
 
@@ -133,11 +143,17 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// A segment is in the repository, and still in the spool. Returns the hole before it.
+    /// A segment is in the repository, and still in the spool. Returns the hole before it, or in it: what lacks changes.
     ///
     /// # Errors
     /// That cannot be noted.
-    pub fn arrived(&mut self, name: &str, header: &Header, finished: Timestamp) -> Result<Option<Hole>> {
+    pub fn arrived(
+        &mut self,
+        name: &str,
+        header: &Header,
+        finished: Timestamp,
+        lacks_changes: bool,
+    ) -> Result<Option<Hole>> {
         // The last, partly filled one of a timeline comes again, whole, on the next.
         let Some(here) = place(name, header.segment_size) else { return Ok(None) };
         let mark = Mark { segment: name.to_owned(), finished };
@@ -148,8 +164,9 @@ impl<'a> Ledger<'a> {
         if mark.segment > reached.newest.segment {
             let next = place(&reached.newest.segment, header.segment_size).map_or(here, |newest| newest + 1);
             let left = self.left.iter().filter_map(|name| place(name, header.segment_size));
-            if here.saturating_sub(next) > left.filter(|left| (next..here).contains(left)).count() as u64 {
-                found = Some(self.hole(&reached.newest, &mark)?);
+            let is_missing = here.saturating_sub(next) > left.filter(|left| (next..here).contains(left)).count() as u64;
+            if is_missing || lacks_changes {
+                found = Some(self.hole(&reached.newest, &mark, lacks_changes)?);
                 reached.whole = mark.clone();
             }
             reached.newest = mark;
@@ -163,15 +180,16 @@ impl<'a> Ledger<'a> {
     }
 
     /// Notes a hole; together with one that is open still, all between them counts as lost.
-    fn hole(&self, last: &Mark, next: &Mark) -> Result<Hole> {
+    fn hole(&self, last: &Mark, next: &Mark, minimal: bool) -> Result<Hole> {
         let new = Hole {
             after: last.segment.clone(),
             before: next.segment.clone(),
             since: last.finished,
             found: Timestamp::now(),
+            minimal,
         };
         let found = match Hole::read(self.spool) {
-            Some(open) => Hole { after: open.after, since: open.since, ..new },
+            Some(open) => Hole { after: open.after, since: open.since, minimal: open.minimal || minimal, ..new },
             None => new,
         };
         write(&hole(self.spool), &found)?;
@@ -204,7 +222,7 @@ mod tests {
                 fs::write(spool.join(&name), "damaged").expect("written");
                 ledger.left(&name);
             } else {
-                holes.extend(ledger.arrived(&name, &OURS, at(*number)).expect("noted"));
+                holes.extend(ledger.arrived(&name, &OURS, at(*number), false).expect("noted"));
             }
         }
         holes
@@ -244,6 +262,17 @@ mod tests {
     }
 
     #[test]
+    fn what_lacks_changes_is_a_hole_in_an_unbroken_row() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = folder.path();
+        assert_eq!(pass(spool, &[5]), []);
+        let hole = Ledger::open(spool).arrived(&segment(6), &OURS, at(6), true).expect("noted").expect("it lacks some");
+        assert_eq!((&hole.after, &hole.before, hole.since, hole.minimal), (&segment(5), &segment(6), at(5), true));
+        assert!(hole.to_string().contains("wal_level = minimal"));
+        assert_eq!(pass(spool, &[6, 7]), [], "told once");
+    }
+
+    #[test]
     fn another_timeline_or_cluster_begins_where_it_likes() {
         let folder = tempfile::tempdir().expect("a folder");
         let spool = folder.path();
@@ -251,13 +280,13 @@ mod tests {
         let mut ledger = Ledger::open(spool);
         for name in ["000000010000000000000050", "000000020000000000000051", "000000020000000000000052"] {
             assert_eq!(
-                ledger.arrived(name, &OURS, at(1)).expect("noted"),
+                ledger.arrived(name, &OURS, at(1), false).expect("noted"),
                 None,
                 "{name}: restored to an earlier moment"
             );
         }
         let other = Header { system_id: 8, segment_size: SIZE, begins: 0 };
-        assert_eq!(ledger.arrived(&segment(0x99), &other, at(1)).expect("noted"), None);
+        assert_eq!(ledger.arrived(&segment(0x99), &other, at(1), false).expect("noted"), None);
         assert_eq!(whole(spool), segment(0x99));
     }
 }

@@ -113,7 +113,7 @@ impl Header {
 }
 
 /// Opens a file in a directory of the server's user: no link is followed, and a pipe is not waited for.
-fn open_plain(file: &Path) -> io::Result<File> {
+pub(super) fn open_plain(file: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     File::options().read(true).custom_flags(flags.bits()).open(file)
 }

@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn nothing_behind_a_hole_is_safe() {
-        let hole = Hole { after: "a".into(), before: "b".into(), since: at(7200), found: at(60) };
+        let hole = Hole { after: "a".into(), before: "b".into(), since: at(7200), found: at(60), minimal: false };
         let standing = WalState {
             oldest: None,
             files: 0,

@@ -283,7 +283,7 @@ fn a_server_that_keeps_its_wal_is_not_taken_for_an_idle_one() {
 fn a_hole_in_the_wal_is_told_until_a_backup_has_closed_it() {
     let mark = |minutes| Mark { segment: "000000010000000000000009".into(), finished: minutes_ago(minutes) };
     let (after, before) = ("000000010000000000000004".into(), "000000010000000000000007".into());
-    let hole = Hole { after, before, since: minutes_ago(90), found: minutes_ago(5) };
+    let hole = Hole { after, before, since: minutes_ago(90), found: minutes_ago(5), minimal: false };
     let state = WalState { hole: Some(hole), ..waiting() };
     assert_eq!(judged(wal::age, state.clone()), Verdict::Unknown, "told by the other alone");
     let bad = is_bad(judged(wal::hole, state));

@@ -61,7 +61,7 @@ pub fn hole(evidence: &Evidence, limits: &Alarms) -> Vec<Found> {
                 .text(format!("no moment since {} can be restored until there is a new backup", words::time(hole.since)))
                 .hint(
                     "it is made at once; by hand: pi-agent run. Look for what removed WAL: a changed archive_command, an \
-                     emptied spool",
+                     emptied spool, a start with wal_level = minimal",
                 )
                 .dated(Some(hole.since), None)
                 .into();

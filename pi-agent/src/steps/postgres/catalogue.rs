@@ -134,17 +134,42 @@ impl Psql<'_> {
         Ok(Catalogue { label: String::new(), superuser: cluster.superuser, databases, unopened, counts })
     }
 
+    /// Why no restore has the rows of `DATABASE.SCHEMA.TABLE`, if that is so: of the table or of what inherits from it, as partitions do.
+    ///
+    /// # Errors
+    /// There is no such table.
+    pub fn is_not_backed_up(&self, name: &str) -> Result<Option<&'static str>> {
+        let (database, table) = named(name);
+        let sql = format!(
+            "with recursive part (id) as (select '{}'::regclass::oid union select i.inhrelid from pg_inherits i \
+               join part on i.inhparent = id) \
+             select case when bool_or(relpersistence = 'u') then 'u' when bool_or(relkind = 'f') then 'f' end \
+             from part join pg_class c on c.oid = id",
+            table.replace('\'', "''")
+        );
+        Ok(match &*self.system(database, &sql, Duration::from_mins(1))? {
+            "u" => Some("it is unlogged: PostgreSQL empties it in each recovery"),
+            "f" => Some("it is a foreign table: its rows are on another server"),
+            _ => None,
+        })
+    }
+
     /// The rows of `DATABASE.SCHEMA.TABLE`.
     ///
     /// # Errors
     /// There is no such table, or counting takes too long.
     pub fn count(&self, name: &str) -> Result<i64> {
-        let mut parts = name.splitn(3, '.');
-        let [database, schema, table] = [(); 3].map(|()| parts.next().unwrap_or_default());
-        let quoted = [schema, table].map(|part| format!("\"{}\"", part.replace('"', "\"\""))).join(".");
-        let text = self.system(database, &format!("select count(*) from {quoted}"), COUNTING)?;
+        let (database, table) = named(name);
+        let text = self.system(database, &format!("select count(*) from {table}"), COUNTING)?;
         text.parse().context(|| format!("count the rows of {name}"))
     }
+}
+
+/// The database of `DATABASE.SCHEMA.TABLE`, and the rest as SQL has it.
+fn named(name: &str) -> (&str, String) {
+    let mut parts = name.splitn(3, '.');
+    let [database, schema, table] = [(); 3].map(|()| parts.next().unwrap_or_default());
+    (database, [schema, table].map(|part| format!("\"{}\"", part.replace('"', "\"\""))).join("."))
 }
 
 impl Catalogue {

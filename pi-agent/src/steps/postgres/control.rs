@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::programs::Programs;
 use crate::error::{Error, Result};
+use crate::pgbackrest::lsn;
 use crate::process::User;
 
 /// Part of a control file.
@@ -18,6 +19,8 @@ pub(crate) struct Control {
     pub prepared_transactions: u32,
     /// `max_locks_per_transaction` of the server that wrote it.
     pub locks_per_transaction: u32,
+    /// The position of the last checkpoint: of restored data, right behind the end of their recovery.
+    pub checkpoint: u64,
     /// MiB of a WAL segment.
     pub segment: u64,
 }
@@ -48,6 +51,7 @@ impl Control {
             is_shut_down: value("Database cluster state")? == "shut down",
             prepared_transactions: value("max_prepared_xacts setting")?.parse().ok()?,
             locks_per_transaction: value("max_locks_per_xact setting")?.parse().ok()?,
+            checkpoint: lsn(value("Latest checkpoint location")?)?,
             segment: value("Bytes per WAL segment")?.parse::<u64>().ok()? >> 20,
         })
     }
@@ -62,6 +66,7 @@ mod tests {
         let text = |state: &str| {
             format!(
                 "pg_control version number:            1300\nDatabase cluster state:               {state}\n\
+                 Latest checkpoint location:           1/7000060\n\
                  max_prepared_xacts setting:           7\nmax_locks_per_xact setting:           64\n\
                  Bytes per WAL segment:                16777216\n"
             )
@@ -74,6 +79,7 @@ mod tests {
                 is_shut_down: true,
                 prepared_transactions: 7,
                 locks_per_transaction: 64,
+                checkpoint: 0x1_0700_0060,
                 segment: 16
             }
         );

@@ -4,8 +4,11 @@
 use std::time::{Duration, Instant};
 
 use super::archiving::{self, SetUp, Style, Way};
+use super::catalogue::Psql;
 use super::container::{self, Seat, Spool};
+use super::programs::Programs;
 use super::server::Server;
+use super::session::LIVE;
 use super::{check_server, check_versions, dumps, user};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Result};
@@ -28,6 +31,8 @@ pub struct Look {
     pub set_up: Option<SetUp>,
     /// Why an idle server's last changes would be kept back for too long.
     pub late: Option<Error>,
+    /// Tables that `count` names for restore tests, of which no backup holds any rows, and why.
+    pub uncountable: Vec<(String, &'static str)>,
     /// The WAL file that could not be archived, unless one could since.
     pub failing: Option<String>,
     /// How long a segment took into the repository; `None`: not tried, because there is no repository yet or not all is well.
@@ -75,5 +80,14 @@ fn look_at(Seat { postgres, spool }: &Seat, settings: &Settings, step: &Step, pr
     let spool = uses_spool.then(|| spool.clone());
     let late = archiving::late(&identity, settings.alarms.rpo).filter(|_| set_up.is_none());
     let failing = server.archiver()?.failing;
-    Ok(Look { version: identity.version(), problems, spool, user, set_up, late, failing, arrival })
+    let uncountable = uncountable(&server, &step.test.count);
+    Ok(Look { version: identity.version(), problems, spool, user, set_up, late, uncountable, failing, arrival })
+}
+
+/// A table that cannot be asked about is named by the restore test.
+fn uncountable(server: &Server<'_>, counted: &[String]) -> Vec<(String, &'static str)> {
+    let programs = Programs::default();
+    let psql = Psql { connection: server.connection(), user: server.user, programs: &programs, options: LIVE };
+    let why = |name: &String| Some((name.clone(), psql.is_not_backed_up(name).ok()??));
+    counted.iter().filter_map(why).collect()
 }

@@ -1,12 +1,14 @@
 //! What is lost or damaged in a repository though neither a restore nor a verify says so: files that are there twice, and WAL
 //! that the backup at hand does not ask for.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
-use super::holes;
+use super::holes::Archive;
 use crate::error::{Kind, Result};
 use crate::monitor::Problem;
-use crate::pgbackrest::{Backup, Info};
+use crate::pgbackrest::{Backup, Info, PgBackRest};
 use crate::storage::Store;
 use crate::wal::Reached;
 
@@ -15,6 +17,7 @@ pub(crate) struct Losses<'a> {
     /// `URL/STEP`.
     pub store: &'a Store,
     pub stanza: &'a str,
+    pub pgbackrest: &'a PgBackRest,
     pub info: &'a Info,
 }
 
@@ -59,20 +62,39 @@ impl Losses<'_> {
     pub fn of_wal(&self, since: Timestamp, segment_size: u64, pushed: Option<&Reached>) -> Result<Option<Problem>> {
         let Some(newest) = self.info.newest(Timestamp::now()) else { return Ok(None) };
         let objects = self.store.list(&format!("archive/{}/", self.stanza))?;
-        let behind = |backup: &Backup| hole_behind(self.stanza, backup, segment_size, &objects);
+        let place = (self.stanza, &*newest.archive);
+        let archive = Archive::read(self.pgbackrest, place, &self.info.backups, &objects, segment_size)?;
         let tell = |message: String, hint: String| Ok(Some(Problem { message, hint: Some(hint) }));
         let until_the_next =
             || "no moment behind it can be restored until there is a new backup: pi-agent run".to_owned();
-        if let Some((last, next)) = behind(newest) {
+        if let Some((last, next)) = archive.hole_behind(newest) {
             return tell(hole(&last, &next), until_the_next());
         }
-        let first = self.backups(since).iter().find(|backup| backup.archive == newest.archive);
-        if let Some((last, next)) = first.and_then(behind) {
-            let hint = format!("moments in it cannot be restored, those since the backup {} can", newest.label);
+        // The first on each timeline comes to whatever a later one does.
+        let mut timelines = BTreeSet::new();
+        let is_first = |backup: &&Backup| backup.archive == newest.archive && timelines.insert(backup.timeline());
+        if let Some((last, next)) =
+            self.backups(since).iter().filter(is_first).find_map(|first| archive.hole_behind(first))
+        {
+            let hint = format!(
+                "moments behind it cannot be restored from a backup before it, those since the backup {} can",
+                newest.label
+            );
             return tell(hole(&last, &next), hint);
         }
+        if let Some((from, to)) = self.info.gaps(since).first() {
+            let message =
+                format!("no moment between {from} and {to} can be restored: WAL was missing or lacked changes there");
+            return tell(message, "the backup that was made then restores what came later: pi-agent points".into());
+        }
         let pushed = pushed.and_then(|pushed| pushed.newest_of(self.info.cluster()?));
-        match pushed.filter(|pushed| !objects.iter().any(|(key, _)| key.contains(*pushed))) {
+        // The beginning of it (`.partial`), which another server may have handed over, does not stand in for it.
+        let is_there = |segment: &str| {
+            let named =
+                |key: &String| key.rsplit('/').next().is_some_and(|name| name.split('-').next() == Some(segment));
+            objects.iter().any(|(key, _)| named(key))
+        };
+        match pushed.filter(|pushed| !is_there(pushed)) {
             None => Ok(None),
             Some(pushed) => {
                 tell(format!("the WAL segment {pushed} was pushed, and is gone from {}", self.store), until_the_next())
@@ -95,18 +117,6 @@ impl Losses<'_> {
         let older = names.filter(|name| *name >= from.as_str() && *name < to.as_str());
         Ok(older.map(str::to_owned).collect())
     }
-}
-
-/// The segments around the first hole behind a backup.
-pub(super) fn hole_behind(
-    stanza: &str,
-    backup: &Backup,
-    segment_size: u64,
-    objects: &[(String, u64)],
-) -> Option<(String, String)> {
-    let folder = format!("archive/{stanza}/{}/", backup.archive);
-    let keys = objects.iter().map(|(key, _)| key.as_str()).filter(|key| key.starts_with(&folder));
-    holes::first(keys, backup.wal_start.as_ref()?, segment_size)
 }
 
 pub(super) fn hole(last: &str, next: &str) -> String {

@@ -33,8 +33,9 @@ pub use self::archiving::SetUp;
 use self::archiving::{Style, Way};
 use self::container::{Seat, Spool};
 use self::dumps::Dumped;
+use self::holes::Archive;
 pub use self::look::{Look, look};
-use self::losses::{Losses, hole, hole_behind};
+use self::losses::{Losses, hole};
 use self::server::{Identity, Server};
 pub use self::switch::switch;
 use super::claim::{Claim, in_our_place};
@@ -248,7 +249,12 @@ impl Work<'_> {
         // 5. The month's dump, unless nobody knows which month it is; then the books.
         let dumped = if keep_everything.is_none() { self.dump_if_due(identity) } else { Dumped::default() };
         let objects = self.objects();
-        problems.extend(known.newest(began).and_then(|before| self.hole_since(before, made, identity, &objects)));
+        if let Some(before) = known.newest(began) {
+            match self.hole_since(before, made, identity, &info, &objects) {
+                Ok(hole) => problems.extend(self.losses_since(before, made, began, hole)),
+                Err(error) => problems.push(Problem::from(&error)),
+            }
+        }
         problems.extend(Hole::close(&self.spool.here, began).err().map(|error| Problem::from(&error)));
         let mut result = self.result(identity, made, warnings, problems, expired, &objects);
         dumped.tell(&mut result);
@@ -269,24 +275,48 @@ impl Work<'_> {
         })
     }
 
+    /// WAL that went missing or lacks changes since the last backup, which is noted at the new one.
+    fn losses_since(&self, before: &Backup, made: &Backup, began: Timestamp, missing: Option<Problem>) -> Vec<Problem> {
+        let noted = Hole::read(&self.spool.here).filter(|hole| hole.found < began);
+        let lacking = || {
+            let hole = noted.as_ref().filter(|hole| hole.minimal)?;
+            Some(Problem {
+                message: hole.to_string(),
+                hint: Some(format!(
+                    "moments between {} and {} may be lost, later ones are safe again; leave wal_level as it is, or make a backup \
+                     right after it was minimal",
+                    hole.since, made.stopped
+                )),
+            })
+        };
+        let Some(lost) = missing.or_else(lacking) else { return Vec::new() };
+        let since = noted.as_ref().map_or(before.stopped, |hole| hole.since);
+        let noted = self.pgbackrest.note_loss(&made.label, since);
+        [lost].into_iter().chain(noted.err().map(|error| Problem::from(&error))).collect()
+    }
+
     /// WAL that went missing since the last backup. Told once: the backup just made is beyond the hole.
     fn hole_since(
         &self,
         before: &Backup,
         made: &Backup,
         identity: &Identity,
+        info: &Info,
         objects: &[(String, u64)],
-    ) -> Option<Problem> {
-        let before = Some(before).filter(|before| before.archive == made.archive)?;
-        let (last, next) = hole_behind(&self.postgres.stanza, before, identity.wal_segment_size, objects)?;
-        Some(Problem {
+    ) -> Result<Option<Problem>> {
+        if before.archive != made.archive {
+            return Ok(None);
+        }
+        let place = (&*self.postgres.stanza, &*made.archive);
+        let archive = Archive::read(&self.pgbackrest, place, &info.backups, objects, identity.wal_segment_size)?;
+        Ok(archive.hole_behind(before).map(|(last, next)| Problem {
             message: hole(&last, &next),
             hint: Some(format!(
                 "moments between {} and {} may be lost, later ones are safe again; look for what removed WAL: \
                  archive-push-queue-max, a changed archive_command, an emptied spool",
                 before.stopped, made.stopped
             )),
-        })
+        }))
     }
 
     /// Runs the backup while a thread keeps the WAL flowing that pgBackRest waits for at its end.
@@ -373,7 +403,12 @@ impl Work<'_> {
         // Before the storage is looked at: what is pushed meanwhile is there, too.
         let pushed = Reached::read(&self.spool.here);
         let info = self.pgbackrest.info()?;
-        let losses = Losses { store: &self.store.join(&self.step.name), stanza: &self.postgres.stanza, info: &info };
+        let losses = Losses {
+            store: &self.store.join(&self.step.name),
+            stanza: &self.postgres.stanza,
+            pgbackrest: &self.pgbackrest,
+            info: &info,
+        };
         let mut problem = losses.of_two(&info.backups)?;
         if let (None, Some(since), Some(segment)) =
             (&problem, wal_begins(&info, self.step), segment_size(&self.job.facts))

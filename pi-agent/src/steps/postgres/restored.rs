@@ -215,6 +215,7 @@ mod tests {
             is_shut_down: true,
             prepared_transactions: prepared,
             locks_per_transaction: locks,
+            checkpoint: 0,
             segment,
         };
         let text = alone(&control);

@@ -11,7 +11,8 @@ use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Result};
 use crate::monitor::Problem;
 use crate::pgbackrest::PgBackRest;
-use crate::wal::{Record, Whose, tell};
+use crate::report::words;
+use crate::wal::{Hole, Record, Whose, tell};
 
 /// Lets the servers of the steps named (none named: all) begin another segment, and follows the last one into the repository;
 /// true when each is there. What goes wrong with one is told, and the others have their turn.
@@ -45,6 +46,15 @@ fn switch_one(settings: &Settings, step: &Step, postgres: &Postgres, record: &Re
         let style = archiving::style(&identity, spool, settings.alarms.rpo)?;
         let pgbackrest = &PgBackRest::prepare(settings, step, postgres, &user)?;
         let way = Way { settings, step, postgres, spool, server: &server, pgbackrest, whose: Whose::Unknown(record) };
-        way.prove(&identity, style, ARRIVAL, &mut || Ok(()))
+        way.prove(&identity, style, ARRIVAL, &mut || Ok(()))?;
+        // What is in storage leads nowhere behind that.
+        Hole::read(&spool.here).map_or(Ok(()), |hole| {
+            let hint = format!(
+                "no moment since {} can be restored until there is a new backup: pi-agent run {}",
+                words::time(hole.since),
+                step.name
+            );
+            Err(Error::new(hole.to_string()).hint(hint))
+        })
     })
 }
