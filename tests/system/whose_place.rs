@@ -188,6 +188,7 @@ fn whatever_ends_a_night_is_no_other_machine() {
     let other = cards.scratch.directory("other");
     let (from, to): (&Path, &Path) = (&cards.storage(), &other);
     cards.rewrite(&from.display().to_string(), &to.display().to_string());
+    let _ = cards.agent.run(["run"]).expect(5).says("is a new place, and the restore points until now are in");
     cards.agent.ok(["run"]);
     cards.rewrite(&to.display().to_string(), &from.display().to_string());
     cards.agent.ok(["run"]);

@@ -208,7 +208,8 @@ impl Work<'_> {
         for problem in damage {
             result.degrade(problem);
         }
-        if let Some(before) = self.job.facts.get(PLACE).filter(|_| snapshots.is_empty() && !self.job.was_here()) {
+        let is_new = snapshots.is_empty() && !self.job.was_here() && !matches!(self.step.source, Source::Agent(_));
+        if let Some(before) = self.job.facts.get(PLACE).filter(|_| is_new) {
             result.degrade(Problem {
                 message: format!("{} is a new place, and the restore points until now are in {before}", self.root),
                 hint: Some("if [storage] url is right so: nothing, they stay there; else correct it".into()),
