@@ -24,6 +24,7 @@ mod hostile_clusters;
 mod hostile_storage;
 mod in_place;
 mod interruptions;
+mod keys;
 mod limits;
 mod live;
 mod live_commands;
