@@ -34,10 +34,7 @@ fn a_password_that_opens_nothing_is_told_by_whoever_is_asked_and_comes_into_no_k
     // One that is lost comes from the kit, and is not made anew.
     let key = config.secrets().join("restic.key");
     fs::remove_file(&key).unwrap();
-    agent
-        .run(["setup", "--unattended", "--kit-saved"])
-        .expect(2)
-        .says("restic.key is missing, and there are backups in");
+    agent.run(["setup", "--unattended"]).expect(2).says("restic.key is missing, and there are backups in");
     assert!(!key.exists());
     agent.run(["doctor"]).expect(1).says("recover --kit FILE --only-files");
 }
