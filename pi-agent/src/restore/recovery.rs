@@ -137,9 +137,9 @@ impl Recovery {
         if let Some(segment) = &self.given.minimal {
             let message = format!(
                 "the WAL from within {segment} on lacks changes, for the server was started with wal_level = minimal; the last that \
-                 could be recovered is {last}"
+                 could be recovered is {last}; {AFTER_MINIMAL}"
             );
-            return Some(Problem { message, hint: Some(AFTER_MINIMAL.into()) });
+            return Some(Problem { message, hint: None });
         }
         let message = if reached {
             format!("the archive holds no transaction after the moment asked for; the last it holds is {last}")
