@@ -346,16 +346,14 @@ fn what_a_database_has_on_other_disks_comes_back_there() {
         [space, data.join("pg_wal")].map(|link| fs::read_link(link).unwrap())
     };
 
-    // The room is counted on each disk.
-    let filler = space.join("filler");
-    sh(Command::new("fallocate").args(["--length", "70M"]).arg(&filler));
+    // The room is counted on each disk: where the WAL comes, for what the recovery needs of it.
     host.cluster.stop();
-    host.agent
-        .run(["restore", "database", "--in-place", "--yes", "--at", &id])
-        .expect(1)
-        .says("needed")
-        .says(&space.display().to_string());
-    fs::remove_file(filler).unwrap();
+    for (disk, place) in disks.iter().zip([&space, &wal]) {
+        disk.fill();
+        let ran = host.agent.run(["restore", "database", "--in-place", "--yes", "--at", &id]).expect(1);
+        ran.says("are needed, and ").says(&place.display().to_string());
+        disk.make_room();
+    }
     host.cluster.start();
 
     for number in 1..=2 {

@@ -89,6 +89,11 @@ impl Info {
         (number == self.clusters.len()).then_some(segment)
     }
 
+    /// Bytes of a segment of WAL, where the names of the backups' first ones tell it.
+    pub fn segment_size(&self) -> Option<u64> {
+        timelines::segment_size(&self.backups.iter().collect::<Vec<_>>())
+    }
+
     /// What backups found to be lost before them, since then: from, to.
     pub fn gaps(&self, since: Timestamp) -> Vec<(Timestamp, Timestamp)> {
         let found = self.backups.iter().filter(|backup| backup.stopped > since);

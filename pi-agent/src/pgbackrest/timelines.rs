@@ -163,7 +163,7 @@ pub fn lsn(text: &str) -> Option<u64> {
 }
 
 /// The size of a segment by which the first segments of these backups have their names; `None`: they do not tell.
-fn segment_size(backups: &[&Backup]) -> Option<u64> {
+pub(super) fn segment_size(backups: &[&Backup]) -> Option<u64> {
     let fits = |size: u64| {
         backups.iter().all(|backup| match (&backup.wal_start, backup.start_lsn) {
             (Some(name), Some(lsn)) => name.get(8..) == Some(&*place_of(lsn, size)),

@@ -20,6 +20,7 @@ use crate::monitor::{Monitor, Problem, Progress, Unit};
 use crate::mounts::within_reach;
 use crate::pgbackrest::{self, Backup, Info, PgBackRest, RestoreOrder, Target};
 use crate::process::{Program, User};
+use crate::report::words;
 use crate::retention;
 use crate::shown::{shown, typed};
 use crate::steps::future;
@@ -27,6 +28,7 @@ use crate::steps::postgres::programs::Found;
 use crate::steps::postgres::restored::{self, Configuration};
 use crate::steps::postgres::{container, image};
 use crate::theirs::{self, Theirs};
+use crate::wal::place;
 
 /// The backups there are, and the stretch of time to any moment of which one can restore.
 ///
@@ -125,7 +127,7 @@ fn restore_as(
         place.forget_a_dead_server(&user)?;
     }
     Unfinished::begin(&step.name, request, None)?;
-    place.has_room(backup)?;
+    place.has_room(backup, wal_needed(backup, &target, info))?;
     if let Some(there) = there {
         place.outside.iter().try_for_each(|outside| outside.prepare(&user, delta, there.data))?;
     }
@@ -196,6 +198,20 @@ fn restore_as(
         unfinished: false,
         next: place.next(&programs, postgres, step, &user, &recovery, kept_tablespaces),
     })
+}
+
+/// Bytes of WAL that are kept until the recovery has ended, as far as is known before it: to where the backup is consistent, or to the
+/// end, and the segment with which the new timeline begins.
+fn wal_needed(backup: &Backup, target: &Target, info: &Info) -> u64 {
+    let size = info.segment_size().unwrap_or(16 << 20);
+    let newest = || place(&info.newest_wal.as_ref()?.1, size);
+    let last = match target {
+        Target::Latest => newest(),
+        Target::Immediate | Target::Time(_) => backup.stop_lsn.map(|stop| stop / size),
+    };
+    let first = backup.start_lsn.map(|start| start / size);
+    let between = last.zip(first).map_or(0, |(last, first)| last.saturating_sub(first));
+    (between + 2) * size
 }
 
 /// What is wrong with what comes from a backup that holds damaged pages.
@@ -356,12 +372,16 @@ impl Place {
         there.act(|| fs::remove_file(there.inside(LOCK)).context(doing))
     }
 
-    /// Said before hours are spent.
-    fn has_room(&self, backup: &Backup) -> Result<()> {
+    /// Said before hours are spent. `wal`: bytes of WAL that the recovery needs.
+    fn has_room(&self, backup: &Backup, wal: u64) -> Result<()> {
         let elsewhere: u64 = self.outside.iter().map(|outside| outside.bytes).sum();
         let there = bytes_below(&self.to) + bytes_below(&self.tablespaces);
-        let here = backup.size.saturating_sub(elsewhere).saturating_sub(there);
-        let missing = |outside: &Outside| outside.bytes.saturating_sub(bytes_below(&outside.stage));
+        let wal_outside = self.outside.iter().any(|outside| outside.oid().is_none());
+        let wal_of = |is_there: bool| if is_there { wal } else { 0 };
+        let here = (backup.size.saturating_sub(elsewhere) + wal_of(!wal_outside)).saturating_sub(there);
+        let missing = |outside: &Outside| {
+            (outside.bytes + wal_of(outside.oid().is_none())).saturating_sub(bytes_below(&outside.stage))
+        };
         let others = self.outside.iter().map(|outside| (&outside.place, missing(outside)));
         // On one disk they share the room.
         let mut disks: BTreeMap<u64, (&PathBuf, u64)> = BTreeMap::new();
@@ -371,7 +391,13 @@ impl Place {
         }
         disks.into_values().try_for_each(|(place, needed)| {
             let free = room(place)?.free;
-            if needed <= free { Ok(()) } else { Err(super::no_room(place, needed, free)) }
+            if needed <= free {
+                return Ok(());
+            }
+            Err(super::no_room(place, needed, free).hint(format!(
+                "make room on its disk, or restore to a larger one; {} of that are for WAL since the backup: after a newer one it is less",
+                words::size(wal)
+            )))
         })
     }
 

@@ -14,10 +14,12 @@ use super::hidden::Hidden;
 use super::postgres::hand_over;
 use crate::config::Settings;
 use crate::error::{Context, Error, Result};
+use crate::health::room;
 use crate::monitor::{Monitor, Problem, Progress, Unit};
 use crate::mounts::{Bind, privately};
 use crate::pgbackrest::{Info, PgBackRest, Target};
 use crate::process::{Program, User};
+use crate::shown::shown;
 use crate::steps::postgres::catalogue::ALWAYS_THERE;
 use crate::steps::postgres::control::Control;
 use crate::steps::postgres::programs::Found;
@@ -137,9 +139,9 @@ impl Recovery {
         if let Some(segment) = &self.given.minimal {
             let message = format!(
                 "the WAL from within {segment} on lacks changes, for the server was started with wal_level = minimal; the last that \
-                 could be recovered is {last}"
+                 could be recovered is {last}; {AFTER_MINIMAL}"
             );
-            return Some(Problem { message, hint: Some(AFTER_MINIMAL.into()) });
+            return Some(Problem { message, hint: None });
         }
         let message = if reached {
             format!("the archive holds no transaction after the moment asked for; the last it holds is {last}")
@@ -236,6 +238,18 @@ impl Cluster<'_> {
         Ok((Has::Beginning, minimal.is_some()))
     }
 
+    /// What is said where a segment has no room beside those that are there: neither pgBackRest nor PostgreSQL tells it plainly.
+    fn full_disk(&self, segment: u64) -> Option<String> {
+        let wal = self.data.join("pg_wal");
+        let wal = wal.canonicalize().unwrap_or(wal);
+        let room = room(&wal).ok().filter(|room| room.free < segment)?;
+        Some(format!(
+            "the disk of {} is full ({}), and all WAL since the backup comes there until the recovery has ended: make room on it",
+            shown(&wal),
+            room.in_words()
+        ))
+    }
+
     fn recover_once(&self, monitor: &Monitor, aim: &str, hidden: &Hidden) -> Result<Recovery> {
         let Self { data, pgbackrest, .. } = self;
         let (user, runtime) = (pgbackrest.user(), &self.settings.local.runtime);
@@ -255,7 +269,8 @@ impl Cluster<'_> {
             // goes on as the original, be it that a person puts it there, or no moment of that timeline comes back.
             restored::line("archive_mode", "on"),
         ];
-        configuration.ours(&control()?, &(own.concat() + aim), "")?;
+        let before = control()?;
+        configuration.ours(&before, &(own.concat() + aim), "")?;
 
         let (mut last, given) = (None, Mutex::new(Given::default()));
         monitor.phase("recovering");
@@ -286,7 +301,8 @@ impl Cluster<'_> {
         let output = output?;
         let again = "the files are restored; the same restore with --overwrite goes on from there";
         fetched.map_err(|error| {
-            let hint = error.advice().map_or_else(|| again.to_owned(), |advice| format!("{advice}; {again}"));
+            let advice = self.full_disk(before.segment << 20).or(error.advice().map(str::to_owned));
+            let hint = advice.map_or_else(|| again.to_owned(), |advice| format!("{advice}; {again}"));
             Error::new(format!("recover the database in {}", data.display()))
                 .kind_of(error.kind())
                 .hint(hint)
@@ -304,7 +320,11 @@ impl Cluster<'_> {
         }
         let said = output.stderr.lines().rev().find(|line| line.contains("FATAL") || line.contains("PANIC"));
         let said = said.or(output.stderr.lines().last()).unwrap_or("no message").trim();
-        let hint = if said.contains("wal_level=minimal") { AFTER_MINIMAL } else { again };
+        let hint = match self.full_disk(before.segment << 20) {
+            _ if said.contains("wal_level=minimal") => AFTER_MINIMAL.to_owned(),
+            Some(full) => format!("{full}; {again}"),
+            None => again.to_owned(),
+        };
         Err(Error::new(format!("recover the database in {}: {said}", data.display())).hint(hint))
     }
 }

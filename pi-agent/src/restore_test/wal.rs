@@ -94,7 +94,7 @@ pub(super) fn test(work: &Work<'_>, pgbackrest: &PgBackRest, objects: &[String],
     match ended {
         Err(error) => sheet.untested(NAME, format!("{done} of {total} segments could be read: {}", error.chain())),
         Ok(()) if damaged.is_empty() && lacking.is_empty() => {
-            sheet.passed(NAME, format!("each of {total} segments is as it was written"))
+            sheet.passed(NAME, format!("each of {total} segments is as it was written"));
         }
         Ok(()) => {}
     }
