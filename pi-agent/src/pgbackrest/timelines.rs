@@ -156,7 +156,7 @@ fn history(text: &str) -> Option<Vec<(u32, u64)>> {
 }
 
 /// A position in the stream of WAL, as PostgreSQL writes it: `0/4009F20`.
-pub(super) fn lsn(text: &str) -> Option<u64> {
+pub fn lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
     let part = |text| u32::from_str_radix(text, 16).ok().map(u64::from);
     Some(part(high)? << 32 | part(low)?)

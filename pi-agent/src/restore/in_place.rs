@@ -19,7 +19,7 @@ use crate::monitor::{Monitor, Problem};
 use crate::run::make_private;
 use crate::shown::{shown, typed};
 use crate::steps::postgres::container;
-use crate::wal::{self, Drained, Record};
+use crate::wal::{self, Record};
 
 /// What would be done.
 #[derive(Debug)]
@@ -181,7 +181,8 @@ impl<'a> InPlace<'a> {
             return Err(Error::transient(format!("the server in {} still runs", beside.place.display())));
         }
         monitor.phase("pushing WAL");
-        let drained = self.drain(directory)?;
+        let names = std::slice::from_ref(&self.step.name);
+        let drained = wal::drain(self.settings, names, &Record::at_hand(directory))?;
         if !drained.spools && request.at == super::At::Latest {
             return Err(Error::new("some WAL is not in the repository: the newest moment would be lost")
                 .hint("`pi-agent wal push` says why; an older moment is restored with --at TIME"));
@@ -212,6 +213,8 @@ impl<'a> InPlace<'a> {
                 .next
                 .insert(0, format!("Its pg_wal was a link to {elsewhere}, and is a directory in {place} now."));
         }
+        let other = drained.others.into_iter().map(|problem| format!("What was there before: {}.", problem.message));
+        restored.next.splice(0..0, other);
         let settled = tablespaces::place(beside);
         if !super::is_empty(&settled)? {
             let place = shown(&settled);
@@ -258,7 +261,8 @@ impl<'a> InPlace<'a> {
         }
         if self.step.postgres().is_some() {
             // When its timeline began is known by when its history came. What fails here the server does itself.
-            let _ = self.drain(directory);
+            let record = Record::at_hand(directory);
+            let _ = wal::drain_restored(self.settings, std::slice::from_ref(&self.step.name), &record);
         }
         let started = stopped.end();
         self.places.iter().try_for_each(Beside::end)?;
@@ -277,11 +281,6 @@ impl<'a> InPlace<'a> {
         }
         restored.problems.extend(lost);
         Ok(restored)
-    }
-
-    /// Whatever of the database's WAL is on this machine goes into the repository.
-    fn drain(&self, directory: &StateDirectory) -> Result<Drained> {
-        wal::drain(self.settings, std::slice::from_ref(&self.step.name), &Record::at_hand(directory))
     }
 
     /// What is kept of the old.

@@ -19,7 +19,28 @@ const EPOCH: i64 = 946_684_800_000_000;
 ///
 /// # Errors
 /// It cannot be read.
-pub fn times(mut wal: impl Read, tell: &mut dyn FnMut(u64, Timestamp)) -> io::Result<()> {
+pub fn times(wal: impl Read, tell: &mut dyn FnMut(u64, Timestamp)) -> io::Result<()> {
+    records(wal, &mut |position, head| {
+        if let Some(time) = time(head) {
+            tell(position, time);
+        }
+    })
+}
+
+/// Calls `tell` with the position of each record of a transaction's end, and the time of that.
+///
+/// # Errors
+/// It cannot be read.
+pub fn commits(wal: impl Read, tell: &mut dyn FnMut(u64, Timestamp)) -> io::Result<()> {
+    records(wal, &mut |position, head| {
+        if let (Some(1), Some(time)) = (head.get(17), time(head)) {
+            tell(position, time);
+        }
+    })
+}
+
+/// Calls `tell` with the position and the first bytes of each record.
+fn records(mut wal: impl Read, tell: &mut dyn FnMut(u64, &[u8])) -> io::Result<()> {
     let mut page = vec![0; 40];
     if !filled(&mut wal, &mut page)? {
         return Ok(());
@@ -63,9 +84,7 @@ pub fn times(mut wal: impl Read, tell: &mut dyn FnMut(u64, Timestamp)) -> io::Re
                 if record.before.is_some_and(|before| before != number(&record.head, 8)) {
                     return Ok(());
                 }
-                if let Some(time) = time(&record.head) {
-                    tell(record.position, time);
-                }
+                tell(record.position, &record.head);
                 record.before = Some(record.position);
             }
         }
@@ -213,6 +232,10 @@ mod tests {
         let mut checkpoint = [0; 88];
         checkpoint[64..72].copy_from_slice(&1_700_000_004_i64.to_ne_bytes());
         segment.record(0, 0x10, &checkpoint);
+        segment.bytes.resize(segment.bytes.len().next_multiple_of(PAGE) + PAGE, 0);
+        let mut ends = Vec::new();
+        commits(&*segment.bytes, &mut |_, time| ends.push(time.as_second())).expect("it is read");
+        assert_eq!(ends, [1_700_000_002, 1_700_000_003], "of transactions alone");
         assert_eq!(segment.told(), [1_700_000_001, 1_700_000_002, 1_700_000_003, 1_700_000_004]);
     }
 
