@@ -185,6 +185,7 @@ fn the_wal_of_a_fresh_cluster_is_in_nobodys_way() {
 
     let restored = host.agent.ok(["restore", "database", "--in-place", "--yes"]);
     restored.says("What was there before: the cluster in").says("is another one (system id");
+    assert!(!restored.stdout.contains("rm -rf"), "it is in no backup: {restored}");
     assert_eq!(rows(host.cluster.start()), "one two three");
     assert_eq!(host.waiting(), [""; 0], "it is set aside");
     host.good_run();

@@ -155,7 +155,7 @@ impl<'a> InPlace<'a> {
             self.places().filter(|place| fs::symlink_metadata(place).is_ok_and(|there| has_other_names(&there)));
         let linked: Vec<_> = linked.map(shown).collect();
         let stopped = Stopped::begin(directory, step, &self.users)?;
-        let mut restored = self.exchange(directory, stopped, restored, (before, Vec::new()))?;
+        let mut restored = self.exchange(directory, stopped, restored, (before, Vec::new(), false))?;
         for place in linked {
             let other_names = format!("{place} had other names (hard links): they keep what was there before.");
             restored.next.insert(0, other_names);
@@ -206,7 +206,8 @@ impl<'a> InPlace<'a> {
         })?;
         monitor.phase("putting it into its place");
         let elsewhere = fs::read_link(beside.place.join("pg_wal")).ok();
-        let mut restored = self.exchange(directory, stopped, restored, (before, drained.left))?;
+        let other = !drained.others.is_empty();
+        let mut restored = self.exchange(directory, stopped, restored, (before, drained.left, other))?;
         if let Some(elsewhere) = elsewhere.filter(|_| !beside.place.join("pg_wal").is_symlink()) {
             let (place, elsewhere) = (shown(&beside.place), shown(&elsewhere));
             restored
@@ -230,13 +231,13 @@ impl<'a> InPlace<'a> {
     }
 
     /// All or none; then who was stopped goes on. `kept`: of a restore that was cut off. `lost`: what is in the old alone, which nobody is
-    /// told to remove then.
+    /// told to remove then, nor where the old is something `other` that is in no backup.
     fn exchange(
         &self,
         directory: &StateDirectory,
         stopped: Stopped,
         mut restored: Restored,
-        (mut kept, lost): (Vec<PathBuf>, Vec<Problem>),
+        (mut kept, lost, other): (Vec<PathBuf>, Vec<Problem>, bool),
     ) -> Result<Restored> {
         restored.next = stopped.remarks();
         restored.next.push(format!("Then make a backup of it: pi-agent run {}", self.step.name));
@@ -267,7 +268,7 @@ impl<'a> InPlace<'a> {
         let started = stopped.end();
         self.places.iter().try_for_each(Beside::end)?;
         restored.problems.extend(started.err().map(|error| (&error).into()));
-        if !kept.is_empty() && lost.is_empty() && !restored.hole {
+        if !kept.is_empty() && lost.is_empty() && !other && !restored.hole {
             let backed_up = |kept: &PathBuf| match &self.step.source {
                 Source::Directory(source) => source.paths.iter().any(|path| kept.starts_with(path)),
                 _ => false,

@@ -40,7 +40,7 @@ impl Alone {
             segment.follows
                 && segment.timeline() == timeline
                 && behind(&segment.name)
-                && !spooled.iter().any(|name| *name == segment.name)
+                && !spooled.contains(&segment.name)
         };
         let alone: Vec<&Held> = held.iter().filter(alone).collect();
         let (first, last) = (*alone.first()?, *alone.last()?);

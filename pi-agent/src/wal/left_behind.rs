@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::alone::{Alone, TAKEN};
 use super::archive::Archive;
-use super::pg_wal::{Held, Marks, changed, file, held};
+use super::pg_wal::{Held, Marks, began, changed, file, held};
 use super::segment::{Control, Header, Name, place, system_id_of};
 use super::{Reached, archive_command, spool_directory, waiting};
 use crate::config::{Postgres, Settings, Step};
@@ -142,12 +142,17 @@ fn gap(data: &Path, held: &[Held], archive: &Archive) -> Option<Problem> {
         None => last.place,
     };
     let newest = archive.newest_of(last.timeline());
-    let after = newest.and_then(|newest| place(newest, size))?;
+    // Of a timeline that nothing came from, all since it began is asked for.
+    let next = match newest {
+        Some(newest) => place(newest, size)? + 1,
+        None => began(data, last.timeline())? / size,
+    };
     let missing = |place: &u64| !held.iter().any(|held| held.place == *place && held.timeline() == last.timeline());
-    ((after + 1)..=end).any(|place| missing(&place)).then_some(())?;
+    (next..=end).any(|place| missing(&place)).then_some(())?;
+    let after = newest
+        .map_or_else(|| format!("the beginning of timeline {}", last.timeline()), |newest| format!("the WAL {newest}"));
     problem(format!(
-        "changes behind the WAL {} are in no backup: the server in {} archived nothing and has used segments behind it again",
-        newest.unwrap_or_default(),
+        "changes behind {after} are in no backup: the server in {} archived nothing and has used segments behind it again",
         data.display()
     ))
 }

@@ -66,7 +66,7 @@ pub(super) fn first_commit(data: &Path, segment: &Held) -> Option<Timestamp> {
 }
 
 /// The position at which a timeline left the one before; `None`: the first one.
-fn began(data: &Path, timeline: &str) -> Option<u64> {
+pub(super) fn began(data: &Path, timeline: &str) -> Option<u64> {
     const MOST: u64 = 1 << 20;
     let history = read_plain(&data.join(format!("pg_wal/{timeline}.history")), MOST).ok()?;
     let history = String::from_utf8_lossy(&history);
