@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +88,19 @@ impl Error {
     /// Storage did not give what it was asked for. That says nothing of what lies there: it is not damage.
     pub fn is_unread(&self) -> bool {
         matches!(self.kind, Kind::Transient | Kind::Refused)
+    }
+
+    /// A disk was full, or a quota.
+    pub fn is_for_lack_of_room(&self) -> bool {
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
     }
 
     /// The advice: this error's, else that of the nearest cause which has one.

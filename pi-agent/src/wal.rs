@@ -3,10 +3,14 @@
 //!
 //! It has a lock of its own, per stanza, and never the run lock: a backup waits for WAL that only a push delivers.
 
+mod alone;
+mod archive;
 mod closing;
 mod drain;
+mod foreign;
 mod left_behind;
 mod minimal;
+mod pg_wal;
 mod reached;
 mod records;
 mod segment;
@@ -19,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use self::foreign::Foreign;
 use self::reached::Ledger;
 use self::segment::{Name, system_id_of};
 use crate::config::{Postgres, Settings, Step};
@@ -26,8 +31,9 @@ use crate::error::{Context, Error, Result};
 use crate::monitor::Problem;
 use crate::pgbackrest::{self, Code, PgBackRest, code_of};
 
+pub use alone::Alone;
 pub use closing::close_holes;
-pub use drain::{Drained, drain, empty_spools, tell};
+pub use drain::{Drained, drain, drain_restored, empty_spools, tell};
 pub use minimal::{minimal, minimal_in};
 pub use reached::{Hole, Mark, Reached};
 pub use segment::{Header, place};
@@ -48,6 +54,8 @@ pub struct PushReport {
     pub try_again: bool,
     /// Segments that never came were noticed now.
     pub hole: Option<Hole>,
+    /// WAL of other clusters than the stanza's, which no repository takes: where it is now. None of what is in the repository's way.
+    pub foreign: Vec<Problem>,
 }
 
 /// Where a stanza's server puts its WAL.
@@ -96,17 +104,18 @@ pub fn push(settings: &Settings, step: &Step, postgres: &Postgres, whose: Whose<
         return Ok(PushReport { waiting: names.len() as u64, ..PushReport::default() });
     }
     let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
-    let live = system_id_of(&postgres.data_directory);
     let mut report = PushReport::default();
     let mut ledger = Ledger::open(&spool);
+    let mut foreign = Foreign::default();
     // A history is small, and whoever does not know of a timeline begins another of its number.
     names.sort_by_key(|name| !is_history(name));
     for name in &names {
-        match push_one(&pgbackrest, &spool.join(name), live, &step.name, &mut ledger) {
-            Ok(hole) => {
+        match push_one(&pgbackrest, &spool.join(name), &step.name, &mut ledger, &mut foreign) {
+            Ok(Pushed::InRepository(hole)) => {
                 report.pushed += 1;
                 report.hole = hole.or(report.hole);
             }
+            Ok(Pushed::Foreign) => {}
             Err(refused) => {
                 report.problems.push((&refused.error).into());
                 if refused.stop {
@@ -117,6 +126,7 @@ pub fn push(settings: &Settings, step: &Step, postgres: &Postgres, whose: Whose<
             }
         }
     }
+    report.foreign = foreign.settle(&spool, &step.name, system_id_of(&postgres.data_directory));
     report.waiting = waiting(&spool)?.len() as u64;
     Ok(report)
 }
@@ -145,6 +155,12 @@ pub fn waiting(spool: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// What became of a file that is no problem to the next ones.
+enum Pushed {
+    InRepository(Option<Hole>),
+    Foreign,
+}
+
 /// Why a file was not pushed, and whether the next ones would fare the same.
 struct Refused {
     error: Error,
@@ -154,10 +170,10 @@ struct Refused {
 fn push_one(
     pgbackrest: &PgBackRest,
     file: &Path,
-    live: Option<u64>,
     step: &str,
     ledger: &mut Ledger<'_>,
-) -> Result<Option<Hole>, Refused> {
+    foreign: &mut Foreign,
+) -> Result<Pushed, Refused> {
     let header = match Name::of_file(file) {
         Some(Name::Segment) => {
             // pgBackRest would accept a truncated one, and then refuse the good one for ever.
@@ -165,31 +181,21 @@ fn push_one(
         }
         _ => None,
     };
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if header.as_ref().is_some_and(|header| foreign.takes(header, name)) {
+        return Ok(Pushed::Foreign);
+    }
     let doing = || format!("push WAL {}", file.display());
-    let pushed = pgbackrest.push(file).and_then(|()| {
-        let hole = header.as_ref().map_or(Ok(None), |header| note(file, header, ledger))?;
-        fs::remove_file(file).context(|| "remove it from the spool".into()).map(|()| hole)
-    });
-    let error = match pushed {
-        Ok(hole) => return Ok(hole),
-        Err(error) => error,
-    };
-    let foreign = header.is_some_and(|header| live.is_some_and(|live| live != header.system_id));
-    Err(match code_of(&error) {
-        Some(Code::ARCHIVE_MISMATCH) if foreign => {
-            let error = match set_aside(file, &header.map_or(0, |header| header.system_id).to_string()) {
-                Ok(place) => Error::new(format!("WAL of another cluster was set aside: {}", place.display()))
-                    .hint("it belongs to a cluster that was here before; delete it when that one is not needed"),
-                Err(error) => error,
-            };
-            Refused { error, stop: false }
+    let pushed = pgbackrest.push(file).and_then(|()| leave(file, header.as_ref(), ledger));
+    let error = match (pushed, header) {
+        (Ok(hole), _) => return Ok(Pushed::InRepository(hole)),
+        (Err(error), Some(header)) if code_of(&error) == Some(Code::ARCHIVE_MISMATCH) => {
+            foreign.begins(&header, name);
+            return Ok(Pushed::Foreign);
         }
-        Some(Code::ARCHIVE_MISMATCH) => Refused {
-            error: Error::new(doing())
-                .hint(format!("the cluster was made anew; if that is meant: pi-agent adopt {step}"))
-                .caused_by(error),
-            stop: true,
-        },
+        (Err(error), _) => error,
+    };
+    Err(match code_of(&error) {
         Some(Code::ARCHIVE_DUPLICATE) if file.extension().is_some_and(|ending| ending == "partial") => {
             // The server ended twice within one segment. What is in its pg_wal is the same, and stays there.
             let _ = fs::remove_file(file);
@@ -244,13 +250,26 @@ pub fn set_waiting_aside(spool: &Path) -> Result<Option<PathBuf>> {
     Ok(folder)
 }
 
-/// Notes that a segment is in the repository.
-fn note(file: &Path, header: &Header, ledger: &mut Ledger<'_>) -> Result<Option<Hole>> {
+/// Lets a file that is in the repository leave the spool, and notes it before. On a disk that is full there is room for the note only then;
+/// what is killed in between has one that is behind, and may take the next segment for one behind a hole.
+fn leave(file: &Path, header: Option<&Header>, ledger: &mut Ledger<'_>) -> Result<Option<Hole>> {
+    let remove = || fs::remove_file(file).context(|| "remove it from the spool".into());
+    let Some(header) = header else { return remove().map(|()| None) };
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let changed = file.metadata().and_then(|metadata| metadata.modified());
-    let finished = changed.ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or_else(Timestamp::now);
+    let finished = pg_wal::changed(file).unwrap_or_else(Timestamp::now);
     let lacks_changes = minimal_in(file).context(|| format!("read WAL {}", file.display()))?.is_some();
-    ledger.arrived(name, header, finished, lacks_changes)
+    let hole = ledger.arrived(name, header, finished, lacks_changes);
+    match ledger.write() {
+        Err(error) if error.is_for_lack_of_room() => {
+            remove()?;
+            ledger.write()?;
+        }
+        written => {
+            written?;
+            remove()?;
+        }
+    }
+    Ok(hole)
 }
 
 fn set_aside(file: &Path, of: &str) -> Result<PathBuf> {

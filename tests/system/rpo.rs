@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use harness::{Config, Garage, Scratch, TlsProxy, sh};
+use harness::{Config, Garage, Scratch, TlsProxy, Tmpfs, sh};
 use pi_agent::lock::RunLock;
 use serde_json::{Value, json};
 
@@ -44,7 +44,7 @@ impl Host {
         fs::write(&path, note.to_string()).unwrap();
     }
 
-    fn set(&self, setting: &str) {
+    pub(crate) fn set(&self, setting: &str) {
         self.cluster.sql(&format!("alter system set {setting}"));
         self.cluster.sql("select pg_reload_conf()");
     }
@@ -191,4 +191,50 @@ fn an_idle_server_is_told_from_one_that_keeps_its_wal() {
     let page = host.scratch.join("status.html");
     host.agent.ok(["status", "--html", page.to_str().unwrap()]);
     assert!(fs::read_to_string(page).unwrap().contains("<dt>safe until</dt>"));
+}
+
+#[test]
+fn a_server_that_archives_nothing_is_not_taken_for_an_idle_one() {
+    let host = Host::local();
+    host.set("archive_timeout = 1");
+    host.good_run();
+    host.set("archive_mode = off");
+    host.cluster.stop();
+    host.cluster.start();
+    host.agent.ok(["wal", "push"]);
+    host.insert("alone");
+    let written = std::time::Instant::now();
+    std::thread::sleep(Duration::from_secs(4));
+    let seconds = host.wal()["age_seconds"].as_u64().unwrap();
+    assert!(seconds + 1 >= written.elapsed().as_secs(), "{seconds} s");
+    // A finished segment that nobody marked shows it at once, also to who pushes.
+    let finished = host.cluster.sql("select pg_walfile_name(pg_current_wal_lsn())");
+    host.cluster.sql("select pg_switch_wal()");
+    host.insert("alone, too");
+    age(&host.cluster.data().join("pg_wal").join(&finished), HOUR);
+    host.agent.run(["status"]).says("does not hand over what it writes");
+    host.agent.run(["wal", "push"]).expect(1).says("the server does not hand its WAL over").says(&finished);
+    host.agent.run(["doctor"]).says("archive_mode is off");
+}
+
+#[test]
+fn a_spool_that_is_full_empties_itself() {
+    let scratch = Scratch::new();
+    let disk = Tmpfs::mount(scratch.join("spool"), 41 << 20);
+    let config = Config::local(scratch.path());
+    let host = Host::with(scratch, &config, "monthly-dump = false\n");
+    host.good_run();
+    host.insert("on a full disk");
+    host.cluster.finish_segment();
+    let last = host.cluster.finish_segment();
+    let rest = disk.path().join("rest");
+    assert!(fs::write(&rest, vec![1; 41 << 20]).is_err(), "nothing more goes there");
+    assert!(fs::write(host.spool().join("probe"), "1").is_err());
+    let _ = fs::remove_file(host.spool().join("probe"));
+    host.agent.ok(["wal", "push"]).says("2 WAL files pushed");
+    let wal = host.wal();
+    assert_eq!((&wal["newest_segment"], &wal["hole"]), (&json!(last), &Value::Null), "{wal}");
+    fs::remove_file(rest).unwrap();
+    host.good_run();
+    assert_eq!(host.restored("latest", "latest"), host.cluster.dump());
 }

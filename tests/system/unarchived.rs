@@ -153,3 +153,66 @@ fn no_timeline_gets_the_number_of_one_that_waited_to_be_archived() {
         clone.stop();
     }
 }
+
+/// The usual way to switch archiving off for an afternoon: PostgreSQL counts each segment as archived.
+#[test]
+fn what_the_server_counts_as_archived_is_taken_where_it_is_not() {
+    let host = Host::local();
+    host.insert("one");
+    host.good_run();
+    host.set("archive_command = '/bin/true # pgbackrest'");
+    host.set("wal_keep_size = '1GB'");
+    host.insert("two");
+    host.cluster.finish_segment();
+    let push = host.agent.run(["wal", "push"]).expect(1);
+    push.says("the server does not hand its WAL over").says("in 1 finished segments from");
+    host.insert("three");
+    host.cluster.stop();
+
+    host.agent.ok(["restore", "database", "--in-place", "--yes"]).says("rm -rf");
+    assert_eq!(rows(host.cluster.start()), "one two three");
+}
+
+#[test]
+fn a_server_that_archived_nothing_when_it_stopped_has_changes_in_its_last_segment() {
+    let host = Host::local();
+    host.insert("one");
+    host.good_run();
+    host.set("wal_keep_size = '1GB'");
+    host.cluster.stop();
+    let settings = host.cluster.data().join("postgresql.conf");
+    let archiving = fs::read_to_string(&settings).unwrap();
+    fs::write(&settings, format!("{archiving}archive_mode = off\n")).unwrap();
+    host.cluster.start();
+    host.insert("two");
+    host.cluster.sql("select pg_switch_wal()");
+    host.insert("three");
+    host.cluster.stop();
+
+    host.agent.ok(["wal", "push"]);
+    host.agent.ok(["restore", "database", "--in-place", "--yes"]).says("rm -rf");
+    fs::write(&settings, archiving).unwrap();
+    assert_eq!(rows(host.cluster.start()), "one two three");
+    host.good_run();
+}
+
+#[test]
+fn nobody_is_told_to_remove_changes_whose_wal_was_used_again() {
+    let host = Host::local();
+    host.insert("one");
+    host.good_run();
+    host.set("archive_command = '/bin/true # pgbackrest'");
+    host.insert("two");
+    for _ in 0..3 {
+        host.cluster.finish_segment();
+    }
+    host.cluster.sql("checkpoint");
+    host.cluster.stop();
+    let ran = host.agent.run(["restore", "database", "--in-place", "--yes"]).expect(5);
+    ran.says("has used segments behind it again").says("holds changes that are nowhere else");
+    assert!(!ran.stdout.contains("rm -rf"), "{ran}");
+    assert_eq!(rows(host.cluster.start()), "one");
+    let old = kept(host.cluster.data()).remove(0);
+    host.cluster.stop();
+    assert_eq!(rows(Cluster::existing(&host.scratch, &old).start()), "one two", "it is whole in there");
+}

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use harness::cluster::give_to_postgres;
-use harness::{Agent, Config, Ran, Scratch, Tmpfs, sh};
+use harness::{Agent, Cluster, Config, Ran, Scratch, Tmpfs, sh};
 
-use crate::postgres::Host;
+use crate::postgres::{Host, archive_setting};
 
 impl Host {
     /// The same card once more, as it is now.
@@ -151,4 +151,55 @@ fn what_can_only_be_read_is_checked() {
     host.agent.ok(["check", "database"]);
     host.agent.ok(["points", "database"]);
     assert_eq!(host.restored("latest", "latest"), host.cluster.dump());
+}
+
+/// WAL of a cluster waits in the spool, and beside it that of a fresh one at its place. A moment before the last row of the first.
+fn fresh_at_the_place_of_another(host: &Host) -> String {
+    host.insert("one");
+    host.good_run();
+    host.insert("two");
+    let moment = host.moment_alone();
+    host.insert("three");
+    host.cluster.finish_segment();
+    host.cluster.stop();
+    host.cluster.initialise(&archive_setting(&host.spool()));
+    host.cluster.start();
+    host.cluster.finish_segment();
+    moment
+}
+
+fn rows(cluster: &Cluster) -> String {
+    cluster.sql("select string_agg(name, ' ' order by at) from voters")
+}
+
+#[test]
+fn the_wal_of_a_fresh_cluster_is_in_nobodys_way() {
+    let host = Host::local();
+    fresh_at_the_place_of_another(&host);
+    let both = host.waiting();
+    let (_, hint) = host.failed_run();
+    assert!(hint.contains("then restore"), "{hint}");
+    host.agent.run(["wal", "push"]).expect(1).says("WAL of another cluster").says("restore database --in-place");
+    assert_eq!(host.waiting(), both[..1], "the other one's is pushed, its own waits");
+    host.cluster.stop();
+
+    let restored = host.agent.ok(["restore", "database", "--in-place", "--yes"]);
+    restored.says("What was there before: the cluster in").says("is another one (system id");
+    assert!(!restored.stdout.contains("rm -rf"), "it is in no backup: {restored}");
+    assert_eq!(rows(host.cluster.start()), "one two three");
+    assert_eq!(host.waiting(), [""; 0], "it is set aside");
+    host.good_run();
+}
+
+#[test]
+fn the_last_wal_of_a_cluster_goes_into_the_repository_before_another_is_adopted() {
+    let host = Host::local();
+    let moment = fresh_at_the_place_of_another(&host);
+    let fresh = host.waiting().remove(0);
+    host.agent.ok(["adopt", "database"]);
+    assert_eq!(host.waiting(), [fresh]);
+    host.good_run();
+    let to = host.scratch.join("old");
+    host.agent.ok(["restore", "database", "--to", to.to_str().unwrap(), "--at", &moment]);
+    assert_eq!(rows(Cluster::existing(&host.scratch, &to).start()), "one two");
 }

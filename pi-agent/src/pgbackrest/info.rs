@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::failure::printable;
 use super::timelines;
@@ -79,6 +80,11 @@ impl Info {
     /// The cluster that the stanza backs up now.
     pub fn cluster(&self) -> Option<Cluster> {
         self.clusters.last().copied()
+    }
+
+    /// The archive of the cluster that the stanza backs up now: `15-1`.
+    pub fn archive(&self) -> Option<String> {
+        self.cluster().map(|cluster| format!("{}-{}", cluster.version, self.clusters.len()))
     }
 
     /// The newest WAL segment of the cluster that the stanza backs up now; none while only earlier ones have any.
@@ -312,6 +318,13 @@ pub(super) fn newest_time(json: &str) -> Result<Option<Timestamp>> {
     newest.map(Timestamp::from_second).transpose().context(|| "understand the time of a WAL segment".into())
 }
 
+/// The names of WAL in the output of `repo-ls --output=json`, without the checksums.
+pub(super) fn wal_names(json: &str) -> Result<BTreeSet<String>> {
+    let entries: BTreeMap<String, IgnoredAny> =
+        serde_json::from_str(json).context(|| "understand pgbackrest repo-ls's output".into())?;
+    Ok(entries.keys().filter_map(|file| Some(file.split_once('-')?.0.to_owned())).collect())
+}
+
 /// The report of `verify`, or what is damaged.
 pub(super) fn verified(text: &str) -> Result<String> {
     if text.lines().any(|line| line.trim() == "status: ok") {
@@ -368,6 +381,7 @@ mod tests {
         assert_eq!(info.cluster(), Some(Cluster { system_id: 7_710_451_772_011_988_257, version: 15 }));
         assert_eq!(info.newest_wal, Some(("15-2".into(), "000000010000000000000003".into())));
         assert_eq!(info.newest_wal_of_cluster(), Some("000000010000000000000003"));
+        assert_eq!(info.archive(), Some("15-2".into()));
         let adopted = Info { clusters: [&info.clusters[..], &info.clusters[..1]].concat(), ..info };
         assert_eq!(adopted.newest_wal_of_cluster(), None, "it has handed over nothing yet");
     }

@@ -14,6 +14,7 @@ mod timelines;
 mod version;
 mod zone;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -323,6 +324,16 @@ impl PgBackRest {
         let arguments = [folder.as_str(), filter.as_str(), "--output=json"];
         let output = self.run(View::Repository, "repo-ls", arguments, SHORT, &mut |_, _| ())?;
         info::newest_time(&output.stdout)
+    }
+
+    /// The names of the WAL in one folder of an archive: of whole segments, and (`.partial`) of beginnings.
+    ///
+    /// # Errors
+    /// pgBackRest's, or its list cannot be understood.
+    pub fn archived_names(&self, archive: &str, folder: &str) -> Result<BTreeSet<String>> {
+        let folder = format!("archive/{}/{archive}/{folder}", self.stanza);
+        let output = self.run(View::Repository, "repo-ls", [&*folder, "--output=json"], SHORT, &mut |_, _| ())?;
+        info::wal_names(&output.stdout)
     }
 
     /// Reads every backup and WAL segment and compares checksums; the report in words.

@@ -82,7 +82,7 @@ pub fn bring_back(
     container::provide_spool(order.settings, postgres, &home.user)?;
     // When its timeline began is known by when its history came. What fails here the server does itself.
     let record = Record::at_hand(order.directory);
-    let _ = wal::drain(order.settings, std::slice::from_ref(&step.name), &record);
+    let _ = wal::drain_restored(order.settings, std::slice::from_ref(&step.name), &record);
     problems.extend(server.start().err().map(|error| Problem::from(&error)));
     Ok(Back { part, problems, was_there: false })
 }

@@ -175,6 +175,7 @@ impl StepStatus {
         let wal = self.wal.as_ref()?;
         let safe = wal.safe_until(now)?;
         let waiting = match wal.files {
+            _ if wal.is_kept_back(now) => "; the server does not hand over what it writes: pi-agent doctor".into(),
             0 => String::new(),
             1 => "; 1 file of WAL waits".into(),
             files => format!("; {files} files of WAL wait"),

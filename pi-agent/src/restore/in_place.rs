@@ -19,7 +19,7 @@ use crate::monitor::{Monitor, Problem};
 use crate::run::make_private;
 use crate::shown::{shown, typed};
 use crate::steps::postgres::container;
-use crate::wal::{self, Drained, Record};
+use crate::wal::{self, Record};
 
 /// What would be done.
 #[derive(Debug)]
@@ -156,7 +156,7 @@ impl<'a> InPlace<'a> {
             self.places().filter(|place| fs::symlink_metadata(place).is_ok_and(|there| has_other_names(&there)));
         let linked: Vec<_> = linked.map(shown).collect();
         let stopped = Stopped::begin(directory, step, &self.users)?;
-        let mut restored = self.exchange(directory, stopped, restored, (before, Vec::new()))?;
+        let mut restored = self.exchange(directory, stopped, restored, (before, Vec::new(), false))?;
         for place in linked {
             let other_names = format!("{place} had other names (hard links): they keep what was there before.");
             restored.next.insert(0, other_names);
@@ -182,7 +182,8 @@ impl<'a> InPlace<'a> {
             return Err(Error::transient(format!("the server in {} still runs", beside.place.display())));
         }
         monitor.phase("pushing WAL");
-        let drained = self.drain(directory)?;
+        let names = std::slice::from_ref(&self.step.name);
+        let drained = wal::drain(self.settings, names, &Record::at_hand(directory))?;
         if !drained.spools && request.at == super::At::Latest {
             return Err(Error::new("some WAL is not in the repository: the newest moment would be lost")
                 .hint("`pi-agent wal push` says why; an older moment is restored with --at TIME"));
@@ -206,13 +207,16 @@ impl<'a> InPlace<'a> {
         })?;
         monitor.phase("putting it into its place");
         let elsewhere = fs::read_link(beside.place.join("pg_wal")).ok();
-        let mut restored = self.exchange(directory, stopped, restored, (before, drained.left))?;
+        let other = !drained.others.is_empty();
+        let mut restored = self.exchange(directory, stopped, restored, (before, drained.left, other))?;
         if let Some(elsewhere) = elsewhere.filter(|_| !beside.place.join("pg_wal").is_symlink()) {
             let (place, elsewhere) = (shown(&beside.place), shown(&elsewhere));
             restored
                 .next
                 .insert(0, format!("Its pg_wal was a link to {elsewhere}, and is a directory in {place} now."));
         }
+        let other = drained.others.into_iter().map(|problem| format!("What was there before: {}.", problem.message));
+        restored.next.splice(0..0, other);
         let settled = tablespaces::place(beside);
         if !super::is_empty(&settled)? {
             let place = shown(&settled);
@@ -228,13 +232,13 @@ impl<'a> InPlace<'a> {
     }
 
     /// All or none; then who was stopped goes on. `kept`: of a restore that was cut off. `lost`: what is in the old alone, which nobody is
-    /// told to remove then.
+    /// told to remove then, nor where the old is something `other` that is in no backup.
     fn exchange(
         &self,
         directory: &StateDirectory,
         stopped: Stopped,
         mut restored: Restored,
-        (mut kept, lost): (Vec<PathBuf>, Vec<Problem>),
+        (mut kept, lost, other): (Vec<PathBuf>, Vec<Problem>, bool),
     ) -> Result<Restored> {
         restored.next = stopped.remarks();
         restored.next.push(format!("Then make a backup of it: pi-agent run {}", self.step.name));
@@ -259,12 +263,13 @@ impl<'a> InPlace<'a> {
         }
         if self.step.postgres().is_some() {
             // When its timeline began is known by when its history came. What fails here the server does itself.
-            let _ = self.drain(directory);
+            let record = Record::at_hand(directory);
+            let _ = wal::drain_restored(self.settings, std::slice::from_ref(&self.step.name), &record);
         }
         let started = stopped.end();
         self.places.iter().try_for_each(Beside::end)?;
         restored.problems.extend(started.err().map(|error| (&error).into()));
-        if !kept.is_empty() && lost.is_empty() && !restored.hole {
+        if !kept.is_empty() && lost.is_empty() && !other && !restored.hole {
             let backed_up = |kept: &PathBuf| match &self.step.source {
                 Source::Directory(source) => source.paths.iter().any(|path| kept.starts_with(path)),
                 _ => false,
@@ -278,11 +283,6 @@ impl<'a> InPlace<'a> {
         }
         restored.problems.extend(lost);
         Ok(restored)
-    }
-
-    /// Whatever of the database's WAL is on this machine goes into the repository.
-    fn drain(&self, directory: &StateDirectory) -> Result<Drained> {
-        wal::drain(self.settings, std::slice::from_ref(&self.step.name), &Record::at_hand(directory))
     }
 
     /// What is kept of the old.

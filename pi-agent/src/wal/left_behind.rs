@@ -1,46 +1,62 @@
-//! WAL that a server has not handed over: it lies in its `pg_wal`, behind marks `.ready`, and the newest of it without one. Of a
-//! server that does not run we do what its archiver would have done, as its user; one that runs does it itself, or
-//! something is wrong with it.
+//! WAL that a server has not handed over: it lies in its `pg_wal`, and neither in the spool nor in the repository, whatever its marks say
+//! ([`Archive`]). Of a server that does not run we do what its archiver would have done, as its user; one that runs does it itself,
+//! or something is wrong with it.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::segment::{Header, Name, is_shut_down, system_id_of};
-use super::{Reached, archive_command, spool_directory};
+use super::alone::{Alone, TAKEN};
+use super::archive::Archive;
+use super::pg_wal::{Held, Marks, began, changed, file, held};
+use super::segment::{Control, Header, Name, place, system_id_of};
+use super::{Reached, archive_command, spool_directory, waiting};
 use crate::config::{Postgres, Settings, Step};
 use crate::docker::{Docker, State};
 use crate::error::{Error, Result};
 use crate::monitor::Problem;
-use crate::pgbackrest;
+use crate::pgbackrest::{self, PgBackRest};
 use crate::process::{Program, User};
 use crate::restore::users::server;
 use crate::steps::postgres::container;
 
-/// An archiver that works has taken a file by then.
-const TAKEN: Duration = Duration::from_mins(1);
-
 /// How long the copy of one segment may take.
 const COPYING: Duration = Duration::from_mins(10);
 
+/// What is handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// All that the repository lacks.
+    All,
+    /// What the server has marked to be archived: of restored data, the rest comes from the repository.
+    Marked,
+}
+
+/// What is not in the repository after that.
+#[derive(Debug)]
+pub(super) enum Behind {
+    /// Changes that are in no backup.
+    Lost(Problem),
+    /// The WAL of another cluster than the backups'.
+    Foreign(Problem),
+}
+
 /// Hands over what the step's server left, file by file; `push` empties the spool after each, and says whether that went well.
-/// What is not in the repository after that, in words.
 pub(super) fn hand_over(
     settings: &Settings,
     step: &Step,
     postgres: &Postgres,
+    scope: Scope,
     push: &mut (dyn FnMut() -> bool + Send),
-) -> Option<Problem> {
+) -> Option<Behind> {
     let data = &container::data_on_this_machine(postgres)?;
-    let work = || Ok(hand_over_from(settings, step, postgres, data, push));
+    let work = || hand_over_from(settings, step, postgres, data, scope, push);
     container::with_its_wal(settings, postgres, data, work).unwrap_or_else(|error| {
-        Some(Problem {
+        Some(Behind::Lost(Problem {
             message: format!("what WAL the server in {} has not handed over is not known: {error}", data.display()),
             hint: error.advice().map(str::to_owned),
-        })
+        }))
     })
 }
 
@@ -49,14 +65,31 @@ fn hand_over_from(
     step: &Step,
     postgres: &Postgres,
     data: &Path,
+    scope: Scope,
     push: &mut dyn FnMut() -> bool,
-) -> Option<Problem> {
+) -> Result<Option<Behind>> {
     if runs(postgres, data) {
-        return waiting_in_a_server(data);
+        return Ok(waiting_in_a_server(data, &spool_directory(settings, postgres)).map(Behind::Lost));
     }
     let spool = spool_directory(settings, postgres);
     let noted = Reached::read(&spool).is_some();
-    let left = Left::of(data);
+    let (mut segments, mut archive) = (Vec::new(), None);
+    if scope == Scope::All {
+        let user = pgbackrest::server_user(settings, step, postgres)?;
+        let pgbackrest = PgBackRest::prepare(settings, step, postgres, &user)?;
+        let info = pgbackrest.info()?;
+        if let Some(known) = info.cluster() {
+            // Whose cluster it is, a damaged control file does not say.
+            let id = system_id_of(data).unwrap_or(known.system_id);
+            if id != known.system_id {
+                return Ok(Some(Behind::Foreign(foreign(data, id, known.system_id))));
+            }
+            segments = held(data, id);
+            archive = Archive::of(&pgbackrest, &info, &segments)?;
+        }
+    }
+    let left = Left::of(data, &segments, archive.as_ref());
+    let gap = archive.and_then(|archive| gap(data, &segments, &archive));
     let lost = left.files.iter().enumerate().find_map(|(number, file)| {
         if let Err(error) = file.take(settings, step, postgres, data) {
             return Some(left.lost(number, data, &error));
@@ -73,7 +106,55 @@ fn hand_over_from(
         // A server that pushes by itself fills no spool, and a note in it would seem to stand still.
         Reached::forget(&spool);
     }
-    lost
+    Ok(lost.or(gap).map(Behind::Lost))
+}
+
+fn foreign(data: &Path, id: u64, known: u64) -> Problem {
+    Problem {
+        message: format!(
+            "the cluster in {} is another one (system id {id}) than that of the backups ({known}): its WAL is in no backup",
+            data.display()
+        ),
+        hint: None,
+    }
+}
+
+/// Changes that are neither in the repository nor in `pg_wal`: the server went on without archiving, and used its segments again.
+fn gap(data: &Path, held: &[Held], archive: &Archive) -> Option<Problem> {
+    if data.join("backup_label").exists() {
+        return None; // Restored files that no server has recovered yet.
+    }
+    let keep =
+        "its data files hold those changes: keep that directory; where it is started again, `pi-agent run` backs it up";
+    let problem = |message| Some(Problem { message, hint: Some(keep.into()) });
+    let control = Control::read(data);
+    let Some(last) = held.iter().rfind(|segment| segment.follows) else {
+        let place = data.join("pg_wal");
+        let message = format!("there is no WAL in {}: what the server wrote last is in no backup", place.display());
+        return control.and_then(|_| problem(message));
+    };
+    let size = last.header.segment_size;
+    let end = match control {
+        Some(end) if end.is_shut_down => {
+            (end.checkpoint / size).saturating_sub(u64::from(end.is_first_in_its_segment(size)))
+        }
+        Some(end) => last.place.max(end.checkpoint / size),
+        None => last.place,
+    };
+    let newest = archive.newest_of(last.timeline());
+    // Of a timeline that nothing came from, all since it began is asked for.
+    let next = match newest {
+        Some(newest) => place(newest, size)? + 1,
+        None => began(data, last.timeline())? / size,
+    };
+    let missing = |place: &u64| !held.iter().any(|held| held.place == *place && held.timeline() == last.timeline());
+    (next..=end).any(|place| missing(&place)).then_some(())?;
+    let after = newest
+        .map_or_else(|| format!("the beginning of timeline {}", last.timeline()), |newest| format!("the WAL {newest}"));
+    problem(format!(
+        "changes behind {after} are in no backup: the server in {} archived nothing and has used segments behind it again",
+        data.display()
+    ))
 }
 
 /// A server is at work there, or nobody can tell.
@@ -86,11 +167,23 @@ fn runs(postgres: &Postgres, data: &Path) -> bool {
     }
 }
 
-fn waiting_in_a_server(data: &Path) -> Option<Problem> {
+fn waiting_in_a_server(data: &Path, spool: &Path) -> Option<Problem> {
+    let marks = Marks::read(data);
+    let spooled = waiting(spool).unwrap_or_default();
+    let alone = Alone::of(data, &marks, &spooled, Reached::read(spool).as_ref());
+    if let Some(Alone { since, astray }) = alone.filter(|alone| !alone.astray.is_empty()) {
+        return Some(Problem {
+            message: format!(
+                "the server does not hand its WAL over: changes since {since} are in its pg_wal alone, in {} finished segments from {} on",
+                astray.len(),
+                astray.first().map_or("", String::as_str)
+            ),
+            hint: Some("archive_mode is off, or archive_command does something else: pi-agent doctor says what to set; then pi-agent run".into()),
+        });
+    }
     let now = Timestamp::now();
-    let since = |name: &String| changed(&data.join(format!("pg_wal/archive_status/{name}.ready")));
-    let ready = marked(data, "ready");
-    let oldest = ready.iter().filter_map(since).min()?;
+    let ready = &marks.ready;
+    let oldest = ready.iter().filter_map(|name| Marks::waits_since(data, name)).min()?;
     let waits = Duration::try_from(now.duration_since(oldest)).unwrap_or_default();
     (waits >= TAKEN).then(|| Problem {
         message: format!(
@@ -117,29 +210,41 @@ struct File {
 }
 
 impl Left {
-    fn of(data: &Path) -> Self {
-        let ready = marked(data, "ready");
-        let done = marked(data, "done");
-        let mut files: Vec<_> =
-            ready.iter().map(|name| File { name: name.clone(), marked: true, unfinished: false }).collect();
-        // One that was stopped in an orderly way has nothing in its last segment but the note of its end.
-        if !is_shut_down(data) {
-            let mut open = open_segments(data, |name| !ready.contains(name) && !done.contains(name));
-            let last = open.pop_last();
-            let file = |name, unfinished| File { name, marked: false, unfinished };
-            files.extend(open.into_iter().map(|name| file(name, false)));
-            files.extend(last.map(|name| file(name, true)));
-        }
+    /// `archive`: what need not be handed over. Without it, what the server marked is.
+    fn of(data: &Path, held: &[Held], archive: Option<&Archive>) -> Self {
+        let Marks { ready, done } = Marks::read(data);
+        let control = Control::read(data);
+        let latest = held.last().map_or("", Held::timeline);
+        let open = |(number, segment): (usize, &Held)| {
+            let (archive, name) = (archive?, segment.name.clone());
+            let goes_on =
+                held.get(number + 1).is_some_and(|next| next.follows && next.timeline() == segment.timeline());
+            let unfinished = segment.follows && !goes_on && !done.contains(&name);
+            let size = segment.header.segment_size;
+            let is_empty = || {
+                control.is_some_and(|end| end.is_first_in_its_segment(size) && end.checkpoint / size == segment.place)
+            };
+            let wanted = match unfinished {
+                // The last of an earlier timeline may be there whole, or as the beginning that it is.
+                true if segment.timeline() != latest => archive.lacks(segment) && archive.lacks_beginning_of(segment),
+                true => archive.asks_for(segment) && !is_empty(),
+                false => archive.lacks(segment) && (segment.follows || done.contains(&name)),
+            };
+            (wanted && !ready.contains(&name)).then_some(File { name, marked: false, unfinished })
+        };
+        let mut files: Vec<_> = held.iter().enumerate().filter_map(open).collect();
+        files.extend(ready.iter().map(|name| File { name: name.clone(), marked: true, unfinished: false }));
+        files.sort_by(|one, other| one.name.cmp(&other.name));
         Self { files }
     }
 
     /// That the files from `first` on are there alone.
     fn lost(&self, first: usize, data: &Path, error: &Error) -> Problem {
         let files = &self.files[first..];
-        let times = files.iter().filter_map(|file| changed(&data.join("pg_wal").join(&file.name)));
+        let times = files.iter().filter_map(|left| changed(&file(data, &left.name)));
         // What is in a segment was written since the one before was finished.
         let before = first.checked_sub(1).and_then(|before| self.files.get(before));
-        let before = before.and_then(|file| changed(&data.join("pg_wal").join(&file.name)));
+        let before = before.and_then(|before| changed(&file(data, &before.name)));
         let (from, to) = (before.or_else(|| times.clone().min()), times.max());
         let minutes = from.zip(to).map_or(0, |(from, to)| to.duration_since(from).as_secs().max(0) / 60 + 1);
         Problem {
@@ -165,7 +270,7 @@ impl File {
     fn take(&self, settings: &Settings, step: &Step, postgres: &Postgres, data: &Path) -> Result<()> {
         let user = pgbackrest::server_user(settings, step, postgres)?;
         container::provide_spool(settings, postgres, &user)?;
-        let here = data.join("pg_wal").join(&self.name);
+        let here = file(data, &self.name);
         if Name::of_file(&here) == Some(Name::Segment) {
             Header::check(&here)?;
         }
@@ -193,43 +298,4 @@ fn as_its_archiver(program: &str, arguments: &[&str], data: &Path, user: &User) 
     }
     let doing = format!("hand over WAL of the stopped server in {}", data.display());
     Err(Error::new(format!("{doing}: {}", output.stderr.trim())))
-}
-
-/// The names with a mark of that kind.
-fn marked(data: &Path, kind: &str) -> BTreeSet<String> {
-    let marks = names_in(&data.join("pg_wal/archive_status")).into_iter();
-    let names = marks.filter_map(|mark| Some(mark.strip_suffix(kind)?.strip_suffix('.')?.to_owned()));
-    names.filter(|name| Name::of(name).is_some()).collect()
-}
-
-/// The segments of the last timeline that hold what their names say, one behind the other; others wait to be used again. One of those may
-/// have come by its own number, from another timeline: nothing was written behind a gap.
-fn open_segments(data: &Path, is_open: impl Fn(&String) -> bool) -> BTreeSet<String> {
-    let id = system_id_of(data);
-    let begins = |name: &String| {
-        let header = Header::check(&data.join("pg_wal").join(name)).ok()?;
-        (Some(header.system_id) == id && header.is_of(name)).then_some((header.begins, header.segment_size))
-    };
-    let names: BTreeSet<_> = names_in(&data.join("pg_wal"))
-        .into_iter()
-        .filter(|name| name.len() == 24 && Name::of(name) == Some(Name::Segment))
-        .collect();
-    let held: Vec<_> = names.into_iter().filter_map(|name| Some((begins(&name)?, name))).collect();
-    let timeline = held.last().map(|(_, name)| name[..8].to_owned()).unwrap_or_default();
-    let mut next = None;
-    let whole = held.into_iter().filter(|(_, name)| name.starts_with(&timeline)).take_while(|((begins, size), _)| {
-        let follows = next.is_none_or(|next| next == *begins);
-        next = Some(begins + size);
-        follows
-    });
-    whole.map(|(_, name)| name).filter(|name| is_open(name)).collect()
-}
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
-fn changed(path: &Path) -> Option<Timestamp> {
-    Timestamp::try_from(path.metadata().ok()?.modified().ok()?).ok()
 }

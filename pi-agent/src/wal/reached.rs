@@ -60,15 +60,20 @@ impl Reached {
         read(&note(spool))
     }
 
-    /// Removes the note.
-    pub(super) fn forget(spool: &Path) {
+    /// Removes the note: a server that pushes by itself does not keep it.
+    pub fn forget(spool: &Path) {
         // One that stays is only too old.
         let _ = fs::remove_file(note(spool));
     }
 
     /// The newest segment, where it is that cluster's.
     pub fn newest_of(&self, cluster: Cluster) -> Option<&str> {
-        (self.system_id == cluster.system_id).then_some(&*self.newest.segment)
+        self.newest_of_id(cluster.system_id).map(|newest| &*newest.segment)
+    }
+
+    /// The same of the cluster with that system identifier.
+    pub(super) fn newest_of_id(&self, system_id: u64) -> Option<&Mark> {
+        (self.system_id == system_id).then_some(&self.newest)
     }
 }
 
@@ -127,13 +132,15 @@ fn write(path: &Path, value: &impl Serialize) -> Result<()> {
 pub(super) struct Ledger<'a> {
     spool: &'a Path,
     reached: Option<Reached>,
+    /// One that is not noted yet.
+    hole: Option<Hole>,
     /// Those that could not be pushed and stay in the spool.
     left: Vec<String>,
 }
 
 impl<'a> Ledger<'a> {
     pub fn open(spool: &'a Path) -> Self {
-        Self { spool, reached: Reached::read(spool), left: Vec::new() }
+        Self { spool, reached: Reached::read(spool), hole: None, left: Vec::new() }
     }
 
     /// A file was not pushed, and the next ones go on. One of another cluster has left the spool as well.
@@ -144,18 +151,9 @@ impl<'a> Ledger<'a> {
     }
 
     /// A segment is in the repository, and still in the spool. Returns the hole before it, or in it: what lacks changes.
-    ///
-    /// # Errors
-    /// That cannot be noted.
-    pub fn arrived(
-        &mut self,
-        name: &str,
-        header: &Header,
-        finished: Timestamp,
-        lacks_changes: bool,
-    ) -> Result<Option<Hole>> {
+    pub fn arrived(&mut self, name: &str, header: &Header, finished: Timestamp, lacks_changes: bool) -> Option<Hole> {
         // The last, partly filled one of a timeline comes again, whole, on the next.
-        let Some(here) = place(name, header.segment_size) else { return Ok(None) };
+        let here = place(name, header.segment_size)?;
         let mark = Mark { segment: name.to_owned(), finished };
         let known = self.reached.take().filter(|reached| reached.system_id == header.system_id);
         let mut found = None;
@@ -166,7 +164,7 @@ impl<'a> Ledger<'a> {
             let left = self.left.iter().filter_map(|name| place(name, header.segment_size));
             let is_missing = here.saturating_sub(next) > left.filter(|left| (next..here).contains(left)).count() as u64;
             if is_missing || lacks_changes {
-                found = Some(self.hole(&reached.newest, &mark, lacks_changes)?);
+                found = Some(self.found(&reached.newest, &mark, lacks_changes));
                 reached.whole = mark.clone();
             }
             reached.newest = mark;
@@ -174,13 +172,12 @@ impl<'a> Ledger<'a> {
         if self.left.is_empty() {
             reached.whole = reached.newest.clone();
         }
-        write(&note(self.spool), &reached)?;
         self.reached = Some(reached);
-        Ok(found)
+        found
     }
 
-    /// Notes a hole; together with one that is open still, all between them counts as lost.
-    fn hole(&self, last: &Mark, next: &Mark, minimal: bool) -> Result<Hole> {
+    /// A hole; together with one that is open still, all between them counts as lost.
+    fn found(&mut self, last: &Mark, next: &Mark, minimal: bool) -> Hole {
         let new = Hole {
             after: last.segment.clone(),
             before: next.segment.clone(),
@@ -188,12 +185,25 @@ impl<'a> Ledger<'a> {
             found: Timestamp::now(),
             minimal,
         };
-        let found = match Hole::read(self.spool) {
+        let found = match self.hole.take().or_else(|| Hole::read(self.spool)) {
             Some(open) => Hole { after: open.after, since: open.since, minimal: open.minimal || minimal, ..new },
             None => new,
         };
-        write(&hole(self.spool), &found)?;
-        Ok(found)
+        self.hole = Some(found.clone());
+        found
+    }
+
+    /// Notes what has arrived.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&mut self) -> Result<()> {
+        // First: behind the note it would not be found again.
+        if let Some(found) = &self.hole {
+            write(&hole(self.spool), found)?;
+            self.hole = None;
+        }
+        self.reached.as_ref().map_or(Ok(()), |reached| write(&note(self.spool), reached))
     }
 }
 
@@ -222,7 +232,8 @@ mod tests {
                 fs::write(spool.join(&name), "damaged").expect("written");
                 ledger.left(&name);
             } else {
-                holes.extend(ledger.arrived(&name, &OURS, at(*number), false).expect("noted"));
+                holes.extend(ledger.arrived(&name, &OURS, at(*number), false));
+                ledger.write().expect("noted");
             }
         }
         holes
@@ -266,7 +277,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let spool = folder.path();
         assert_eq!(pass(spool, &[5]), []);
-        let hole = Ledger::open(spool).arrived(&segment(6), &OURS, at(6), true).expect("noted").expect("it lacks some");
+        let mut ledger = Ledger::open(spool);
+        let hole = ledger.arrived(&segment(6), &OURS, at(6), true).expect("it lacks some");
+        ledger.write().expect("noted");
         assert_eq!((&hole.after, &hole.before, hole.since, hole.minimal), (&segment(5), &segment(6), at(5), true));
         assert!(hole.to_string().contains("wal_level = minimal"));
         assert_eq!(pass(spool, &[6, 7]), [], "told once");
@@ -279,14 +292,11 @@ mod tests {
         assert_eq!(pass(spool, &[0xFE]), []);
         let mut ledger = Ledger::open(spool);
         for name in ["000000010000000000000050", "000000020000000000000051", "000000020000000000000052"] {
-            assert_eq!(
-                ledger.arrived(name, &OURS, at(1), false).expect("noted"),
-                None,
-                "{name}: restored to an earlier moment"
-            );
+            assert_eq!(ledger.arrived(name, &OURS, at(1), false), None, "{name}: restored to an earlier moment");
         }
         let other = Header { system_id: 8, segment_size: SIZE, begins: 0 };
-        assert_eq!(ledger.arrived(&segment(0x99), &other, at(1), false).expect("noted"), None);
+        assert_eq!(ledger.arrived(&segment(0x99), &other, at(1), false), None);
+        ledger.write().expect("noted");
         assert_eq!(whole(spool), segment(0x99));
     }
 }

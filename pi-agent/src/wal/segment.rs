@@ -125,13 +125,33 @@ pub fn system_id_of(data_directory: &Path) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes))
 }
 
-/// A server ended there in an orderly way, by its control file (`DB_SHUTDOWNED` in the fourth of its fields): whatever it was told
-/// to do before, it has done. Read without its programs, which a container may have alone.
-pub fn is_shut_down(data_directory: &Path) -> bool {
-    const SHUT_DOWN: u32 = 1;
-    let mut bytes = [0; 20];
-    let read = open_plain(&data_directory.join("global/pg_control")).and_then(|mut file| file.read_exact(&mut bytes));
-    read.is_ok() && u32::from_ne_bytes([bytes[16], bytes[17], bytes[18], bytes[19]]) == SHUT_DOWN
+/// Part of a data directory's control file. Read without the server's programs, which a container may have alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// The server ended in an orderly way (`DB_SHUTDOWNED` in the fourth of the fields).
+    pub is_shut_down: bool,
+    /// Where its last checkpoint is in the stream of WAL.
+    pub checkpoint: u64,
+}
+
+impl Control {
+    /// `None`: it cannot be read.
+    pub fn read(data_directory: &Path) -> Option<Self> {
+        const SHUT_DOWN: u32 = 1;
+        let mut bytes = [0; 40];
+        open_plain(&data_directory.join("global/pg_control")).ok()?.read_exact(&mut bytes).ok()?;
+        let mut checkpoint = [0; 8];
+        checkpoint.copy_from_slice(&bytes[32..]);
+        Some(Self {
+            is_shut_down: u32::from_ne_bytes([bytes[16], bytes[17], bytes[18], bytes[19]]) == SHUT_DOWN,
+            checkpoint: u64::from_ne_bytes(checkpoint),
+        })
+    }
+
+    /// The segment in which the server ended holds nothing but the note of that: a server that archives begins another one first.
+    pub fn is_first_in_its_segment(&self, segment_size: u64) -> bool {
+        self.is_shut_down && self.checkpoint % segment_size == Header::LENGTH as u64
+    }
 }
 
 #[cfg(test)]

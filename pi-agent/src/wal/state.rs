@@ -2,13 +2,14 @@
 //! with this disk. A few directories are looked at; nobody is asked.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::alone::Alone;
+use super::pg_wal::{Marks, changed, file};
 use super::reached::{Hole, Mark, Reached};
-use super::segment::Name;
 use super::{spool_directory, waiting};
 use crate::config::{Postgres, Settings};
 use crate::health::{Room, room};
@@ -33,6 +34,8 @@ pub struct WalState {
     pub astray: Option<Mark>,
     /// Segments that are missing in the repository.
     pub hole: Option<Hole>,
+    /// Changes that the server has not handed over.
+    pub alone: Option<Alone>,
     /// The server's `archive_timeout` as the last backup saw it; zero: never. `None`: no backup saw it yet.
     pub archive_timeout: Option<Duration>,
 }
@@ -41,20 +44,28 @@ impl WalState {
     /// Looks; `facts` are those of the step's last usable backup. `None`: nobody can tell.
     pub fn look(settings: &Settings, postgres: &Postgres, facts: &BTreeMap<String, String>) -> Option<Self> {
         let spool = spool_directory(settings, postgres);
-        let pg_wal = container::data_on_this_machine(postgres).map(|data| data.join("pg_wal"));
-        let marks = pg_wal.as_ref().map(|folder| Marks::read(&folder.join("archive_status"))).unwrap_or_default();
+        let data = container::data_on_this_machine(postgres);
+        let marks = data.as_ref().map(|data| Marks::read(data)).unwrap_or_default();
         // After the server's marks: what they call archived is in the spool or in the note by now.
-        let spooled: Vec<PathBuf> = waiting(&spool).ok()?.into_iter().map(|name| spool.join(name)).collect();
+        let names = waiting(&spool).ok()?;
         let reached = Reached::read(&spool);
+        let hole = Hole::read(&spool);
+        let alone = data.as_ref().and_then(|data| Alone::of(data, &marks, &names, reached.as_ref()));
+        let archived = data.as_ref().and_then(|data| marks.newest_archived(data));
+        let spooled: Vec<PathBuf> = names.into_iter().map(|name| spool.join(name)).collect();
 
-        let place = pg_wal.filter(|_| marks.ready.len() > spooled.len()).unwrap_or_else(|| spool.clone());
-        let files = spooled.len() + marks.ready.len();
+        let ready = || data.iter().flat_map(|data| marks.ready.iter().map(move |name| (data, name)));
         // One that has gone since then waits no longer.
-        let oldest = spooled.iter().chain(&marks.ready).filter_map(|path| changed(path)).min();
-        // What the server keeps is marked by an empty file beside it.
-        let segments = marks.ready.iter().filter_map(|mark| Some(mark.parent()?.parent()?.join(mark.file_stem()?)));
+        let waits = ready().filter_map(|(data, name)| Marks::waits_since(data, name));
+        let oldest = spooled.iter().filter_map(|path| changed(path)).chain(waits).min();
+        let files = spooled.len() + marks.ready.len();
+        let segments = ready().map(|(data, name)| file(data, name));
         let size = |path: PathBuf| path.metadata().map_or(0, |file| file.len());
         let bytes = spooled.iter().cloned().chain(segments).map(size).sum();
+        let place = match &data {
+            Some(data) if marks.ready.len() > spooled.len() => data.join("pg_wal"),
+            _ => spool,
+        };
         let in_spool = |mark: &Mark| spooled.iter().any(|path| path.ends_with(&mark.segment));
         let beyond = |mark: &Mark| reached.as_ref().is_some_and(|reached| mark.segment > reached.newest.segment);
         Some(Self {
@@ -63,10 +74,11 @@ impl WalState {
             bytes,
             free: room(&place).ok().filter(Room::is_told).map(|room| room.free),
             place,
-            astray: marks.archived.clone().filter(|mark| beyond(mark) && !in_spool(mark)),
+            astray: archived.clone().filter(|mark| beyond(mark) && !in_spool(mark)),
             // Without a note the server itself pushes: what it counts as archived is in the repository.
-            safe: reached.map_or(marks.archived, |reached| Some(reached.whole)),
-            hole: Hole::read(&spool),
+            safe: reached.map_or(archived, |reached| Some(reached.whole)),
+            hole,
+            alone,
             archive_timeout: facts
                 .get(ARCHIVE_TIMEOUT)
                 .and_then(|seconds| seconds.parse().ok())
@@ -77,7 +89,8 @@ impl WalState {
     /// The moment up to which every change is in the repository; `None`: nobody can tell.
     ///
     /// A server with an `archive_timeout` hands over every change within that time and does nothing while there is none,
-    /// so what it has not handed over is younger. Without one, all since the last segment may wait in the server.
+    /// so what it has not handed over is younger, unless its `pg_wal` shows that it does not. Without one, all since the last segment
+    /// may wait in the server.
     pub fn safe_until(&self, now: Timestamp) -> Option<Timestamp> {
         let until = self.oldest.unwrap_or(now);
         let by_timeout = match self.archive_timeout {
@@ -87,41 +100,15 @@ impl WalState {
         };
         let by_mark = self.safe.as_ref().map(|mark| mark.finished.min(until));
         let lost = self.hole.as_ref().map(|hole| hole.since);
+        let alone = self.alone.as_ref().map(|alone| alone.since);
         let safe = by_timeout.max(by_mark)?;
-        Some(lost.map_or(safe, |lost| lost.min(safe)))
+        Some([lost, alone].into_iter().flatten().fold(safe, Timestamp::min))
     }
-}
 
-/// What PostgreSQL marks in `archive_status`. A server that archives nothing marks nothing.
-#[derive(Debug, Default)]
-struct Marks {
-    /// Finished, and not archived.
-    ready: Vec<PathBuf>,
-    /// The newest segment that it counts as archived and has not used again.
-    archived: Option<Mark>,
-}
-
-impl Marks {
-    fn read(status: &Path) -> Self {
-        let mut marks = Self::default();
-        let mut newest: Option<(String, PathBuf)> = None;
-        for path in std::fs::read_dir(status).into_iter().flatten().flatten().map(|entry| entry.path()) {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            match name.rsplit_once('.') {
-                Some((_, "ready")) => marks.ready.push(path),
-                Some((segment, "done")) if segment.len() == 24 && Name::of(segment) == Some(Name::Segment) => {
-                    newest = newest.max(Some((segment.to_owned(), path)));
-                }
-                _ => {}
-            }
-        }
-        marks.archived = newest.and_then(|(segment, path)| Some(Mark { segment, finished: changed(&path)? }));
-        marks
+    /// The server does not hand over what it writes: it archives nothing any more, or to somewhere else.
+    pub fn is_kept_back(&self, now: Timestamp) -> bool {
+        self.alone.as_ref().is_some_and(|alone| alone.is_late(self.archive_timeout.unwrap_or_default(), now))
     }
-}
-
-fn changed(path: &Path) -> Option<Timestamp> {
-    Timestamp::try_from(path.metadata().ok()?.modified().ok()?).ok()
 }
 
 #[cfg(test)]
@@ -146,6 +133,7 @@ mod tests {
             safe: safe.map(mark),
             astray: None,
             hole: None,
+            alone: None,
             archive_timeout: timeout.map(Duration::from_secs),
         };
         standing.safe_until(at(0)).map(|safe| NOW - safe.as_second())
@@ -179,25 +167,13 @@ mod tests {
             safe: Some(Mark { segment: "b".into(), finished: at(50) }),
             astray: None,
             hole: Some(hole),
+            alone: None,
             archive_timeout: Some(Duration::from_secs(600)),
         };
         assert_eq!(standing.safe_until(at(0)), Some(at(7200)));
-    }
-
-    #[test]
-    fn the_servers_marks_are_read() {
-        let folder = tempfile::tempdir().expect("a folder");
-        for name in ["000000010000000000000001.done", "000000010000000000000003.done", "000000010000000000000004.ready"]
-        {
-            std::fs::write(folder.path().join(name), "").expect("written");
-        }
-        for name in ["00000002.history.done", "000000010000000000000009.00000028.backup.done"] {
-            std::fs::write(folder.path().join(name), "").expect("written");
-        }
-        let marks = Marks::read(folder.path());
-        assert_eq!(marks.ready.len(), 1);
-        assert_eq!(marks.archived.expect("the newest segment").segment, "000000010000000000000003");
-        let none = Marks::read(&folder.path().join("missing"));
-        assert!(none.ready.is_empty() && none.archived.is_none());
+        let alone = Alone { since: at(1000), astray: Vec::new() };
+        let standing = WalState { hole: None, alone: Some(alone), ..standing };
+        assert_eq!(standing.safe_until(at(0)), Some(at(1000)), "nor what a server has alone");
+        assert!(standing.is_kept_back(at(0)) && !standing.is_kept_back(at(390)), "the timeout is its due");
     }
 }

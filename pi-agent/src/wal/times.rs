@@ -25,6 +25,18 @@ pub fn times(wal: impl Read, tell: &mut dyn FnMut(u64, Timestamp)) -> io::Result
     })
 }
 
+/// Calls `tell` with the position of each record of a transaction's end, and the time of that.
+///
+/// # Errors
+/// It cannot be read.
+pub fn commits(wal: impl Read, tell: &mut dyn FnMut(u64, Timestamp)) -> io::Result<()> {
+    records(wal, &mut |position, head| {
+        if let (Some(1), Some(time)) = (head.get(17), time(head)) {
+            tell(position, time);
+        }
+    })
+}
+
 /// The time that a record tells.
 fn time(head: &[u8]) -> Option<Timestamp> {
     let ((manager, info), said) = (kind(head)?, said(head)?);
@@ -115,6 +127,10 @@ mod tests {
         checkpoint[64..72].copy_from_slice(&1_700_000_004_i64.to_ne_bytes());
         segment.record(0, 0x10, &checkpoint);
         segment.record(0, 0x70, &[&of_2000(1_700_000_005)[..], &[b'x'; 64]].concat());
+        segment.bytes.resize(segment.bytes.len().next_multiple_of(PAGE) + PAGE, 0);
+        let mut ends = Vec::new();
+        commits(&*segment.bytes, &mut |_, time| ends.push(time.as_second())).expect("it is read");
+        assert_eq!(ends, [1_700_000_002, 1_700_000_003], "of transactions alone");
         assert_eq!(segment.told(), [1, 2, 3, 4, 5].map(|second| 1_700_000_000 + second));
     }
 

@@ -17,7 +17,7 @@ use crate::monitor::Problem;
 use crate::notify::Tone;
 use crate::state::{Backup, PastTest, RunEnd};
 use crate::steps::Outcome::{self, Degraded, Failed, Interrupted, Skipped, Succeeded, Unfinished};
-use crate::wal::{Hole, Mark, WalState};
+use crate::wal::{Alone, Hole, Mark, WalState};
 
 const NOW: Timestamp = Timestamp::constant(1_795_230_000, 0);
 
@@ -220,8 +220,8 @@ fn a_check_is_due_from_the_first_backup_on() {
 
 fn waiting() -> WalState {
     let place = "/var/spool/pgbackrest/main".into();
-    let (safe, astray, hole) = (None, None, None);
-    WalState { oldest: None, files: 0, place, bytes: 0, free: None, safe, astray, hole, archive_timeout: None }
+    let (safe, astray, hole, alone) = (None, None, None, None);
+    WalState { oldest: None, files: 0, place, bytes: 0, free: None, safe, astray, hole, alone, archive_timeout: None }
 }
 
 fn minutes_ago(minutes: i64) -> Timestamp {
@@ -277,6 +277,14 @@ fn a_server_that_keeps_its_wal_is_not_taken_for_an_idle_one() {
     assert_eq!((bad.tone, bad.title.as_str()), (Tone::Warning, "changes of the last 10 h are on this disk alone"));
     assert!(bad.text.contains("archive_timeout is 0 s"), "{}", bad.text);
     assert!(is_bad(idle(600, 3600)).text.contains("archive_timeout is 3600 s"));
+    let kept = |minutes| {
+        let alone = Some(Alone { since: minutes_ago(minutes), astray: Vec::new() });
+        judged(wal::age, WalState { alone, archive_timeout: Some(Duration::from_secs(600)), ..waiting() })
+    };
+    assert_eq!(kept(8), Verdict::Fine { as_of: None }, "it is on its way");
+    let bad = is_bad(kept(40));
+    assert_eq!((bad.tone, bad.title.as_str()), (Tone::Critical, "changes of the last 40 min are on this disk alone"));
+    assert!(bad.text.contains("does not hand over what it writes"), "{}", bad.text);
 }
 
 #[test]

@@ -28,6 +28,13 @@ pub fn age(evidence: &Evidence, limits: &Alarms) -> Vec<Found> {
         }
         let limit = words::duration(rpo);
         let (tone, text, hint) = match (wal.files, wal.archive_timeout) {
+            _ if wal.is_kept_back(evidence.now) => {
+                let text = format!(
+                    "the server does not hand over what it writes: archive_mode is off, or archive_command does something \
+                     else; the limit (rpo) is {limit}"
+                );
+                (Tone::Critical, text, "pi-agent doctor says what to set; then: pi-agent run")
+            }
             (0, timeout) => {
                 let timeout = timeout.unwrap_or_default().as_secs();
                 let text = format!(

@@ -9,6 +9,7 @@ use super::container::Spool;
 use super::server::{Identity, Server};
 use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Result};
+use crate::monitor::Problem;
 use crate::pgbackrest::PgBackRest;
 use crate::wal::{self, Whose};
 
@@ -137,7 +138,8 @@ pub(super) struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Switches a segment and follows it into the repository. `meanwhile` is asked every half second whether to go on.
+    /// Switches a segment and follows it into the repository. `meanwhile` is asked every half second whether to go on. What is returned
+    /// is said of WAL of other clusters that was in the spool.
     ///
     /// # Errors
     /// It does not arrive within `patience`, or stops on its way: where, and what to do.
@@ -147,7 +149,8 @@ impl Way<'_> {
         style: Style,
         patience: Duration,
         meanwhile: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Vec<Problem>> {
+        let mut foreign = Vec::new();
         let failed_before = self.server.archiver()?.failed_count;
         let segment = self.server.switch_wal()?;
         let mut started = Instant::now();
@@ -157,6 +160,7 @@ impl Way<'_> {
                 Style::Spool => wal::push(self.settings, self.step, self.postgres, self.whose)?,
                 Style::Push => wal::PushReport::default(),
             };
+            foreign.extend(report.foreign);
             if report.pushed > 0 {
                 // A backlog may take its time as long as it moves.
                 started = Instant::now();
@@ -164,7 +168,7 @@ impl Way<'_> {
             let archiver = self.server.archiver()?;
             let archived = archiver.last_archived_wal.as_deref().is_some_and(|last| reached(last, &segment));
             if archived && !self.spool.here.join(&segment).exists() && self.in_repository(&segment)? {
-                return Ok(());
+                return Ok(foreign);
             }
             if archiver.failed_count > failed_before && !archived {
                 let since = failing_since.get_or_insert_with(Instant::now);

@@ -2,9 +2,10 @@
 
 use super::server::{Identity, Server};
 use super::{SYSTEM_ID, VERSION, Work};
+use crate::config::{Postgres, Settings, Step};
 use crate::error::{Error, Result};
 use crate::pgbackrest::{Cluster, Info, PgBackRest};
-use crate::wal;
+use crate::wal::{self, Whose};
 
 impl Work<'_> {
     /// True when the stanza went on to a higher major version: then the next backup is full.
@@ -17,7 +18,10 @@ impl Work<'_> {
                 None => Ok(false),
             },
             Decision::Create => self.pgbackrest.create_stanza().map(|()| false),
-            Decision::Upgrade => self.pgbackrest.upgrade_stanza().map(|()| true),
+            Decision::Upgrade => {
+                let settings = &self.job.settings;
+                succeed(settings, self.step, self.postgres, &self.pgbackrest, Whose::Ours).map(|()| true)
+            }
             Decision::Refuse(before) => Err(Error::new(format!(
                 "this is another cluster than before: system id {} (PostgreSQL {}), but the backups are of {} \
                  (PostgreSQL {}); nothing was expired",
@@ -45,6 +49,27 @@ impl Work<'_> {
     fn recorded_cluster(&self) -> Option<Cluster> {
         let fact = |key: &str| self.job.facts.get(key);
         Some(Cluster { system_id: fact(SYSTEM_ID)?.parse().ok()?, version: fact(VERSION)?.parse().ok()? })
+    }
+}
+
+/// Makes the server's cluster the stanza's next. WAL of the one before that waits in the spool goes into the repository first, which would
+/// refuse it afterwards.
+///
+/// # Errors
+/// Storage is away, so that it is still possible later; or pgBackRest's.
+pub(super) fn succeed(
+    settings: &Settings,
+    step: &Step,
+    postgres: &Postgres,
+    pgbackrest: &PgBackRest,
+    whose: Whose<'_>,
+) -> Result<()> {
+    let report = wal::push(settings, step, postgres, whose)?;
+    // What no later try would push is told when it is set aside.
+    match report.problems.into_iter().next().filter(|_| report.try_again) {
+        Some(problem) => Err(Error::transient(format!("push the WAL of the cluster before: {}", problem.message))
+            .hint(problem.hint.unwrap_or_else(|| "try again later".into()))),
+        None => pgbackrest.upgrade_stanza(),
     }
 }
 

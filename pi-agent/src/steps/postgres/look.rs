@@ -66,7 +66,7 @@ fn look_at(Seat { postgres, spool }: &Seat, settings: &Settings, step: &Step, pr
         let way = |pgbackrest: &PgBackRest| {
             let way = Way { settings, step, postgres, spool, server: &server, pgbackrest, whose: Whose::Ours };
             let started = Instant::now();
-            way.prove(&identity, style, PATIENCE, &mut || Ok(())).map(|()| Some(started.elapsed()))
+            way.prove(&identity, style, PATIENCE, &mut || Ok(())).map(|_| Some(started.elapsed()))
         };
         let proven = PgBackRest::prepare(settings, step, postgres, &user).and_then(|pgbackrest| {
             // Without a stanza nothing can arrive; the first backup makes it.

@@ -143,7 +143,7 @@ pub fn adopt(settings: &Settings, step: &Step, postgres: &Postgres, record: &Rec
             Some(cluster) if cluster.system_id == identity.system_id => {
                 Ok(cluster::went_back(&step.name, &server, &pgbackrest, &info)?.is_some())
             }
-            Some(_) => pgbackrest.upgrade_stanza().map(|()| false),
+            Some(_) => cluster::succeed(settings, step, postgres, &pgbackrest, Whose::Unknown(record)).map(|()| false),
         }
     })
 }
@@ -223,7 +223,10 @@ impl Work<'_> {
         container::provide_spool(&self.job.settings, self.postgres, self.pgbackrest.user())?;
         let style = archiving::style(identity, self.spool, self.job.settings.alarms.rpo)?;
         self.monitor.phase("waiting for WAL");
-        self.prove(identity, style)?;
+        let foreign = self.prove(identity, style)?;
+        if style == Style::Push {
+            Reached::forget(&self.spool.here);
+        }
 
         // 3. The backup itself, with WAL flowing beside it.
         let full = full || upgraded || self.left_its_newest_backup(identity, &info);
@@ -255,6 +258,7 @@ impl Work<'_> {
                 Err(error) => problems.push(Problem::from(&error)),
             }
         }
+        problems.extend(foreign);
         problems.extend(Hole::close(&self.spool.here, began).err().map(|error| Problem::from(&error)));
         let mut result = self.result(identity, made, warnings, problems, expired, &objects);
         dumped.tell(&mut result);
@@ -266,7 +270,7 @@ impl Work<'_> {
         Ok(result)
     }
 
-    fn prove(&self, identity: &Identity, style: Style) -> Result<()> {
+    fn prove(&self, identity: &Identity, style: Style) -> Result<Vec<Problem>> {
         let Work { step, postgres, spool, server, pgbackrest, .. } = self;
         let way = Way { settings: &self.job.settings, step, postgres, spool, server, pgbackrest, whose: Whose::Ours };
         way.prove(identity, style, ARRIVAL, &mut || {

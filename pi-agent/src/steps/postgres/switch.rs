@@ -46,7 +46,7 @@ fn switch_one(settings: &Settings, step: &Step, postgres: &Postgres, record: &Re
         let style = archiving::style(&identity, spool, settings.alarms.rpo)?;
         let pgbackrest = &PgBackRest::prepare(settings, step, postgres, &user)?;
         let way = Way { settings, step, postgres, spool, server: &server, pgbackrest, whose: Whose::Unknown(record) };
-        way.prove(&identity, style, ARRIVAL, &mut || Ok(()))?;
+        let _ = way.prove(&identity, style, ARRIVAL, &mut || Ok(()))?;
         // What is in storage leads nowhere behind that.
         Hole::read(&spool.here).map_or(Ok(()), |hole| {
             let hint = format!(
