@@ -30,6 +30,8 @@ use crate::config::{Postgres, Settings, Step};
 use crate::error::{Context, Error, Result};
 use crate::monitor::Problem;
 use crate::pgbackrest::{self, Code, PgBackRest, code_of};
+use crate::process::User;
+use crate::theirs::Theirs;
 
 pub use alone::Alone;
 pub use closing::close_holes;
@@ -274,11 +276,16 @@ fn leave(file: &Path, header: Option<&Header>, ledger: &mut Ledger<'_>) -> Resul
 
 fn set_aside(file: &Path, of: &str) -> Result<PathBuf> {
     let doing = || format!("set WAL aside that goes into no repository: {}", file.display());
-    let folder = file.with_file_name(format!("set-aside-{of}"));
-    let place = folder.join(file.file_name().unwrap_or_default());
-    fs::create_dir_all(&folder).context(doing)?;
-    fs::rename(file, &place).context(doing)?;
-    Ok(place)
+    let (spool, name) = file.parent().zip(file.file_name()).ok_or_else(|| Error::new(doing()))?;
+    let folder = PathBuf::from(format!("set-aside-{of}"));
+    // Whoever owns the spool may have put a link there, to anywhere.
+    let owner = User::in_container_owning(spool)?;
+    let there = Theirs::open(spool, &owner)?;
+    there.act(|| {
+        fs::create_dir_all(there.inside(&folder)).context(doing)?;
+        fs::rename(there.inside(name), there.inside(folder.join(name))).context(doing)
+    })?;
+    Ok(spool.join(folder).join(name))
 }
 
 #[cfg(test)]
@@ -318,5 +325,26 @@ mod tests {
     fn pgbackrest_finds_its_name_in_it() {
         assert!(!archive_command(Path::new("/var/spool/pgbackrest/main")).contains('#'));
         assert!(archive_command(Path::new("/srv/wal")).ends_with("# pgbackrest"));
+    }
+
+    #[test]
+    fn nothing_is_set_aside_behind_a_link_of_the_spools_owner() {
+        use std::os::unix::fs::{chown, symlink};
+
+        let root = tempfile::tempdir().expect("a folder");
+        let (spool, elsewhere) = (root.path().join("spool"), root.path().join("elsewhere"));
+        fs::create_dir(&spool).expect("made");
+        fs::create_dir(&elsewhere).expect("made");
+        fs::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its own");
+        let file = spool.join("000000010000000000000001");
+        fs::write(&file, "theirs").expect("written");
+        if nix::unistd::geteuid().is_root() {
+            symlink(&elsewhere, spool.join("set-aside-link")).expect("made");
+            chown(&spool, Some(65534), Some(65534)).expect("we are root");
+            set_aside(&file, "link").expect_err("it is root's directory");
+            assert!(file.exists() && fs::read_dir(&elsewhere).expect("ours").next().is_none());
+        }
+        let place = set_aside(&file, "7").expect("set aside");
+        assert_eq!(fs::read(place).expect("there"), b"theirs");
     }
 }
