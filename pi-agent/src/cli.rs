@@ -1,7 +1,7 @@
 //! The command line as types; each arm is one call into the library.
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -486,9 +486,6 @@ fn status(settings: &Settings, directory: &StateDirectory, html: Option<PathBuf>
         return output.print_styled(|| status.json(), || status.text(Look::of_stdout())).map(|()| 0);
     };
     let file = std::path::absolute(&file).context(|| format!("understand {}", file.display()))?;
-    if !file.parent().is_some_and(Path::is_dir) {
-        return Err(Error::usage(format!("write {}: its directory does not exist", shown(&file))));
-    }
     let history = History::gather(settings, state.as_ref(), status.generated_at)?;
     write_shared(&file, report::page(&status, &history).as_bytes(), 0o600)?;
     if output.json { output.print(|| status.json(), String::new).map(|()| 0) } else { Ok(0) }

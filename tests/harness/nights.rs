@@ -38,7 +38,7 @@ impl Month {
     /// A host with that past, in `scratch`.
     pub fn write(self, scratch: &Scratch) -> Agent {
         let source = scratch.directory("srv");
-        let postgres = "name = \"database\"\nkind = \"postgres\"\ndata-directory = \"/var/lib/postgresql/15/main\"";
+        let postgres = "name = \"database\"\nkind = \"postgres\"\ndata-directory = \"/var/lib/postgresql/none\"";
         let keep = "keep = { daily = 30, monthly = \"forever\" }";
         let agent = Config::local(scratch.path())
             .step(postgres)
