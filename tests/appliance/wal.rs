@@ -78,6 +78,6 @@ pub fn its_sandbox_lets_a_limit_be_kept(system: &str) {
     machine.ok("systemctl daemon-reload; systemctl stop pi-agent-wal; systemctl start --no-block pi-agent-wal");
     machine.until("grep -q total /var/spool/pgbackrest/keys");
     let keys = machine.ok("awk '{print $2, $1}' /var/spool/pgbackrest/keys");
-    assert_eq!(keys, "aws-database.env 44\naws.env 1\ntotal 45\n");
+    assert_eq!(keys, "aws-database.env 44\naws.env 1\ntotal 45");
     machine.ok("systemctl stop pi-agent-wal.path pi-agent-wal.timer pi-agent-wal.service");
 }
